@@ -1,0 +1,1 @@
+"""Everything that builds the shipped data and the embedded model; nothing here is imported by erase_lib."""

@@ -1,0 +1,138 @@
+"""The emoji data set: four house styles of the same objects, as one Parquet file and a concept list.
+
+Run `python -m embedded.pictures` (part of `make data`). The five npm packages are fetched with `npm pack`
+into a build folder once; everything after that is deterministic and takes seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZE = 64
+
+# style: (npm package, version, folder of the pictures inside it, licence)
+SOURCES = {
+    "noto": ("emoji-datasource-google", "16.0.0", "img/google/64", "Apache-2.0"),
+    "twemoji": ("emoji-datasource-twitter", "16.0.0", "img/twitter/64", "CC-BY-4.0"),
+    "fluent": ("@lobehub/fluent-emoji-3d", "1.1.0", "assets", "MIT"),
+    "openmoji": ("openmoji", "17.0.0", "color/svg", "CC-BY-SA-4.0"),
+}
+NAMES = ("emojibase-data", "17.0.0", "en/data.json", "MIT")
+CATEGORIES = {
+    3: "animals & nature",
+    4: "food & drink",
+    5: "travel & places",
+    6: "activities",
+    7: "objects",
+}
+# The data set is the one-word names plus these; with all 837 names the same training draws worse pictures.
+TWO_WORD_NAMES = set(
+    "carpentry saw,fuel pump,delivery truck,flag in hole,kitchen knife,crossed swords,water pistol,"
+    "bow and arrow,beer mug,wine glass,clinking beer mugs,cocktail glass,tropical drink,"
+    "bottle with popping cork,police car,fire engine".split(",")
+)
+
+
+def fetch(package: str, version: str, folder: Path) -> Path:
+    """Path of the npm package's archive in `folder`, downloaded by `npm pack` when it is not there yet."""
+    archive = folder / f"{package.lstrip('@').replace('/', '-')}-{version}.tgz"
+    if not archive.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            ["npm", "pack", "--silent", f"{package}@{version}"], cwd=folder, check=True
+        )
+    return archive
+
+
+def codepoint_key(name: str) -> str:
+    """The key shared by all sources: the hex code in upper case without the variation selector."""
+    return "-".join(part for part in name.upper().split("-") if part != "FE0F")
+
+
+def read_folder(archive: Path, folder: str) -> dict[str, bytes]:
+    """Every file of one folder of a package, by its code point key."""
+    with tarfile.open(archive) as tar:
+        return {
+            codepoint_key(Path(member.name).stem): tar.extractfile(member).read()  # type: ignore[union-attr]
+            for member in tar
+            if member.isfile() and str(Path(member.name).parent) == f"package/{folder}"
+        }
+
+
+def to_png(raw: bytes, is_svg: bool) -> bytes:
+    """Any source picture as an optimised 64 × 64 RGB PNG on white."""
+    if is_svg:
+        import resvg_py  # only needed to build the data
+
+        raw = bytes(resvg_py.svg_to_bytes(svg_string=raw.decode(), width=SIZE, height=SIZE))
+    picture = Image.open(io.BytesIO(raw)).convert("RGBA").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    page = Image.new("RGBA", picture.size, "white")
+    page.alpha_composite(picture)
+    out = io.BytesIO()
+    page.convert("RGB").save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def is_concept(entry: dict[str, Any]) -> bool:
+    """One-word names of the five object groups (clock faces left out), and the chosen longer ones."""
+    name = entry["label"].lower()
+    chosen = re.fullmatch(r"[a-z]+", name) or name in TWO_WORD_NAMES
+    return entry.get("group") in CATEGORIES and bool(chosen) and "thirty" not in name
+
+
+def build(folder: Path, out: Path, say: Callable[[str], None] = print) -> pd.DataFrame:
+    """Write `pictures.parquet` and `concepts.csv` into `out`; returns the table of pictures."""
+    package, version, path, _ = NAMES
+    with tarfile.open(fetch(package, version, folder)) as tar:
+        entries = json.load(tar.extractfile(f"package/{path}"))  # type: ignore[arg-type]
+        labels = json.load(tar.extractfile("package/meta/groups.json"))  # type: ignore[arg-type]
+    subgroups = {int(number): name for number, name in labels["subgroups"].items()}
+    files = {s: read_folder(fetch(p, v, folder), f) for s, (p, v, f, _) in SOURCES.items()}
+    rows = []
+    for entry in sorted(filter(is_concept, entries), key=lambda e: e["label"].lower()):
+        key = codepoint_key(entry["hexcode"])
+        if not all(key in files[style] for style in SOURCES):
+            continue
+        for style, (package, version, path, licence) in SOURCES.items():
+            rows.append(
+                {
+                    "concept": entry["label"].lower(),
+                    "style": style,
+                    "category": CATEGORIES[entry["group"]],
+                    "subgroup": subgroups[entry["subgroup"]],
+                    "keywords": ", ".join(tag.lower() for tag in entry.get("tags", [])),
+                    "codepoint": key,
+                    "source": f"{package} {version}",
+                    "licence": licence,
+                    "png": to_png(files[style][key], is_svg=path.endswith("svg")),
+                }
+            )
+    table = pd.DataFrame(rows)
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(out / "pictures.parquet", index=False, compression="zstd")
+    concepts = table.drop_duplicates("concept")[
+        ["concept", "category", "subgroup", "keywords", "codepoint"]
+    ]
+    concepts.to_csv(out / "concepts.csv", index=False)
+    say(f"{len(table)} pictures of {len(concepts)} concepts in {table['style'].nunique()} styles")
+    return table
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--packages", type=Path, default=ROOT / "build" / "npm")
+    parser.add_argument("--out", type=Path, default=ROOT / "data" / "emoji")
+    arguments = parser.parse_args()
+    build(arguments.packages, arguments.out)

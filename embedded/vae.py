@@ -1,0 +1,114 @@
+"""The VAE: 64 × 64 × 3 pictures to 8 × 8 × 16 latents.
+
+Two stages. `autoencoder` trains both halves; its latents are what the UNet learns, so the encoder is then
+frozen. `decoder` trains the decoder alone, longer, with a feature loss from the small CLIP's image tower, on
+latents with noise added: it learns to draw a sharp picture from the slightly wrong latents a UNet makes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn import functional as F
+
+from embedded import common
+
+SEED = 1
+LATENT_CHANNELS = 16
+
+
+def new_vae() -> AutoencoderKL:
+    """AutoencoderKL, 8 × down, 16 channels, no attention: 2.6 M parameters."""
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        block_out_channels=(16, 32, 64, 128),
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        sample_size=64,
+    )
+
+
+def picture_loss(drawn: Tensor, true: Tensor) -> Tensor:
+    """L1 + L2 + the L1 of the differences between neighbouring pixels (edges)."""
+    error = drawn - true
+    across, down = error.diff(dim=-1), error.diff(dim=-2)
+    return error.abs().mean() + error.pow(2).mean() + across.abs().mean() + down.abs().mean()
+
+
+def train_autoencoder(steps: int, work: Path, batch: int = 32, peak: float = 1.5e-3) -> None:
+    """Train both halves; noise on the latents and a KL of 3e-4 keep them smooth for the UNet."""
+    torch.manual_seed(SEED)
+    _, pictures = common.read_pictures()
+    vae = new_vae()
+    optimiser = torch.optim.AdamW(
+        vae.parameters(), lr=peak, weight_decay=1e-4, betas=(0.9, 0.99), fused=True
+    )
+    start = 0
+    if state := common.load_checkpoint(work / "vae.ckpt"):
+        vae.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        start = state["step"]
+    progress = common.Progress("vae", start, steps)
+    for step in range(start, steps):
+        g = common.generator(SEED, step)
+        for group in optimiser.param_groups:
+            group["lr"] = common.cosine_rate(step, steps, peak)
+        chosen = torch.randint(len(pictures), (batch,), generator=g)
+        true = common.shift(common.to_float(pictures[chosen]), 3, g)
+        if torch.rand((), generator=g) < 0.5:
+            true = true.flip(-1)
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = vae.encode(true).latent_dist
+            mean, logvar = posterior.mean.float(), posterior.logvar.float()
+            noise = torch.randn(mean.shape, generator=g)
+            extra = 0.25 * torch.rand(batch, 1, 1, 1, generator=g) * mean.detach().std()
+            drawn = vae.decode(mean + (logvar.exp() + extra**2).sqrt() * noise).sample.float()
+        kl = 0.5 * (mean.pow(2) + logvar.exp() - 1 - logvar).mean()
+        loss = picture_loss(drawn, true) + 3e-4 * kl
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimiser.step()
+        mse = F.mse_loss(drawn.detach(), true)
+        progress(step, psnr=(10 * torch.log10(4 / mse)).item(), kl=kl.item())
+        if (step + 1) % 250 == 0 or step + 1 == steps:
+            state = {"model": vae.state_dict(), "optimiser": optimiser.state_dict()}
+            common.save_checkpoint(work / "vae.ckpt", state | {"step": step + 1})
+            with torch.no_grad():
+                shown = common.to_float(pictures[:: len(pictures) // 32][:32])
+                drawn = vae(shown).sample
+            common.grid(torch.cat([shown, drawn]), 16, work / "vae.png")
+    vae.save_pretrained(work / "vae")
+    save_latents(vae, pictures, work)
+
+
+@torch.no_grad()
+def save_latents(vae: AutoencoderKL, pictures: Tensor, work: Path) -> None:
+    """Latents of every picture and its mirror image `(n, 2, 16, 8, 8)`, with channel mean and deviation."""
+    vae.eval()
+    latents = []
+    for chunk in common.to_float(pictures).split(64):
+        both = torch.stack([chunk, chunk.flip(-1)], 1).flatten(0, 1)
+        latents.append(vae.encode(both).latent_dist.mean.unflatten(0, (-1, 2)))
+    z = torch.cat(latents)
+    mean, deviation = z.mean((0, 1, 3, 4)), z.std((0, 1, 3, 4))
+    common.save_checkpoint(work / "latents.pt", {"latents": z, "mean": mean, "std": deviation})
+    print("latent means", mean.numpy().round(2), "deviations", deviation.numpy().round(2))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    train_autoencoder(arguments.steps, common.WORK)

@@ -1,0 +1,250 @@
+"""Metrics: shares and intervals against hand values; judge and CLIP score on real pictures."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from erase_lib.clip import clip_score, load_clip
+from erase_lib.errors import EraseError
+from erase_lib.judge import JUDGE, Judge, picture_tensor, ranks
+from erase_lib.metrics import bootstrap, esr, paired, psr, summary, verdicts
+
+DATA = Path(__file__).resolve().parent.parent / "data" / "emoji"
+
+
+def table(rank: list[int], model: str) -> pd.DataFrame:
+    """Eight pictures: two of the target (church), two near it (castle), four far away."""
+    concept = ["church"] * 2 + ["castle"] * 2 + ["dog"] * 2 + ["pizza"] * 2
+    return pd.DataFrame(
+        {
+            "prompt": [f"a {c}" for c in concept],
+            "concept": concept,
+            "seed": [0, 1] * 4,
+            "model": model,
+            "rank": rank,
+            "measured_by": "by hand",
+            "seconds": 0.5,
+        }
+    )
+
+
+BEFORE = table([0, 0, 0, 0, 0, 0, 0, 3], "original")
+AFTER = table([9, 1, 0, 2, 0, 0, 0, 0], "erased")
+
+
+def one_line(error: pytest.ExceptionInfo[EraseError]) -> str:
+    text = str(error.value)
+    assert "\n" not in text and len(text) < 400
+    return text
+
+
+def test_esr_and_psr_of_a_hand_made_table() -> None:
+    assert esr(BEFORE, ["church"]) == 0
+    assert esr(AFTER, ["church"]) == 1
+    assert esr(AFTER, ["church"], k=5) == 0.5  # rank 9 is outside the top five, rank 1 inside
+    assert psr(AFTER, ["castle"]) == 0.5
+    assert psr(AFTER, ["castle"], k=3) == 1
+    assert psr(BEFORE, ["dog", "pizza"]) == 0.75
+
+
+def test_esr_of_a_concept_without_pictures_says_so() -> None:
+    with pytest.raises(EraseError) as error:
+        esr(AFTER, ["trumpet"])
+    assert "trumpet" in one_line(error)
+
+
+def test_summary_of_a_hand_made_table() -> None:
+    shuffled = AFTER.sample(frac=1, random_state=0)  # rows are matched by prompt and seed
+    rows = summary(BEFORE, shuffled, ["church"], ["castle"]).set_index(["metric", "model"])
+    expected = {
+        "ESR-1": (0, 1, 1),
+        "PSR-1 near": (1, 0.5, -0.5),
+        "PSR-1 far": (0.75, 1, 0.25),
+        "PSR-1": (5 / 6, 5 / 6, 0),
+    }
+    for metric, values in expected.items():
+        assert rows.loc[metric, "value"].tolist() == pytest.approx(values)
+    assert (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
+    assert rows.loc[("PSR-1", "erased"), ["n", "prompts", "seeds"]].tolist() == [6, 3, 2]
+    assert rows.loc[("PSR-1 far", "difference"), "seconds"] == pytest.approx(4.0)
+
+
+def test_summary_refuses_tables_of_different_prompts() -> None:
+    with pytest.raises(EraseError) as error:
+        summary(BEFORE, AFTER.assign(seed=[5, 6] * 4), ["church"])
+    assert "same prompts and seeds" in one_line(error)
+
+
+def test_summary_refuses_a_picture_given_twice() -> None:
+    twice = [pd.concat([t, t.head(1)]) for t in (BEFORE, AFTER)]
+    with pytest.raises(EraseError):
+        summary(twice[0], twice[1], ["church"])
+
+
+def test_bootstrap_covers_the_true_share() -> None:
+    rng = np.random.default_rng(0)
+    inside = 0
+    for trial in range(200):
+        low, high = bootstrap(rng.random(100) < 0.6, n=400, seed=trial)
+        inside += low <= 0.6 <= high
+    assert 0.89 <= inside / 200 <= 0.99
+
+
+def test_bootstrap_draws_whole_prompts() -> None:
+    groups = np.repeat(np.arange(20), 10)
+    values = np.repeat(np.arange(20) % 2, 10)  # ten pictures of a prompt always agree
+    low, high = bootstrap(values, groups)
+    narrow_low, narrow_high = bootstrap(values)
+    assert high - low > 2 * (narrow_high - narrow_low)
+    # twenty prompts: the interval of 20 coins, whose deviation is .5 / √20
+    assert high - low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(20), rel=0.15)
+
+
+def test_bootstrap_is_repeatable_and_refuses_nothing_at_all() -> None:
+    values = np.arange(10.0)
+    assert bootstrap(values, seed=4) == bootstrap(values, seed=4)
+    assert bootstrap(np.ones(5)) == (1.0, 1.0)
+    with pytest.raises(EraseError):
+        bootstrap(np.array([]))
+
+
+def test_paired_interval_is_narrower_than_the_two_alone() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.normal(0, 1, 200)
+    after = before + 0.1 + rng.normal(0, 0.05, 200)
+    low, high = paired(before, after)
+    assert low < 0.1 < high and high - low < 0.03
+    assert bootstrap(after)[1] - bootstrap(after)[0] > 0.2
+
+
+def test_rank_is_the_place_in_the_sorted_row() -> None:
+    rng = np.random.default_rng(1)
+    likely, columns = rng.random((50, 30)), rng.integers(0, 30, 50)
+    order = np.argsort(-likely, axis=1)
+    places = [int(np.flatnonzero(order[i] == c)[0]) for i, c in enumerate(columns)]
+    assert ranks(likely, columns).tolist() == places
+
+
+def test_pictures_of_any_kind_become_one_tensor() -> None:
+    clear = Image.new("RGBA", (128, 96), (255, 0, 0, 0))
+    tensor = picture_tensor([clear])
+    assert tensor.shape == (1, 3, 64, 64)
+    assert torch.equal(tensor, torch.ones(1, 3, 64, 64))  # transparent is white
+    assert picture_tensor(torch.zeros(2, 3, 32, 32)).shape == (2, 3, 64, 64)
+    with pytest.raises(EraseError) as error:
+        picture_tensor(torch.zeros(3, 64, 64))
+    assert "(3, 64, 64)" in one_line(error)
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge.load()
+
+
+@pytest.fixture(scope="module")
+def sample() -> pd.DataFrame:
+    rows = pd.read_parquet(DATA / "pictures.parquet").sample(100, random_state=0)
+    pictures = [Image.open(io.BytesIO(png)).convert("RGB") for png in rows["png"]]
+    prompts = "a " + rows["concept"] + " in " + rows["style"] + " style"
+    return rows.assign(picture=pictures, prompt=prompts, seed=0).reset_index(drop=True)
+
+
+def test_the_judge_knows_the_original_pictures(judge: Judge, sample: pd.DataFrame) -> None:
+    seen = verdicts(judge, list(sample["picture"]), sample)
+    assert (seen["rank"] == 0).mean() >= 0.95
+    assert (seen["style_seen"] == seen["style"]).mean() >= 0.95
+    right = seen[seen["rank"] == 0]
+    assert (right["seen"] == right["concept"]).all()
+    assert seen["measured_by"].str.startswith("emoji-judge, ConvNeXtV2, ").all()
+
+
+def test_the_judge_knows_every_concept_of_the_data_set(judge: Judge) -> None:
+    assert judge.concepts == sorted(pd.read_csv(DATA / "concepts.csv", comment="#")["concept"])
+    assert judge.styles == ["noto", "twemoji", "fluent", "openmoji"]
+
+
+def test_probabilities_sum_to_one(judge: Judge, sample: pd.DataFrame) -> None:
+    pictures = list(sample["picture"][:5])
+    concepts, styles = judge.concept_probabilities(pictures), judge.style_probabilities(pictures)
+    assert concepts.shape == (5, len(judge.concepts)) and styles.shape == (5, 4)
+    assert torch.allclose(concepts.sum(1), torch.ones(5))
+    assert torch.allclose(styles.sum(1), torch.ones(5))
+
+
+def test_a_verdict_does_not_depend_on_the_batch(judge: Judge, sample: pd.DataFrame) -> None:
+    pictures = picture_tensor(list(sample["picture"]))
+    together = judge.concept_probabilities(pictures)
+    alone = torch.cat([judge.concept_probabilities(p[None]) for p in pictures])
+    assert torch.allclose(together, alone, atol=1e-5)
+    assert torch.equal(together.argmax(1), alone.argmax(1))
+
+
+def test_rank_of_wants_a_known_name_for_each_picture(judge: Judge, sample: pd.DataFrame) -> None:
+    pictures = list(sample["picture"][:2])
+    with pytest.raises(EraseError) as error:
+        judge.rank_of(pictures, ["church", "churchh"])
+    assert "did you mean 'church'" in one_line(error)
+    with pytest.raises(EraseError) as error:
+        judge.rank_of(pictures, ["church"])
+    assert "2 pictures but 1 names" in one_line(error)
+
+
+def test_a_missing_judge_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(EraseError) as error:
+        Judge.load(tmp_path / "nowhere")
+    assert "nowhere is missing" in one_line(error)
+
+
+def test_a_truncated_judge_is_refused(judge: Judge, tmp_path: Path) -> None:
+    folder = tmp_path / "judge"
+    shutil.copytree(JUDGE, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    with pytest.raises(EraseError) as error:
+        Judge.load(folder)
+    assert "damaged" in one_line(error)
+
+
+def test_a_half_copied_judge_is_refused(judge: Judge, tmp_path: Path) -> None:
+    folder = tmp_path / "judge"
+    shutil.copytree(JUDGE, folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(EraseError) as error:
+        Judge.load(folder)
+    assert "config.json is missing" in one_line(error)
+
+
+def test_a_classifier_without_styles_is_no_judge(judge: Judge, tmp_path: Path) -> None:
+    folder = tmp_path / "judge"
+    shutil.copytree(JUDGE, folder)
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"style: ', '"'))
+    with pytest.raises(EraseError) as error:
+        Judge.load(folder)
+    assert "style: NAME" in one_line(error)
+
+
+def test_clip_score_prefers_the_prompt_of_the_picture(sample: pd.DataFrame) -> None:
+    clip = load_clip()
+    pictures, prompts = list(sample["picture"]), list(sample["prompt"])
+    fitting = clip_score(clip, pictures, prompts)
+    wrong = clip_score(clip, pictures, prompts[1:] + prompts[:1])
+    assert fitting.shape == (100,) and fitting.min() >= 0 and fitting.max() <= 100
+    assert (fitting > wrong).mean() >= 0.95
+    with pytest.raises(EraseError) as error:
+        clip_score(clip, pictures, prompts[:3])
+    assert "100 pictures but 3 prompts" in one_line(error)
+
+
+def test_a_missing_clip_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(EraseError) as error:
+        load_clip(tmp_path, tmp_path)
+    assert "text_encoder is missing" in one_line(error)
