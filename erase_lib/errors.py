@@ -1,7 +1,18 @@
-"""The one exception of the library: a wrong value, said in one line."""
+"""The errors a user can cause: one line that names the value, what was expected and what to do."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class EraseError(ValueError):
-    """What was given, what was expected, what to do: one line."""
+    """Bad input or a stopped run; its text is one line meant for the user."""
+
+
+def unknown(kind: str, value: object, known: Iterable[str]) -> EraseError:
+    """The error for a name that does not exist, with the nearest known name or the whole list."""
+    names = list(known)
+    near = difflib.get_close_matches(str(value), names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names[:12])}"
+    return EraseError(f"unknown {kind} {value!r}: {hint}")

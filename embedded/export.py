@@ -1,0 +1,97 @@
+"""Assemble data/models from the trained parts as stock folders, fp16 safetensors; and take them apart again.
+
+The latents' whitening is folded into the VAE's quant convolutions, so that stock diffusers needs nothing of ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextModel, CLIPTokenizer, ResNetModel
+
+from embedded import common
+from embedded.clip import TOKENS
+from embedded.unet import new_scheduler
+from embedded.vae import save_latents
+
+MODELS = common.DATA / "models"
+
+
+@torch.no_grad()
+def fold_whitening(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) -> None:
+    """Make the encoder give (z − mean) / std and the decoder expect it, exactly."""
+    c = len(mean)
+    quant, post = vae.quant_conv, vae.post_quant_conv
+    quant.weight[:c] /= std[:, None, None, None]
+    quant.bias[:c] = (quant.bias[:c] - mean) / std
+    quant.bias[c:] -= 2 * std.log()  # the log-variance of z / std
+    post.bias += post.weight[:, :, 0, 0] @ mean
+    post.weight *= std[None, :, None, None]
+    vae.register_to_config(scaling_factor=1.0)
+
+
+def export(work: Path, models: Path = MODELS) -> None:
+    """Write emoji-diffusion and emoji-clip; each is built beside its place and then renamed."""
+    saved = torch.load(work / "latents.pt", weights_only=True)
+    decoder = work / "vae_sharp"  # the longer-trained decoder, once there is one
+    vae = AutoencoderKL.from_pretrained(decoder if decoder.exists() else work / "vae")
+    fold_whitening(vae, saved["mean"], saved["std"])
+    pipe = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel.from_pretrained(work / "text"),
+        tokenizer=CLIPTokenizer.from_pretrained(work / "text", model_max_length=TOKENS),
+        unet=UNet2DConditionModel.from_pretrained(work / "unet"),
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    folder, new = models / "emoji-diffusion", models / "emoji-diffusion.new"
+    shutil.rmtree(new, ignore_errors=True)
+    pipe.to(torch.float16).save_pretrained(new)
+    # without this a plain from_pretrained loads the text encoder in half and the rest in float32, and fails
+    settings = new / "text_encoder" / "config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"dtype": "float32"}, indent=2))
+    replace(new, folder)
+    folder, new = models / "emoji-clip", models / "emoji-clip.new"
+    shutil.rmtree(new, ignore_errors=True)
+    ResNetModel.from_pretrained(work / "vision").half().save_pretrained(new / "vision")
+    settings = new / "vision" / "config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"dtype": "float32"}, indent=2))
+    save_file(load_file(work / "projections.safetensors"), new / "projections.safetensors")
+    replace(new, folder)
+
+
+def replace(new: Path, folder: Path) -> None:
+    """Put a finished folder in the place of the old one, keeping a model card that stands there."""
+    card = folder / "MODEL_CARD.md"
+    if card.exists():
+        shutil.copy(card, new / card.name)
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)
+
+
+def restore(work: Path, models: Path = MODELS) -> None:
+    """The shipped weights as the start of a further sitting: vae, text, unet, vision and latents in `work`."""
+    pipe = StableDiffusionPipeline.from_pretrained(models / "emoji-diffusion")
+    pipe.vae.save_pretrained(work / "vae")
+    pipe.unet.save_pretrained(work / "unet")
+    pipe.text_encoder.save_pretrained(work / "text")
+    pipe.tokenizer.save_pretrained(work / "text")
+    shutil.copytree(models / "emoji-clip" / "vision", work / "vision", dirs_exist_ok=True)
+    shutil.copy(models / "emoji-clip" / "projections.safetensors", work)
+    _, pictures = common.read_pictures()
+    save_latents(pipe.vae, pictures, work)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--restore", action="store_true", help="data/models back into build/model")
+    arguments = parser.parse_args()
+    (restore if arguments.restore else export)(common.WORK)

@@ -1,0 +1,160 @@
+"""The UNet: v-prediction on whitened 8 × 8 × 16 latents, text entering by cross-attention alone.
+
+Every step has its own random numbers and every checkpoint is renamed into place, so a killed run continues. A
+longer sitting raises `--steps`: the learning rate then follows the longer schedule from where the run stands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from embedded import common
+from embedded.clip import TOKENS, tokenize
+
+SEED = 4
+SHOWN = (
+    "church,dog,fish,trumpet,parachute,delivery truck,carpentry saw,videocassette,fuel pump,"
+    "flag in hole,dagger,cat,rocket,guitar,umbrella,castle"
+).split(",")
+
+
+def new_unet() -> UNet2DConditionModel:
+    """Blocks of 160 and 256 channels on 8 × 8 and 4 × 4, cross-attention at both and in the middle."""
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=16,
+        out_channels=16,
+        block_out_channels=(160, 256),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=192,
+        attention_head_dim=8,
+        norm_num_groups=16,
+    )
+
+
+def new_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise schedule with v-prediction."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        timestep_spacing="leading",
+    )
+
+
+class TextCache:
+    """Embeddings of every picture's captions, `(pictures, captions, tokens, dim)`, computed once."""
+
+    def __init__(self, work: Path) -> None:
+        self.tokenizer = CLIPTokenizer.from_pretrained(work / "text", model_max_length=TOKENS)
+        self.encoder = CLIPTextModel.from_pretrained(work / "text").eval()
+        table, _ = common.read_pictures()
+        rng = random.Random(SEED)
+        rows = [common.captions(row, rng) for row in table.itertuples()]
+        self.captions = self(sum(rows, [])).unflatten(0, (len(rows), -1))
+        self.empty = self([""])
+
+    @torch.no_grad()
+    def __call__(self, texts: list[str]) -> Tensor:
+        parts = [texts[a : a + 512] for a in range(0, len(texts), 512)]
+        encode = self.encoder
+        return torch.cat([encode(tokenize(self.tokenizer, p)).last_hidden_state for p in parts])
+
+
+@torch.no_grad()
+def sample_grid(unet: UNet2DConditionModel, text: TextCache, work: Path, name: str) -> None:
+    """The sixteen shown concepts in the four styles, 20 DDIM steps, guidance scale 4."""
+    scheduler, saved = new_scheduler(), torch.load(work / "latents.pt", weights_only=True)
+    vae = AutoencoderKL.from_pretrained(work / "vae").eval()
+    prompts = [f"a {concept} in {style} style" for style in common.STYLES for concept in SHOWN]
+    z = torch.stack([torch.randn(16, 8, 8, generator=common.generator(0, i)) for i in range(64)])
+    both = torch.cat([text.empty.expand(64, -1, -1), text(prompts)])
+    scheduler.set_timesteps(20)
+    for t in scheduler.timesteps:
+        with torch.autocast("cpu", torch.bfloat16):
+            without, with_text = unet(torch.cat([z, z]), t, both).sample.float().chunk(2)
+        z = scheduler.step(without + 4 * (with_text - without), t, z).prev_sample
+    z = z * saved["std"][:, None, None] + saved["mean"][:, None, None]
+    common.grid(vae.decode(z).sample, 16, work / "samples" / f"{name}.png", scale=2)
+
+
+def train(steps: int, work: Path, batch: int = 32, peak: float = 6e-4, every: int = 500) -> None:
+    """Train for `steps` in all; the averaged weights are saved to `work/unet` at every checkpoint."""
+    torch.manual_seed(SEED)
+    saved = torch.load(work / "latents.pt", weights_only=True)
+    latents = (saved["latents"] - saved["mean"][:, None, None]) / saved["std"][:, None, None]
+    text = TextCache(work)
+    unet, average = new_unet(), new_unet().requires_grad_(False)
+    average.load_state_dict(unet.state_dict())
+    alphas = new_scheduler().alphas_cumprod
+    optimiser = torch.optim.AdamW(
+        unet.parameters(), lr=peak, weight_decay=0.01, betas=(0.9, 0.99), fused=True
+    )
+    start = 0
+    if state := common.load_checkpoint(work / "unet.ckpt"):
+        unet.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        start = state["step"]
+    elif (work / "unet" / "config.json").exists():  # a later sitting that has the weights alone
+        for model in (unet, average):
+            model.load_state_dict(UNet2DConditionModel.from_pretrained(work / "unet").state_dict())
+    progress = common.Progress("unet", start, steps)
+    for step in range(start, steps):
+        g = common.generator(SEED, step)
+        for group in optimiser.param_groups:
+            group["lr"] = common.cosine_rate(step, steps, peak, hold=0.4, warmup=200)
+        picture = torch.randint(len(latents), (batch,), generator=g)
+        mirrored = (torch.rand(batch, generator=g) < MIRRORED).long()
+        caption = torch.randint(text.captions.shape[1], (batch,), generator=g)
+        embedding = text.captions[picture, caption]
+        drop = torch.rand(batch, 1, 1, generator=g) < 0.1
+        embedding = torch.where(drop, text.empty, embedding)
+        z0 = latents[picture, mirrored]
+        # stratified: every batch holds every noise level once
+        t = ((torch.arange(batch) + torch.rand(batch, generator=g)) / batch * 1000).long()
+        noise = torch.randn(z0.shape, generator=g)
+        a = alphas[t].view(-1, 1, 1, 1)
+        zt, v = a.sqrt() * z0 + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * z0
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = unet(zt, t, embedding).sample
+        loss = (predicted.float() - v).pow(2).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimiser.step()
+        if step % 5 == 0:
+            keep = min(0.99, (1 + step) / (50 + step))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), 1 - keep)
+        progress(step, loss=loss.item())
+        if (step + 1) % every == 0 or step + 1 == steps:
+            state = {"model": unet.state_dict(), "average": average.state_dict()}
+            state |= {"optimiser": optimiser.state_dict(), "step": step + 1}
+            common.save_checkpoint(work / "unet.ckpt", state)
+            average.save_pretrained(work / "unet")
+            sample_grid(average, text, work, f"{step + 1:06d}")
+
+
+MIRRORED = 0.0  # share of mirror images: they cost sharpness, and mirrored letters look wrong
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    train(arguments.steps, common.WORK)

@@ -1,0 +1,171 @@
+"""EraseConfig: every setting of an erasure, validated when it is made, and the three profiles."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from erase_lib.errors import EraseError, unknown
+
+METHODS = ("esd", "esd_neutral", "eap")
+TRAIN_METHODS = ("xattn", "noxattn", "full", "selfattn")
+SCHEDULES = ("published", "replay")
+THINNINGS = ("distance", "meaning")
+
+
+@dataclass(frozen=True)
+class EraseConfig:
+    """Settings of one erasure; the defaults are the course profile, for the embedded model on a CPU.
+
+    Raises `EraseError` for an unknown name, a wrong type or a value out of range.
+    """
+
+    targets: tuple[str, ...]
+    """Concepts to erase; each update draws one of them at random."""
+    method: str = "eap"
+    """esd: L1 alone · esd_neutral: + λ L2 on the neutral concept · eap: + λ L2 on the adversarial concept."""
+    train_method: str = "xattn"
+    """What is trained: cross-attention (xattn), all but it (noxattn), everything (full), selfattn."""
+    schedule: str = "replay"
+    """replay: (z_t, t) from a bank of trajectories · published: sampled anew at every update."""
+    neutral: str = ""
+    """The neutral concept c_n that takes the target's place."""
+    steps: int = 100
+    """Updates of θ'."""
+    lr: float = 1e-4
+    """Adam's learning rate of θ'."""
+    lam: float = 5.0
+    """λ, the weight of the preservation loss L2."""
+    eta: float = 1.0
+    """η, how far the target is pushed beyond the neutral concept."""
+    batch: int = 4
+    """Latents of the target in one update (published: 1)."""
+    preserve_batch: int = 8
+    """Latents of the preserved concepts in one update (published: 1)."""
+    styles: tuple[str, ...] = ("noto", "twemoji", "fluent", "openmoji")
+    """Styles of the training prompts beside the bare word, or erasure does not carry over; () for none."""
+    guidance_scale: float = 3.0
+    """Classifier-free guidance while sampling the trajectories."""
+    sampling_steps: int = 20
+    """DDIM steps of a trajectory; also the number of timesteps that training sees."""
+    refresh: int = 40
+    """Replay only: updates between two renewals of the bank."""
+    vocabulary: str = "concepts"
+    """Words to search the adversarial concept among: concepts, english, or a text file's path."""
+    nearest: int = 200
+    """Nearest words to the target that are kept before thinning."""
+    candidates: int = 50
+    """Candidates after thinning."""
+    thinning: str = "meaning"
+    """meaning: k-means on the embeddings · distance: on the 1-D distances, as published."""
+    search_lr: float = 1e-2
+    """Adam's learning rate of π."""
+    temperature: float = 2.0
+    """Temperature of the Gumbel-Softmax."""
+    hard: bool = True
+    """One-hot choice with a straight-through gradient (True), or a mixture of candidates."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, one more forward pass."""
+    seed: int = 0
+    """Seed of everything random in the erasure."""
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = _as_type(field.name, getattr(self, field.name), hints[field.name])
+            object.__setattr__(self, field.name, value)
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known)
+        for name in _POSITIVE:
+            if getattr(self, name) <= 0:
+                raise EraseError(f"{name} is {getattr(self, name)}: expected a number above 0")
+        for name in ("lam", "eta", "seed"):
+            if getattr(self, name) < 0:
+                raise EraseError(f"{name} is {getattr(self, name)}: expected 0 or more")
+        if not self.targets or not all(t.strip() for t in self.targets):
+            raise EraseError(f"targets is {self.targets}: expected at least one concept to erase")
+        if self.neutral in self.targets:
+            raise EraseError(
+                f"neutral concept {self.neutral!r} is also a target: choose another, such as ''"
+            )
+        if self.candidates > self.nearest:
+            raise EraseError(
+                f"candidates is {self.candidates}: expected at most nearest ({self.nearest})"
+            )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> EraseConfig:
+        """A config from plain values; an unknown key raises `EraseError` with the nearest known name."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                raise unknown("setting", key, known)
+        if "targets" not in values:
+            raise EraseError("targets is missing: expected at least one concept to erase")
+        return cls(**values)
+
+    @classmethod
+    def from_profile(cls, profile: str, **values: Any) -> EraseConfig:
+        """The settings of `smoke`, `course` or `paper`, with `values` on top (None: the profile's)."""
+        if profile not in PROFILES:
+            raise unknown("profile", profile, PROFILES)
+        given = {key: value for key, value in values.items() if value is not None}
+        return cls.from_dict(PROFILES[profile] | given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values (tuples as lists), ready for JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
+
+
+_CHOICES = {
+    "method": METHODS,
+    "train_method": TRAIN_METHODS,
+    "schedule": SCHEDULES,
+    "thinning": THINNINGS,
+}
+_POSITIVE = (
+    "steps lr batch preserve_batch guidance_scale sampling_steps refresh nearest candidates"
+    " search_lr temperature"
+).split()
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "smoke": {"steps": 4, "sampling_steps": 4, "refresh": 2, "nearest": 12, "candidates": 6},
+    "course": {},
+    # The published run for objects on Stable Diffusion v1.4 (Bui et al. 2024, code)
+    "paper": {
+        "schedule": "published",
+        "steps": 1000,
+        "lr": 1e-5,
+        "lam": 1.0,
+        "batch": 1,
+        "preserve_batch": 1,
+        "styles": (),
+        "sampling_steps": 50,
+        "vocabulary": "english",
+        "nearest": 1000,
+        "candidates": 100,
+        "thinning": "distance",
+    },
+}
+
+
+def _as_type(name: str, value: Any, kind: Any) -> Any:
+    """`value` as the annotated type, or an error; ints pass as floats, lists as tuples."""
+    if isinstance(kind, types.GenericAlias):  # tuple[str, ...]
+        if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise EraseError(f"{name} is {value!r}: expected a list of words, such as ['church']")
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        raise EraseError(
+            f"{name} is {value!r} ({type(value).__name__}): expected {kind.__name__}"
+        )
+    if kind is float and not math.isfinite(value):
+        raise EraseError(f"{name} is {value}: expected a finite number")
+    return value

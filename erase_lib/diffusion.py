@@ -1,0 +1,128 @@
+"""Noise prediction, guidance, sampling, and the trajectories that training draws its (z_t, t) from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from PIL import Image
+from torch import Tensor
+from torch.func import functional_call
+from tqdm.auto import tqdm
+
+from erase_lib.models import encode_prompts
+
+
+def ddim(pipe: StableDiffusionPipeline, steps: int) -> DDIMScheduler:
+    """A DDIM scheduler with the pipeline's noise schedule, set to `steps` timesteps."""
+    scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    scheduler.set_timesteps(steps, device=pipe.device)
+    return scheduler
+
+
+def alpha_bar(pipe: StableDiffusionPipeline, t: Tensor) -> Tensor:
+    """ᾱ_t of each timestep, shaped `(n, 1, 1, 1)`."""
+    alphas = pipe.scheduler.alphas_cumprod.to(t.device)
+    return alphas[t.long()].view(-1, 1, 1, 1)
+
+
+def to_clean(output: Tensor, z: Tensor, a: Tensor, prediction_type: str) -> Tensor:
+    """Predicted clean latent ẑ₀ from the UNet's output at z_t, with a = ᾱ_t.
+
+    ε: ẑ₀ = (z − √(1−ᾱ) ε) / √ᾱ · v: ẑ₀ = √ᾱ z − √(1−ᾱ) v (Salimans & Ho 2022, appendix D).
+    """
+    if prediction_type == "v_prediction":
+        return a.sqrt() * z - (1 - a).sqrt() * output
+    return (z - (1 - a).sqrt() * output) / a.sqrt()
+
+
+def to_noise(output: Tensor, z: Tensor, a: Tensor, prediction_type: str) -> Tensor:
+    """Predicted noise ε from the UNet's output; v: ε = √ᾱ v + √(1−ᾱ) z."""
+    if prediction_type == "v_prediction":
+        return a.sqrt() * output + (1 - a).sqrt() * z
+    return output
+
+
+def predict(
+    pipe: StableDiffusionPipeline,
+    z: Tensor,
+    t: Tensor,
+    embeddings: Tensor,
+    weights: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """The UNet's raw output `(n, c, h, w)` in float32; `weights` stand in for the tensors they name.
+
+    `weights` are the student's tensors: gradients flow to them. With gradient checkpointing the swap must
+    outlast the backward pass (`student_in_place`); without it this call alone is enough.
+    """
+    unet, dtype = pipe.unet, pipe.unet.dtype
+    device_type = z.device.type
+    half = dtype in (torch.bfloat16, torch.float16)
+    with torch.autocast(device_type, dtype) if half else nullcontext():
+        arguments = (z.to(dtype), t, embeddings.to(dtype))
+        out = functional_call(unet, weights, arguments) if weights else unet(*arguments)
+    return out.sample.float()
+
+
+def guided(
+    pipe: StableDiffusionPipeline, z: Tensor, t: Tensor, embeddings: Tensor, empty: Tensor,
+    scale: float, weights: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """Classifier-free guidance: u + scale · (c − u), both halves in one batch (2 evaluations a sample)."""
+    both = torch.cat([empty.expand_as(embeddings), embeddings])
+    u, c = predict(pipe, torch.cat([z, z]), torch.cat([t, t]), both, weights).chunk(2)
+    return u + scale * (c - u)
+
+
+@torch.no_grad()
+def trajectory(
+    pipe: StableDiffusionPipeline, z: Tensor, embeddings: Tensor, empty: Tensor, steps: int,
+    scale: float, weights: Mapping[str, Tensor] | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Guided DDIM from pure noise `z (n, c, h, w)`: yields (t, z_t) before each step, and last (0, z_0)."""
+    scheduler = ddim(pipe, steps)
+    for t in scheduler.timesteps:
+        yield t, z
+        output = guided(pipe, z, t.expand(len(z)), embeddings, empty, scale, weights)
+        z = scheduler.step(output, t, z).prev_sample
+    yield torch.zeros_like(t), z
+
+
+def start_noise(pipe: StableDiffusionPipeline, seeds: list[int]) -> Tensor:
+    """Pure noise `(n, c, h, w)`, each picture's from its own seed, whatever the batch and the device."""
+    size, channels = pipe.unet.config.sample_size, pipe.unet.config.in_channels
+    noise = [
+        torch.randn(channels, size, size, generator=torch.Generator().manual_seed(seed))
+        for seed in seeds
+    ]
+    return torch.stack(noise).to(pipe.device)
+
+
+@torch.no_grad()
+def generate(
+    pipe: StableDiffusionPipeline,
+    prompts: list[str],
+    seed: int | list[int] = 0,
+    steps: int = 30,
+    guidance_scale: float = 4.0,
+    batch_size: int = 16,
+    progress: bool = True,
+) -> list[Image.Image]:
+    """Pictures of the prompts: prompt i starts from seed + i, or from seed[i] when a list is given."""
+    seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
+    if len(seeds) != len(prompts):
+        raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
+    empty, pictures = encode_prompts(pipe, [""]), []
+    starts = range(0, len(prompts), batch_size)
+    for a in tqdm(starts, desc="draw", disable=not progress, leave=False):
+        part = slice(a, a + batch_size)
+        embeddings, z = encode_prompts(pipe, prompts[part]), start_noise(pipe, seeds[part])
+        for _, z in trajectory(pipe, z, embeddings, empty, steps, guidance_scale):
+            pass
+        z = z.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor
+        pictures.append(pipe.vae.decode(z).sample)
+    if not pictures:
+        return []
+    return pipe.image_processor.postprocess(torch.cat(pictures).float(), output_type="pil")

@@ -1,0 +1,114 @@
+"""Loading a text-to-image pipeline, and choosing what of its UNet is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor, nn
+
+from erase_lib.config import TRAIN_METHODS
+from erase_lib.errors import EraseError, unknown
+
+EMBEDDED = Path(__file__).resolve().parent.parent / "data" / "models" / "emoji-diffusion"
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """`auto`: CUDA when there is one, else the CPU. Raises `EraseError` for a device that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0][:80]
+        raise EraseError(f"device {device!r} cannot be used ({reason}): try auto or cpu") from None
+    return chosen
+
+
+def load_pipeline(
+    model_id: str | Path | None = None,
+    device: str = "auto",
+    dtype: torch.dtype | None = None,
+) -> StableDiffusionPipeline:
+    """The teacher: a frozen text-to-image pipeline without progress bar or safety checker.
+
+    Default: the embedded model. Otherwise a folder in diffusers' format or a hub id. `dtype`: float32 on a
+    CPU, bfloat16 on a GPU, unless given. Raises `EraseError` when the folder is missing, damaged or holds
+    another kind of model.
+    """
+    place = pick_device(device)
+    dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
+    source = Path(model_id) if model_id is not None else EMBEDDED
+    if source.exists() and not (source / "model_index.json").is_file():
+        raise EraseError(
+            f"{source} is not a diffusers model: model_index.json is missing; copy the whole folder"
+        )
+    if not source.exists() and (model_id is None or str(model_id).count("/") != 1):
+        raise EraseError(f"model folder {source} does not exist: give a folder or a hub id owner/name")
+    try:
+        pipe = StableDiffusionPipeline.from_pretrained(
+            str(model_id or EMBEDDED), torch_dtype=dtype, safety_checker=None,
+            requires_safety_checker=False, local_files_only=source.exists(),
+        )
+    except Exception as error:  # every library in the stack raises its own kind
+        reason = " ".join(str(error).split())[:160]
+        raise EraseError(
+            f"model {source} cannot be loaded ({reason}): is it a whole Stable Diffusion folder?"
+        ) from None
+    if pipe.unet is None or pipe.text_encoder is None or pipe.vae is None:
+        raise EraseError(f"model {source} lacks a UNet, a text encoder or a VAE: copy it anew")
+    for part in (pipe.unet, pipe.text_encoder, pipe.vae):
+        part.eval().requires_grad_(False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(place)
+
+
+@torch.no_grad()
+def encode_prompts(pipe: StableDiffusionPipeline, prompts: list[str]) -> Tensor:
+    """Text embeddings `(n, tokens, dim)` of the prompts; warns when one is too long, naming what is cut."""
+    tokenizer = pipe.tokenizer
+    limit = tokenizer.model_max_length
+    for prompt in prompts:
+        ids = tokenizer(prompt, add_special_tokens=False).input_ids
+        if len(ids) > limit - 2:
+            cut = tokenizer.decode(ids[limit - 2 :])
+            warnings.warn(f"prompt {prompt!r} is too long: {cut!r} is cut off", stacklevel=2)
+    batch = tokenizer(
+        prompts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
+    )
+    ids = batch.input_ids.to(pipe.device)
+    return torch.cat([pipe.text_encoder(part)[0] for part in ids.split(256)])
+
+
+def trained_names(unet: nn.Module, train_method: str) -> list[str]:
+    """Names of the UNet's parameters that `train_method` trains.
+
+    xattn: cross-attention (`attn2`) · noxattn: all but it · full: all · selfattn: `attn1`. As in ESD
+    (Gandikota et al. 2023, §4) and Bui et al. 2024.
+    """
+    if train_method not in TRAIN_METHODS:
+        raise unknown("train_method", train_method, TRAIN_METHODS)
+    names = [name for name, _ in unet.named_parameters()]
+    chosen = {
+        "xattn": [n for n in names if ".attn2." in n],
+        "noxattn": [n for n in names if ".attn2." not in n],
+        "full": names,
+        "selfattn": [n for n in names if ".attn1." in n],
+    }[train_method]
+    if not chosen:
+        raise EraseError(f"train_method {train_method!r} finds nothing to train in this UNet")
+    return chosen
+
+
+def fingerprint(unet: nn.Module) -> str:
+    """Short hash of the UNet's shapes and of a few weights of every tensor: which base an erasure is for."""
+    digest = hashlib.sha256()
+    for name, tensor in unet.state_dict().items():
+        sample = tensor.flatten()[:: max(1, tensor.numel() // 8)][:8].float().cpu()
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update((sample * 1e3).round().to(torch.int64).numpy().tobytes())
+    return digest.hexdigest()[:16]
