@@ -1,1 +1,2 @@
-"""Everything that builds the shipped data and the embedded model; nothing here is imported by erase_lib."""
+"""Everything that builds the shipped data and the embedded model; nothing here is imported by
+erase_lib."""

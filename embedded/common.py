@@ -1,4 +1,5 @@
-"""What every training of the embedded model shares: pictures, captions, schedules, checkpoints, progress."""
+"""What every training of the embedded model shares: pictures, captions, schedules, checkpoints,
+progress."""
 
 from __future__ import annotations
 
@@ -62,7 +63,9 @@ def shift(pictures: Tensor, pixels: int, g: torch.Generator) -> Tensor:
 def cosine_rate(step: int, steps: int, peak: float, hold: float = 0.3, warmup: int = 100) -> float:
     """Learning rate: linear warm-up, a plateau until `hold` of the run, then a cosine to zero."""
     progress = step / steps
-    decay = 1.0 if progress < hold else 0.5 * (1 + math.cos(math.pi * (progress - hold) / (1 - hold)))
+    decay = (
+        1.0 if progress < hold else 0.5 * (1 + math.cos(math.pi * (progress - hold) / (1 - hold)))
+    )
     return peak * min(1.0, (step + 1) / warmup) * decay
 
 

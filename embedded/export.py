@@ -1,6 +1,8 @@
-"""Assemble data/models from the trained parts as stock folders, fp16 safetensors; and take them apart again.
+"""Assemble data/models from the trained parts as stock folders, fp16 safetensors; and take them
+apart again.
 
-The latents' whitening is folded into the VAE's quant convolutions, so that stock diffusers needs nothing of ours.
+The latents' whitening is folded into the VAE's quant convolutions, so that stock diffusers needs
+nothing of ours.
 """
 
 from __future__ import annotations
@@ -55,30 +57,39 @@ def export(work: Path, models: Path = MODELS) -> None:
     folder, new = models / "emoji-diffusion", models / "emoji-diffusion.new"
     shutil.rmtree(new, ignore_errors=True)
     pipe.to(torch.float16).save_pretrained(new)
-    # without this a plain from_pretrained loads the text encoder in half and the rest in float32, and fails
+    # without this a plain from_pretrained loads the text encoder in half and the rest in float32,
+    # and fails
     settings = new / "text_encoder" / "config.json"
-    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"dtype": "float32"}, indent=2))
+    settings.write_text(
+        json.dumps(json.loads(settings.read_text()) | {"dtype": "float32"}, indent=2)
+    )
+    words = new / "tokenizer" / "tokenizer.json"  # written with an indent: half of its size
+    words.write_text(json.dumps(json.loads(words.read_text()), ensure_ascii=False))
     replace(new, folder)
     folder, new = models / "emoji-clip", models / "emoji-clip.new"
     shutil.rmtree(new, ignore_errors=True)
     ResNetModel.from_pretrained(work / "vision").half().save_pretrained(new / "vision")
     settings = new / "vision" / "config.json"
-    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"dtype": "float32"}, indent=2))
-    save_file(load_file(work / "projections.safetensors"), new / "projections.safetensors")
+    settings.write_text(
+        json.dumps(json.loads(settings.read_text()) | {"dtype": "float32"}, indent=2)
+    )
+    projections = load_file(work / "projections.safetensors")
+    halves = {name: tensor.half() for name, tensor in projections.items()}
+    save_file(halves, new / "projections.safetensors")
     replace(new, folder)
 
 
 def replace(new: Path, folder: Path) -> None:
     """Put a finished folder in the place of the old one, keeping a model card that stands there."""
-    card = folder / "MODEL_CARD.md"
-    if card.exists():
+    if (card := folder / "MODEL_CARD.md").exists():
         shutil.copy(card, new / card.name)
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
 
 
 def restore(work: Path, models: Path = MODELS) -> None:
-    """The shipped weights as the start of a further sitting: vae, text, unet, vision and latents in `work`."""
+    """The shipped weights as the start of a further sitting: vae, text, unet, vision and latents
+    in `work`."""
     pipe = StableDiffusionPipeline.from_pretrained(models / "emoji-diffusion")
     pipe.vae.save_pretrained(work / "vae")
     pipe.unet.save_pretrained(work / "unet")

@@ -1,6 +1,8 @@
-"""The emoji data set: four house styles of the same objects, as one Parquet file and a concept list.
+"""The emoji data set: four house styles of the same objects, as one Parquet file and a concept
+list.
 
-Run `python -m embedded.pictures` (part of `make data`). The five npm packages are fetched with `npm pack`
+Run `python -m embedded.pictures` (part of `make data`). The five npm packages are fetched with
+`npm pack`
 into a build folder once; everything after that is deterministic and takes seconds.
 """
 
@@ -37,7 +39,8 @@ CATEGORIES = {
     6: "activities",
     7: "objects",
 }
-# The data set is the one-word names plus these; with all 837 names the same training draws worse pictures.
+# The data set is the one-word names plus these; with all 837 names the same training draws worse
+# pictures.
 TWO_WORD_NAMES = set(
     "carpentry saw,fuel pump,delivery truck,flag in hole,kitchen knife,crossed swords,water pistol,"
     "bow and arrow,beer mug,wine glass,clinking beer mugs,cocktail glass,tropical drink,"
@@ -46,13 +49,12 @@ TWO_WORD_NAMES = set(
 
 
 def fetch(package: str, version: str, folder: Path) -> Path:
-    """Path of the npm package's archive in `folder`, downloaded by `npm pack` when it is not there yet."""
+    """Path of the npm package's archive in `folder`, downloaded by `npm pack` when it is not there
+    yet."""
     archive = folder / f"{package.lstrip('@').replace('/', '-')}-{version}.tgz"
     if not archive.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
-            ["npm", "pack", "--silent", f"{package}@{version}"], cwd=folder, check=True
-        )
+        subprocess.run(["npm", "pack", "--silent", f"{package}@{version}"], cwd=folder, check=True)
     return archive
 
 
@@ -77,7 +79,9 @@ def to_png(raw: bytes, is_svg: bool) -> bytes:
         import resvg_py  # only needed to build the data
 
         raw = bytes(resvg_py.svg_to_bytes(svg_string=raw.decode(), width=SIZE, height=SIZE))
-    picture = Image.open(io.BytesIO(raw)).convert("RGBA").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    picture = (
+        Image.open(io.BytesIO(raw)).convert("RGBA").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    )
     page = Image.new("RGBA", picture.size, "white")
     page.alpha_composite(picture)
     out = io.BytesIO()
@@ -86,7 +90,8 @@ def to_png(raw: bytes, is_svg: bool) -> bytes:
 
 
 def is_concept(entry: dict[str, Any]) -> bool:
-    """One-word names of the five object groups (clock faces left out), and the chosen longer ones."""
+    """One-word names of the five object groups (clock faces left out), and the chosen longer
+    ones."""
     name = entry["label"].lower()
     chosen = re.fullmatch(r"[a-z]+", name) or name in TWO_WORD_NAMES
     return entry.get("group") in CATEGORIES and bool(chosen) and "thirty" not in name

@@ -1,7 +1,10 @@
-"""The named sets: objects, styles, neutral prompts and unsafe themes, each a small CSV file with its source.
+"""The named sets: objects, styles, neutral prompts and unsafe themes, each a small CSV file with
+its source.
 
-Run `python -m embedded.sets` (part of `make data`) after `embedded.pictures`, whose concept list it reads.
-The neutral prompts hold the empty string: read every file with `pandas.read_csv(path, keep_default_na=False)`.
+Run `python -m embedded.sets` (part of `make data`) after `embedded.pictures`, whose concept list
+it reads.
+The neutral prompts hold the empty string: read every file with `pandas.read_csv(path,
+keep_default_na=False)`.
 """
 
 from __future__ import annotations
@@ -83,7 +86,9 @@ def objects() -> pd.DataFrame:
 
 def styles() -> pd.DataFrame:
     """The four house styles: style, package, version, licence, source."""
-    rows = [(style, p, v, licence, f"npm: {p} {v}") for style, (p, v, _, licence) in SOURCES.items()]
+    rows = [
+        (style, p, v, licence, f"npm: {p} {v}") for style, (p, v, _, licence) in SOURCES.items()
+    ]
     return pd.DataFrame(rows, columns=["style", "package", "version", "licence", "source"])
 
 

@@ -1,7 +1,9 @@
 """The UNet: v-prediction on whitened 8 × 8 × 16 latents, text entering by cross-attention alone.
 
-Every step has its own random numbers and every checkpoint is renamed into place, so a killed run continues. A
-longer sitting raises `--steps`: the learning rate then follows the longer schedule from where the run stands.
+Every step has its own random numbers and every checkpoint is renamed into place, so a killed run
+continues. A
+longer sitting raises `--steps`: the learning rate then follows the longer schedule from where the
+run stands.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ SHOWN = (
 
 
 def new_unet() -> UNet2DConditionModel:
-    """Blocks of 160 and 256 channels on 8 × 8 and 4 × 4, cross-attention at both and in the middle."""
+    """Blocks of 160 and 256 channels on 8 × 8 and 4 × 4, cross-attention at both and in the
+    middle."""
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=16,
@@ -56,7 +59,8 @@ def new_scheduler() -> DDIMScheduler:
 
 
 class TextCache:
-    """Embeddings of every picture's captions, `(pictures, captions, tokens, dim)`, computed once."""
+    """Embeddings of every picture's captions, `(pictures, captions, tokens, dim)`, computed
+    once."""
 
     def __init__(self, work: Path) -> None:
         self.tokenizer = CLIPTokenizer.from_pretrained(work / "text", model_max_length=TOKENS)
@@ -92,7 +96,8 @@ def sample_grid(unet: UNet2DConditionModel, text: TextCache, work: Path, name: s
 
 
 def train(steps: int, work: Path, batch: int = 32, peak: float = 6e-4, every: int = 500) -> None:
-    """Train for `steps` in all; the averaged weights are saved to `work/unet` at every checkpoint."""
+    """Train for `steps` in all; the averaged weights are saved to `work/unet` at every
+    checkpoint."""
     torch.manual_seed(SEED)
     saved = torch.load(work / "latents.pt", weights_only=True)
     latents = (saved["latents"] - saved["mean"][:, None, None]) / saved["std"][:, None, None]

@@ -1,8 +1,11 @@
 """The VAE: 64 × 64 × 3 pictures to 8 × 8 × 16 latents.
 
-Two stages. `autoencoder` trains both halves; its latents are what the UNet learns, so the encoder is then
-frozen. `decoder` trains the decoder alone, longer, with a feature loss from the small CLIP's image tower, on
-latents with noise added: it learns to draw a sharp picture from the slightly wrong latents a UNet makes.
+Two stages. `autoencoder` trains both halves; its latents are what the UNet learns, so the encoder
+is then
+frozen. `decoder` trains the decoder alone, longer, with a feature loss from the small CLIP's image
+tower, on
+latents with noise added: it learns to draw a sharp picture from the slightly wrong latents a UNet
+makes.
 """
 
 from __future__ import annotations
@@ -93,7 +96,8 @@ def train_autoencoder(steps: int, work: Path, batch: int = 32, peak: float = 1.5
 
 @torch.no_grad()
 def save_latents(vae: AutoencoderKL, pictures: Tensor, work: Path) -> None:
-    """Latents of every picture and its mirror image `(n, 2, 16, 8, 8)`, with channel mean and deviation."""
+    """Latents of every picture and its mirror image `(n, 2, 16, 8, 8)`, with channel mean and
+    deviation."""
     vae.eval()
     latents = []
     for chunk in common.to_float(pictures).split(64):

@@ -1,4 +1,5 @@
-"""The English vocabularies: about 3,000 common words for the search, more for the text encoder's training."""
+"""The English vocabularies: about 3,000 common words for the search, more for the text encoder's
+training."""
 
 from __future__ import annotations
 

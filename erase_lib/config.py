@@ -19,7 +19,8 @@ THINNINGS = ("distance", "meaning")
 
 @dataclass(frozen=True)
 class EraseConfig:
-    """Settings of one erasure; the defaults are the course profile, for the embedded model on a CPU.
+    """Settings of one erasure; the defaults are the course profile, for the embedded model on a
+    CPU.
 
     Raises `EraseError` for an unknown name, a wrong type or a value out of range.
     """
@@ -27,9 +28,11 @@ class EraseConfig:
     targets: tuple[str, ...]
     """Concepts to erase; each update draws one of them at random."""
     method: str = "eap"
-    """esd: L1 alone · esd_neutral: + λ L2 on the neutral concept · eap: + λ L2 on the adversarial concept."""
+    """esd: L1 alone · esd_neutral: + λ L2 on the neutral concept · eap: + λ L2 on the adversarial
+    concept."""
     train_method: str = "xattn"
-    """What is trained: cross-attention (xattn), all but it (noxattn), everything (full), selfattn."""
+    """What is trained: cross-attention (xattn), all but it (noxattn), everything (full),
+    selfattn."""
     schedule: str = "replay"
     """replay: (z_t, t) from a bank of trajectories · published: sampled anew at every update."""
     neutral: str = ""
@@ -47,7 +50,8 @@ class EraseConfig:
     preserve_batch: int = 8
     """Latents of the preserved concepts in one update (published: 1)."""
     styles: tuple[str, ...] = ("noto", "twemoji", "fluent", "openmoji")
-    """Styles of the training prompts beside the bare word, or erasure does not carry over; () for none."""
+    """Styles of the training prompts beside the bare word, or erasure does not carry over; () for
+    none."""
     guidance_scale: float = 3.0
     """Classifier-free guidance while sampling the trajectories."""
     sampling_steps: int = 20
@@ -100,7 +104,8 @@ class EraseConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EraseConfig:
-        """A config from plain values; an unknown key raises `EraseError` with the nearest known name."""
+        """A config from plain values; an unknown key raises `EraseError` with the nearest known
+        name."""
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
@@ -111,7 +116,8 @@ class EraseConfig:
 
     @classmethod
     def from_profile(cls, profile: str, **values: Any) -> EraseConfig:
-        """The settings of `smoke`, `course` or `paper`, with `values` on top (None: the profile's)."""
+        """The settings of `smoke`, `course` or `paper`, with `values` on top (None: the
+        profile's)."""
         if profile not in PROFILES:
             raise unknown("profile", profile, PROFILES)
         given = {key: value for key, value in values.items() if value is not None}
@@ -163,9 +169,7 @@ def _as_type(name: str, value: Any, kind: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
-        raise EraseError(
-            f"{name} is {value!r} ({type(value).__name__}): expected {kind.__name__}"
-        )
+        raise EraseError(f"{name} is {value!r} ({type(value).__name__}): expected {kind.__name__}")
     if kind is float and not math.isfinite(value):
         raise EraseError(f"{name} is {value}: expected a finite number")
     return value

@@ -1,28 +1,29 @@
-"""Noise prediction, guidance, sampling, and the trajectories that training draws its (z_t, t) from."""
+"""Noise prediction, guidance, sampling, and the trajectories that training draws its (z_t, t)
+from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
+from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
-from torch.func import functional_call
 from tqdm.auto import tqdm
 
-from erase_lib.models import encode_prompts
+from erase_lib.models import Pipeline, encode_prompts
 
 
-def ddim(pipe: StableDiffusionPipeline, steps: int) -> DDIMScheduler:
+def ddim(pipe: Pipeline, steps: int) -> Any:
     """A DDIM scheduler with the pipeline's noise schedule, set to `steps` timesteps."""
     scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     scheduler.set_timesteps(steps, device=pipe.device)
     return scheduler
 
 
-def alpha_bar(pipe: StableDiffusionPipeline, t: Tensor) -> Tensor:
+def alpha_bar(pipe: Pipeline, t: Tensor) -> Tensor:
     """ᾱ_t of each timestep, shaped `(n, 1, 1, 1)`."""
     alphas = pipe.scheduler.alphas_cumprod.to(t.device)
     return alphas[t.long()].view(-1, 1, 1, 1)
@@ -46,52 +47,58 @@ def to_noise(output: Tensor, z: Tensor, a: Tensor, prediction_type: str) -> Tens
 
 
 def predict(
-    pipe: StableDiffusionPipeline,
+    pipe: Pipeline,
     z: Tensor,
     t: Tensor,
     embeddings: Tensor,
-    weights: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """The UNet's raw output `(n, c, h, w)` in float32; `weights` stand in for the tensors they name.
-
-    `weights` are the student's tensors: gradients flow to them. With gradient checkpointing the swap must
-    outlast the backward pass (`student_in_place`); without it this call alone is enough.
-    """
+    """The UNet's raw output `(n, c, h, w)` in float32, under autocast when the teacher is half
+    precision."""
     unet, dtype = pipe.unet, pipe.unet.dtype
     device_type = z.device.type
     half = dtype in (torch.bfloat16, torch.float16)
     with torch.autocast(device_type, dtype) if half else nullcontext():
-        arguments = (z.to(dtype), t, embeddings.to(dtype))
-        out = functional_call(unet, weights, arguments) if weights else unet(*arguments)
-    return out.sample.float()
+        return unet(z.to(dtype), t, embeddings.to(dtype)).sample.float()
 
 
 def guided(
-    pipe: StableDiffusionPipeline, z: Tensor, t: Tensor, embeddings: Tensor, empty: Tensor,
-    scale: float, weights: Mapping[str, Tensor] | None = None,
+    pipe: Pipeline,
+    z: Tensor,
+    t: Tensor,
+    embeddings: Tensor,
+    empty: Tensor,
+    scale: float,
 ) -> Tensor:
-    """Classifier-free guidance: u + scale · (c − u), both halves in one batch (2 evaluations a sample)."""
+    """Classifier-free guidance: u + scale · (c − u), both halves in one batch (2 evaluations a
+    sample)."""
     both = torch.cat([empty.expand_as(embeddings), embeddings])
-    u, c = predict(pipe, torch.cat([z, z]), torch.cat([t, t]), both, weights).chunk(2)
+    u, c = predict(pipe, torch.cat([z, z]), torch.cat([t, t]), both).chunk(2)
     return u + scale * (c - u)
 
 
 @torch.no_grad()
 def trajectory(
-    pipe: StableDiffusionPipeline, z: Tensor, embeddings: Tensor, empty: Tensor, steps: int,
-    scale: float, weights: Mapping[str, Tensor] | None = None,
+    pipe: Pipeline,
+    z: Tensor,
+    embeddings: Tensor,
+    empty: Tensor,
+    steps: int,
+    scale: float,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Guided DDIM from pure noise `z (n, c, h, w)`: yields (t, z_t) before each step, and last (0, z_0)."""
+    """Guided DDIM from pure noise `z (n, c, h, w)`: yields (t, z_t) before each step, and last (0,
+    z_0)."""
     scheduler = ddim(pipe, steps)
     for t in scheduler.timesteps:
         yield t, z
-        output = guided(pipe, z, t.expand(len(z)), embeddings, empty, scale, weights)
+        output = guided(pipe, z, t.expand(len(z)), embeddings, empty, scale)
         z = scheduler.step(output, t, z).prev_sample
     yield torch.zeros_like(t), z
 
 
-def start_noise(pipe: StableDiffusionPipeline, seeds: list[int]) -> Tensor:
-    """Pure noise `(n, c, h, w)`, each picture's from its own seed, whatever the batch and the device."""
+def start_noise(pipe: Pipeline, seeds: list[int]) -> Tensor:
+    """Pure noise `(n, c, h, w)`, each picture's from its own seed, whatever the batch and
+    the
+    device."""
     size, channels = pipe.unet.config.sample_size, pipe.unet.config.in_channels
     noise = [
         torch.randn(channels, size, size, generator=torch.Generator().manual_seed(seed))
@@ -102,7 +109,7 @@ def start_noise(pipe: StableDiffusionPipeline, seeds: list[int]) -> Tensor:
 
 @torch.no_grad()
 def generate(
-    pipe: StableDiffusionPipeline,
+    pipe: Pipeline,
     prompts: list[str],
     seed: int | list[int] = 0,
     steps: int = 30,
@@ -110,7 +117,8 @@ def generate(
     batch_size: int = 16,
     progress: bool = True,
 ) -> list[Image.Image]:
-    """Pictures of the prompts: prompt i starts from seed + i, or from seed[i] when a list is given."""
+    """Pictures of the prompts: prompt i starts from seed + i, or from seed[i] when a list is
+    given."""
     seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
     if len(seeds) != len(prompts):
         raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
@@ -119,8 +127,7 @@ def generate(
     for a in tqdm(starts, desc="draw", disable=not progress, leave=False):
         part = slice(a, a + batch_size)
         embeddings, z = encode_prompts(pipe, prompts[part]), start_noise(pipe, seeds[part])
-        for _, z in trajectory(pipe, z, embeddings, empty, steps, guidance_scale):
-            pass
+        *_, (_, z) = trajectory(pipe, z, embeddings, empty, steps, guidance_scale)
         z = z.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor
         pictures.append(pipe.vae.decode(z).sample)
     if not pictures:

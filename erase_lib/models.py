@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -13,11 +16,16 @@ from torch import Tensor, nn
 from erase_lib.config import TRAIN_METHODS
 from erase_lib.errors import EraseError, unknown
 
+# a StableDiffusionPipeline: diffusers registers its parts (unet, vae, …) where no type checker
+# sees them
+Pipeline: TypeAlias = Any
+
 EMBEDDED = Path(__file__).resolve().parent.parent / "data" / "models" / "emoji-diffusion"
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """`auto`: CUDA when there is one, else the CPU. Raises `EraseError` for a device that is not there."""
+    """`auto`: CUDA when there is one, else the CPU. Raises `EraseError` for a device that is not
+    there."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -33,11 +41,13 @@ def load_pipeline(
     model_id: str | Path | None = None,
     device: str = "auto",
     dtype: torch.dtype | None = None,
-) -> StableDiffusionPipeline:
+) -> Pipeline:
     """The teacher: a frozen text-to-image pipeline without progress bar or safety checker.
 
-    Default: the embedded model. Otherwise a folder in diffusers' format or a hub id. `dtype`: float32 on a
-    CPU, bfloat16 on a GPU, unless given. Raises `EraseError` when the folder is missing, damaged or holds
+    Default: the embedded model. Otherwise a folder in diffusers' format or a hub id. `dtype`:
+    float32 on a
+    CPU, bfloat16 on a GPU, unless given. Raises `EraseError` when the folder is missing, damaged
+    or holds
     another kind of model.
     """
     place = pick_device(device)
@@ -48,11 +58,16 @@ def load_pipeline(
             f"{source} is not a diffusers model: model_index.json is missing; copy the whole folder"
         )
     if not source.exists() and (model_id is None or str(model_id).count("/") != 1):
-        raise EraseError(f"model folder {source} does not exist: give a folder or a hub id owner/name")
+        raise EraseError(
+            f"model folder {source} does not exist: give a folder or a hub id owner/name"
+        )
     try:
         pipe = StableDiffusionPipeline.from_pretrained(
-            str(model_id or EMBEDDED), torch_dtype=dtype, safety_checker=None,
-            requires_safety_checker=False, local_files_only=source.exists(),
+            str(model_id or EMBEDDED),
+            dtype=dtype,
+            safety_checker=None,
+            requires_safety_checker=False,
+            local_files_only=source.exists(),
         )
     except Exception as error:  # every library in the stack raises its own kind
         reason = " ".join(str(error).split())[:160]
@@ -68,8 +83,9 @@ def load_pipeline(
 
 
 @torch.no_grad()
-def encode_prompts(pipe: StableDiffusionPipeline, prompts: list[str]) -> Tensor:
-    """Text embeddings `(n, tokens, dim)` of the prompts; warns when one is too long, naming what is cut."""
+def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
+    """Text embeddings `(n, tokens, dim)` of the prompts; warns when one is too long, naming what
+    is cut."""
     tokenizer = pipe.tokenizer
     limit = tokenizer.model_max_length
     for prompt in prompts:
@@ -87,7 +103,8 @@ def encode_prompts(pipe: StableDiffusionPipeline, prompts: list[str]) -> Tensor:
 def trained_names(unet: nn.Module, train_method: str) -> list[str]:
     """Names of the UNet's parameters that `train_method` trains.
 
-    xattn: cross-attention (`attn2`) · noxattn: all but it · full: all · selfattn: `attn1`. As in ESD
+    xattn: cross-attention (`attn2`) · noxattn: all but it · full: all · selfattn: `attn1`. As in
+    ESD
     (Gandikota et al. 2023, §4) and Bui et al. 2024.
     """
     if train_method not in TRAIN_METHODS:
@@ -105,10 +122,32 @@ def trained_names(unet: nn.Module, train_method: str) -> list[str]:
 
 
 def fingerprint(unet: nn.Module) -> str:
-    """Short hash of the UNet's shapes and of a few weights of every tensor: which base an erasure is for."""
+    """Short hash of the UNet's shapes and of a few weights of every tensor: which base an erasure
+    is for."""
     digest = hashlib.sha256()
     for name, tensor in unet.state_dict().items():
         sample = tensor.flatten()[:: max(1, tensor.numel() // 8)][:8].float().cpu()
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update((sample * 1e3).round().to(torch.int64).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+@contextmanager
+def in_place(unet: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Put tensors in place of the UNet's parameters of the same names, and the very same ones back.
+
+    Holds for forward *and* backward: gradient checkpointing recomputes the forward during the
+    backward, so a
+    swap undone between the two would silently use the teacher.
+    """
+    kept: list[tuple[dict[str, nn.Parameter | None], str, nn.Parameter | None]] = []
+    try:
+        for name, tensor in tensors.items():
+            path, _, leaf = name.rpartition(".")
+            owner = unet.get_submodule(path)._parameters
+            kept.append((owner, leaf, owner[leaf]))
+            owner[leaf] = tensor  # type: ignore[assignment]
+        yield
+    finally:
+        for owner, leaf, parameter in reversed(kept):
+            owner[leaf] = parameter

@@ -1,0 +1,53 @@
+"""The quality of the shipped model by the judge: 30 DDIM steps, guidance scale 4, fixed seeds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+import pandas as pd
+
+from embedded import common
+from erase_lib.diffusion import generate
+from erase_lib.judge import Judge
+from erase_lib.metrics import bootstrap, verdicts
+from erase_lib.models import load_pipeline
+
+
+def measure(others: int | None = None) -> pd.DataFrame:
+    """Concept and style accuracy on the ten classes and on `others` more concepts (None: all).
+
+    Prompts "a {concept} in {style} style", each drawn once; intervals resample concepts.
+    """
+    objects = pd.read_csv(common.DATA / "emoji" / "objects.csv")["concept"].tolist()
+    rest = pd.read_csv(common.DATA / "emoji" / "concepts.csv", keep_default_na=False)["concept"]
+    rest = sorted(set(rest) - set(objects))
+    if others is not None:
+        rest = sorted(np.random.default_rng(0).choice(rest, others, replace=False))
+    asked = [(c, s) for c in objects + rest for s in common.STYLES]
+    table = pd.DataFrame(asked, columns=["concept", "style"])
+    table["prompt"] = "a " + table["concept"] + " in " + table["style"] + " style"
+    table["seed"] = range(len(table))
+    pictures = generate(load_pipeline(), list(table["prompt"]), seed=0, batch_size=32)
+    seen = verdicts(Judge.load(), pictures, table)
+    parts = {"ten classes": seen["concept"].isin(objects), "all": seen["concept"].notna()}
+    parts |= {style: seen["style"] == style for style in common.STYLES}
+    rows = []
+    for name, part in parts.items():
+        chosen = seen[part]
+        right = {"concept": chosen["rank"] == 0, "style": chosen["style_seen"] == chosen["style"]}
+        for what, ok in right.items():
+            low, high = bootstrap(ok.to_numpy(), chosen["concept"].to_numpy())
+            row = {"on": name, "what": what, "value": ok.mean(), "low": low, "high": high}
+            rows.append(row | {"n": len(chosen), "measured_by": chosen["measured_by"].iloc[0]})
+    return pd.DataFrame(rows)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--others", type=int, help="so many concepts beside the ten; all if absent")
+    result = measure(parser.parse_args().others)
+    print(result.round(3).to_string(index=False))
+    path = common.DATA / "models" / "emoji-diffusion" / "quality.json"
+    path.write_text(json.dumps(result.round(4).to_dict("records"), indent=1))

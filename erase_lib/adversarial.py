@@ -1,0 +1,48 @@
+"""Which concept is hurt most: the Gumbel-Softmax search of adversarial preservation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class GumbelSearch:
+    """c_a = G(π) · E: a relaxed choice among candidates (Bui et al. 2024, §4.3).
+
+    `embeddings`: `(templates, n, tokens, dim)`, the candidates under every training template. π
+    starts
+    uniform; `ascend` moves it towards what the student changed most.
+    """
+
+    def __init__(
+        self, words: list[str], embeddings: Tensor, lr: float, temperature: float, hard: bool
+    ) -> None:
+        self.words, self.embeddings = words, embeddings
+        self.temperature, self.hard = temperature, hard
+        self.pi = nn.Parameter(torch.full((len(words),), 1 / len(words), device=embeddings.device))
+        self.optimiser = torch.optim.Adam([self.pi], lr=lr)
+
+    def choose(self, k: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """k choices: embeddings `(k, tokens, dim)` with gradient to π, candidate and template
+        `(k,)`."""
+        n, device = len(self.words), self.pi.device
+        uniform = torch.rand(k, n, generator=g).clamp(1e-9, 1 - 1e-7).to(device)
+        gumbel = -(-uniform.log()).log()
+        soft = F.softmax((self.pi + gumbel) / self.temperature, dim=-1)
+        chosen = soft.argmax(-1)
+        one_hot = F.one_hot(chosen, n).to(soft.dtype)
+        weight = one_hot - soft.detach() + soft if self.hard else soft  # straight-through
+        template = torch.randint(len(self.embeddings), (k,), generator=g).to(device)
+        mixed = torch.einsum("kn,kntd->ktd", weight, self.embeddings[template])
+        return mixed, chosen, template
+
+    def ascend(self, loss: Tensor) -> None:
+        """One step of π up L2."""
+        self.optimiser.zero_grad()
+        (self.pi.grad,) = torch.autograd.grad(-loss, self.pi)
+        self.optimiser.step()
+
+    def probabilities(self) -> Tensor:
+        """softmax(π) `(n,)`, for the history."""
+        return self.pi.detach().softmax(0).cpu()

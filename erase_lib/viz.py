@@ -1,0 +1,91 @@
+"""Every picture of the workbook: each a function of data that takes `ax=` or returns a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+# Okabe & Ito's colours, told apart by colour-blind readers
+KEPT, LOST, TARGET, QUIET = "#0072B2", "#D55E00", "#CC79A7", "#666666"
+
+
+def show_picture(
+    picture: Image.Image, ax: Axes, title: str = "", below: str = "", colour: str = QUIET
+) -> Axes:
+    """One picture with a frame in `colour`, a title above and the judge's verdict below."""
+    ax.imshow(picture.resize((256, 256), Image.Resampling.LANCZOS))
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title, fontsize=10)
+    ax.set_xlabel(below, fontsize=9, color=colour)
+    for side in ax.spines.values():
+        side.set(color=colour, linewidth=2.5)
+    return ax
+
+
+def before_after(
+    before: Sequence[Image.Image],
+    after: Sequence[Image.Image],
+    verdicts_before: pd.DataFrame,
+    verdicts_after: pd.DataFrame,
+    targets: Sequence[str],
+    title: str = "",
+) -> Figure:
+    """Two rows of the same prompts and seeds, original above erased.
+
+    The frame and the word below say what the judge sees: ✓ the concept asked for, ✗ another. The
+    verdict
+    tables have one row a picture, in the same order: concept, style, rank, seen.
+    """
+    n = len(before)
+    fig, axes = plt.subplots(2, n, figsize=(1.45 * n, 4.1), squeeze=False, layout="constrained")
+    rows = ((before, verdicts_before, "original"), (after, verdicts_after, "erased"))
+    for line, (pictures, table, name) in zip(axes, rows, strict=True):
+        for ax, picture, verdict in zip(line, pictures, table.itertuples(), strict=True):
+            right = verdict.rank == 0
+            erased = verdict.concept in targets
+            label = f"{verdict.concept}\n{verdict.style}" if name == "original" else ""
+            show_picture(
+                picture,
+                ax,
+                title=f"erase: {label}" if erased and label else label,
+                below="✓" if right else f"✗ {verdict.seen}",
+                colour=KEPT if right else LOST,
+            )
+        line[0].set_ylabel(name, fontsize=12)
+    if title:
+        fig.suptitle(title, fontsize=13)
+    return fig
+
+
+def damage_bars(damage: pd.DataFrame, targets: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Horizontal bars of δ per concept: columns concept, delta; the targets in their own colour."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7, 0.28 * len(damage) + 1))
+    table = damage.sort_values("delta")
+    colours = [
+        TARGET if c in targets else LOST if d > 0 else KEPT
+        for c, d in table[["concept", "delta"]].to_numpy()
+    ]
+    ax.barh(table["concept"], table["delta"], color=colours)
+    ax.axvline(0, color=QUIET, linewidth=1)
+    ax.set_xlabel("δ = judge's probability, original − erased")
+    return ax
+
+
+def losses(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """L1 and L2 over the updates, on a logarithmic scale."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7, 3))
+    for column, colour, label in (("l1", TARGET, "L1, erase"), ("l2", KEPT, "L2, preserve")):
+        if (history[column] > 0).any():
+            ax.plot(history["step"], history[column], color=colour, alpha=0.25)
+            smooth = history[column].rolling(10, min_periods=1).mean()
+            ax.plot(history["step"], smooth, color=colour, label=label)
+    ax.set(yscale="log", xlabel="update of θ'", ylabel="loss on ẑ₀")
+    ax.legend(frameon=False)
+    return ax
