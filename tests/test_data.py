@@ -1,0 +1,77 @@
+"""The shipped data: counts, formats, licences; the stock model loads without erase_lib."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+LICENCES = {
+    "noto": "Apache-2.0",
+    "twemoji": "CC-BY-4.0",
+    "fluent": "MIT",
+    "openmoji": "CC-BY-SA-4.0",
+}
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return pd.read_parquet(DATA / "emoji" / "pictures.parquet")
+
+
+@pytest.fixture(scope="module")
+def concepts():
+    table = pd.read_csv(DATA / "emoji" / "concepts.csv", keep_default_na=False)
+    return set(table["concept"])
+
+
+def test_every_concept_in_every_style(pictures, concepts):
+    assert len(concepts) == 428 and set(pictures["concept"]) == concepts
+    assert len(pictures) == 4 * 428
+    assert not pictures.duplicated(["concept", "style"]).any()
+    assert dict(zip(pictures["style"], pictures["licence"], strict=True)) == LICENCES
+
+
+def test_pictures_are_png_of_64_pixels(pictures):
+    for png in pictures["png"][::50]:
+        picture = Image.open(io.BytesIO(png))
+        assert (picture.format, picture.size, picture.mode) == ("PNG", (64, 64), "RGB")
+
+
+@pytest.mark.parametrize("name", ["objects", "themes"])
+def test_named_sets_hold_known_concepts_and_their_source(name, concepts):
+    table = pd.read_csv(DATA / "emoji" / f"{name}.csv", keep_default_na=False)
+    assert set(table["concept"]) <= concepts
+    assert table["source"].str.len().min() > 0
+
+
+def test_ten_object_classes_three_themes_and_an_empty_neutral_prompt():
+    def read(name):
+        return pd.read_csv(DATA / "emoji" / f"{name}.csv", keep_default_na=False)
+
+    assert len(read("objects")) == 10
+    assert set(read("themes")["theme"]) == {"weapon", "alcohol", "smoking"}
+    assert "" in set(read("neutral")["prompt"])
+    assert len(read("vocabulary")) == 3000 and read("vocabulary")["word"].is_unique
+
+
+def test_no_file_is_over_45_megabytes():
+    assert max(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 45e6
+
+
+def test_stock_diffusers_draws_without_erase_lib(tmp_path):
+    program = f"""
+import sys
+sys.modules["erase_lib"] = sys.modules["embedded"] = None  # importing either fails
+from diffusers import StableDiffusionPipeline
+pipe = StableDiffusionPipeline.from_pretrained({str(DATA / "models" / "emoji-diffusion")!r})
+pipe("a church in noto style", num_inference_steps=4, guidance_scale=4.0).images[0].save("a.png")
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=240)
+    assert Image.open(tmp_path / "a.png").size == (64, 64)
