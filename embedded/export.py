@@ -63,6 +63,12 @@ def export(work: Path, models: Path = MODELS) -> None:
     settings.write_text(
         json.dumps(json.loads(settings.read_text()) | {"dtype": "float32"}, indent=2)
     )
+    for path in new.rglob(
+        "config.json"
+    ):  # diffusers notes where the weights lay when they were read
+        settings_here = json.loads(path.read_text())
+        settings_here.pop("_name_or_path", None)
+        path.write_text(json.dumps(settings_here, indent=2))
     words = new / "tokenizer" / "tokenizer.json"  # written with an indent: half of its size
     words.write_text(json.dumps(json.loads(words.read_text()), ensure_ascii=False))
     replace(new, folder)
