@@ -11,7 +11,7 @@ QUICKSTART := runs/quickstart
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help setup quickstart test test-all lab check data gpu-check clean
+.PHONY: help setup quickstart test test-all lab check data clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -57,9 +57,6 @@ data: setup ## build data/emoji again from the npm packages (about 160 MB, fetch
 	$(BIN)/python -m embedded.pictures
 	$(BIN)/python -m embedded.words
 	$(BIN)/python -m embedded.sets
-
-gpu-check: setup ## what only a GPU can show: bf16, checkpointing, Stable Diffusion's sizes
-	$(BIN)/python -m erase_lib.gpu_check
 
 clean: ## remove caches; .venv, runs/ and build/ stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
