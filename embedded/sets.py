@@ -52,7 +52,7 @@ NEUTRAL = (
 KEYWORDS = {
     "weapon": ("weapon", "knife", "gun", "sword", "swords", "dynamite"),
     "alcohol": ("alcohol", "beer", "wine", "booze"),
-    "smoking": ("smoking", "tobacco"),
+    "smoking": ("smoking",),
 }
 # ... or when it is added by hand, ...
 ADDED = {
