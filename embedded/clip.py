@@ -209,16 +209,10 @@ def train(steps: int, work: Path, pairs: int = 128, words: int = 320, peak: floa
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=peak, weight_decay=0.05, betas=(0.9, 0.98), fused=True
     )
-    start = 0
-    if state := common.load_checkpoint(work / "clip.ckpt"):
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
+    start = common.resume(work / "clip.ckpt", model, optimiser)
     progress = common.Progress("clip", start, steps)
     for step in range(start, steps):
         g, rng = common.generator(SEED, step), random.Random(step)
-        for group in optimiser.param_groups:
-            group["lr"] = common.cosine_rate(step, steps, peak)
         chosen = torch.randint(len(rows), (pairs,), generator=g)
         caption = [rng.choice(common.captions(rows[i], rng)[:7]) for i in chosen.tolist()]
         half = [k[torch.randint(len(k), (words // 2,), generator=g)] for k in groups]
@@ -239,16 +233,12 @@ def train(steps: int, work: Path, pairs: int = 128, words: int = 320, peak: floa
         )
         meaning = distil(model, read[pairs:], teacher[other])
         loss = pairing + 0.4 * naming + 2 * meaning
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        common.descend(loss, model, optimiser, common.cosine_rate(step, steps, peak))
         progress(
             step, contrast=pairing.item(), naming=float(naming.detach()), meaning=meaning.item()
         )
         if (step + 1) % 200 == 0 or step + 1 == steps:
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
-            common.save_checkpoint(work / "clip.ckpt", state | {"step": step + 1})
+            common.keep(work / "clip.ckpt", model, optimiser, step + 1)
     save(model, tokenizer, names, work)
 
 

@@ -4,6 +4,7 @@ progress."""
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import random
@@ -15,13 +16,14 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-ROOT = Path(__file__).resolve().parent.parent
+from embedded.pictures import ROOT, SOURCES
+
 DATA = ROOT / "data"
 WORK = ROOT / "build" / "model"  # ignored by git: checkpoints and intermediate weights
-STYLES = ("noto", "twemoji", "fluent", "openmoji")
+STYLES = tuple(SOURCES)
 
 
 def read_pictures() -> tuple[pd.DataFrame, Tensor]:
@@ -85,6 +87,39 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
     """The last whole checkpoint, or None. Only tensors and numbers: `weights_only` refuses code."""
     return torch.load(path, weights_only=True) if path.exists() else None
+
+
+def resume(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """The step to go on from, 0 without a checkpoint; model and optimiser take its state."""
+    state = load_checkpoint(path)
+    if state is None:
+        return 0
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    return state["step"]
+
+
+def keep(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
+    """The checkpoint that `resume` reads, after `step` steps."""
+    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+    save_checkpoint(path, state)
+
+
+def descend(loss: Tensor, model: nn.Module, optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """One update at this learning rate, the gradient's norm clipped to 1."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimiser.step()
+
+
+def amend_config(path: Path, **settings: Any) -> None:
+    """Add settings to a config.json, and drop diffusers' note of the folder it was read from."""
+    config = json.loads(path.read_text()) | settings
+    config.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2))
 
 
 class Progress:

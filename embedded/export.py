@@ -57,28 +57,18 @@ def export(work: Path, models: Path = MODELS) -> None:
     folder, new = models / "emoji-diffusion", models / "emoji-diffusion.new"
     shutil.rmtree(new, ignore_errors=True)
     pipe.to(torch.float16).save_pretrained(new)
+    for part in ("unet", "vae"):
+        common.amend_config(new / part / "config.json")
     # without this a plain from_pretrained loads the text encoder in half and the rest in float32,
     # and fails
-    settings = new / "text_encoder" / "config.json"
-    settings.write_text(
-        json.dumps(json.loads(settings.read_text()) | {"dtype": "float32"}, indent=2)
-    )
-    for path in new.rglob(
-        "config.json"
-    ):  # diffusers notes where the weights lay when they were read
-        settings_here = json.loads(path.read_text())
-        settings_here.pop("_name_or_path", None)
-        path.write_text(json.dumps(settings_here, indent=2))
+    common.amend_config(new / "text_encoder" / "config.json", dtype="float32")
     words = new / "tokenizer" / "tokenizer.json"  # written with an indent: half of its size
     words.write_text(json.dumps(json.loads(words.read_text()), ensure_ascii=False))
     replace(new, folder)
     folder, new = models / "emoji-clip", models / "emoji-clip.new"
     shutil.rmtree(new, ignore_errors=True)
     ResNetModel.from_pretrained(work / "vision").half().save_pretrained(new / "vision")
-    settings = new / "vision" / "config.json"
-    settings.write_text(
-        json.dumps(json.loads(settings.read_text()) | {"dtype": "float32"}, indent=2)
-    )
+    common.amend_config(new / "vision" / "config.json", dtype="float32")
     projections = load_file(work / "projections.safetensors")
     halves = {name: tensor.half() for name, tensor in projections.items()}
     save_file(halves, new / "projections.safetensors")

@@ -140,16 +140,10 @@ def train(
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=peak, weight_decay=0.05, betas=(0.9, 0.98), fused=True
     )
-    start = 0
-    if state := common.load_checkpoint(work / "judge.ckpt"):
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
+    start = common.resume(work / "judge.ckpt", model, optimiser)
     progress = common.Progress("judge", start, steps)
     for step in range(start, steps):
         g = common.generator(SEED, step)
-        for group in optimiser.param_groups:
-            group["lr"] = common.cosine_rate(step, steps, peak)
         chosen = torch.randint(len(pictures), (batch,), generator=g)
         seen = augment(common.to_float(pictures[chosen]), g)
         with torch.autocast("cpu", torch.bfloat16):
@@ -157,15 +151,13 @@ def train(
         which, how = logits[:, : len(names)], logits[:, len(names) :]
         naming = F.cross_entropy(which, concept[chosen], label_smoothing=0.05)
         styling = F.cross_entropy(how, style[chosen], label_smoothing=0.05)
-        optimiser.zero_grad()
-        (naming + 0.5 * styling).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        common.descend(
+            naming + 0.5 * styling, model, optimiser, common.cosine_rate(step, steps, peak)
+        )
         right = (which.argmax(1) == concept[chosen]).float().mean()
         progress(step, concept=naming.item(), style=styling.item(), accuracy=right.item())
         if (step + 1) % 200 == 0 or step + 1 == steps:
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
-            common.save_checkpoint(work / "judge.ckpt", state | {"step": step + 1})
+            common.keep(work / "judge.ckpt", model, optimiser, step + 1)
     save(model, folder)
     evaluate(folder)
 
@@ -173,10 +165,7 @@ def train(
 def save(model: ConvNextV2ForImageClassification, folder: Path) -> None:
     """A stock folder: weights fp16, the config says float32, so `from_pretrained` gives float32."""
     model.eval().half().save_pretrained(folder)
-    path = folder / "config.json"
-    path.write_text(
-        json.dumps(json.loads(path.read_text()) | {"dtype": "float32"}, indent=2) + "\n"
-    )
+    common.amend_config(folder / "config.json", dtype="float32")
 
 
 def wilson(right: int, n: int, z: float = 1.96) -> list[float]:

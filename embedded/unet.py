@@ -21,6 +21,7 @@ from embedded import common
 from embedded.clip import TOKENS, tokenize
 
 SEED = 4
+MIRRORED = 0.0  # share of mirror images: they cost sharpness, and mirrored letters look wrong
 SHOWN = (
     "church,dog,fish,trumpet,parachute,delivery truck,carpentry saw,videocassette,fuel pump,"
     "flag in hole,dagger,cat,rocket,guitar,umbrella,castle"
@@ -120,8 +121,6 @@ def train(steps: int, work: Path, batch: int = 32, peak: float = 6e-4, every: in
     progress = common.Progress("unet", start, steps)
     for step in range(start, steps):
         g = common.generator(SEED, step)
-        for group in optimiser.param_groups:
-            group["lr"] = common.cosine_rate(step, steps, peak, hold=0.4, warmup=200)
         picture = torch.randint(len(latents), (batch,), generator=g)
         mirrored = (torch.rand(batch, generator=g) < MIRRORED).long()
         caption = torch.randint(text.captions.shape[1], (batch,), generator=g)
@@ -137,10 +136,8 @@ def train(steps: int, work: Path, batch: int = 32, peak: float = 6e-4, every: in
         with torch.autocast("cpu", torch.bfloat16):
             predicted = unet(zt, t, embedding).sample
         loss = (predicted.float() - v).pow(2).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimiser.step()
+        rate = common.cosine_rate(step, steps, peak, hold=0.4, warmup=200)
+        common.descend(loss, unet, optimiser, rate)
         if step % 5 == 0:
             keep = min(0.99, (1 + step) / (50 + step))
             with torch.no_grad():
@@ -153,8 +150,6 @@ def train(steps: int, work: Path, batch: int = 32, peak: float = 6e-4, every: in
             average.save_pretrained(work / "unet")
             sample_grid(average, text, work, f"{step + 1:06d}")
 
-
-MIRRORED = 0.0  # share of mirror images: they cost sharpness, and mirrored letters look wrong
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -55,16 +55,10 @@ def train_autoencoder(steps: int, work: Path, batch: int = 32, peak: float = 1.5
     optimiser = torch.optim.AdamW(
         vae.parameters(), lr=peak, weight_decay=1e-4, betas=(0.9, 0.99), fused=True
     )
-    start = 0
-    if state := common.load_checkpoint(work / "vae.ckpt"):
-        vae.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
+    start = common.resume(work / "vae.ckpt", vae, optimiser)
     progress = common.Progress("vae", start, steps)
     for step in range(start, steps):
         g = common.generator(SEED, step)
-        for group in optimiser.param_groups:
-            group["lr"] = common.cosine_rate(step, steps, peak)
         chosen = torch.randint(len(pictures), (batch,), generator=g)
         true = common.shift(common.to_float(pictures[chosen]), 3, g)
         if torch.rand((), generator=g) < 0.5:
@@ -77,15 +71,11 @@ def train_autoencoder(steps: int, work: Path, batch: int = 32, peak: float = 1.5
             drawn = vae.decode(mean + (logvar.exp() + extra**2).sqrt() * noise).sample.float()
         kl = 0.5 * (mean.pow(2) + logvar.exp() - 1 - logvar).mean()
         loss = picture_loss(drawn, true) + 3e-4 * kl
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step()
+        common.descend(loss, vae, optimiser, common.cosine_rate(step, steps, peak))
         mse = F.mse_loss(drawn.detach(), true)
         progress(step, psnr=(10 * torch.log10(4 / mse)).item(), kl=kl.item())
         if (step + 1) % 250 == 0 or step + 1 == steps:
-            state = {"model": vae.state_dict(), "optimiser": optimiser.state_dict()}
-            common.save_checkpoint(work / "vae.ckpt", state | {"step": step + 1})
+            common.keep(work / "vae.ckpt", vae, optimiser, step + 1)
             with torch.no_grad():
                 shown = common.to_float(pictures[:: len(pictures) // 32][:32])
                 drawn = vae(shown).sample

@@ -11,8 +11,7 @@ class GumbelSearch:
     """c_a = G(π) · E: a relaxed choice among candidates (Bui et al. 2024, §4.3).
 
     `embeddings`: `(templates, n, tokens, dim)`, the candidates under every training template. π
-    starts
-    uniform; `ascend` moves it towards what the student changed most.
+    starts uniform; `ascend` moves it towards what the student changed most.
     """
 
     def __init__(

@@ -17,8 +17,9 @@ from transformers import CLIPTextModel, CLIPTokenizer, ResNetModel
 
 from erase_lib.errors import EraseError
 from erase_lib.judge import picture_tensor, read_model
+from erase_lib.paths import DATA
 
-MODELS = Path(__file__).resolve().parent.parent / "data" / "models"
+MODELS = DATA / "models"
 
 
 @dataclass

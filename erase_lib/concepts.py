@@ -1,5 +1,4 @@
-"""Concept lists and vocabularies, prompt templates, and the candidates an adversarial search looks
-at."""
+"""Concept lists, vocabularies, prompt templates, and the candidates of the search."""
 
 from __future__ import annotations
 
@@ -12,8 +11,9 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from erase_lib.errors import EraseError
+from erase_lib.paths import DATA
 
-EMOJI = Path(__file__).resolve().parent.parent / "data" / "emoji"
+EMOJI = DATA / "emoji"
 
 
 def concept_table() -> pd.DataFrame:
@@ -22,8 +22,7 @@ def concept_table() -> pd.DataFrame:
 
 
 def vocabulary(name: str) -> list[str]:
-    """Words to search among: `concepts`, `english` (3,000 common words), or a text file, one word
-    a line.
+    """Words to search: `concepts`, `english` (3,000 common words), or a file with a word a line.
 
     Raises `EraseError` for a file that does not exist or holds no words.
     """
@@ -41,8 +40,7 @@ def vocabulary(name: str) -> list[str]:
 
 
 def prompts_of(concept: str, styles: tuple[str, ...] = ()) -> list[str]:
-    """Training prompts of a concept: the bare word, and with `styles` the forms people write it
-    in."""
+    """Training prompts of a concept: the bare word, and with `styles` the forms people use."""
     if not styles or not concept:
         return [concept]
     plain = [concept, f"a {concept}", f"a picture of a {concept}"]
@@ -50,8 +48,7 @@ def prompts_of(concept: str, styles: tuple[str, ...] = ()) -> list[str]:
 
 
 def distances(embeddings: Tensor, target: Tensor) -> Tensor:
-    """L2 distance `(n,)` of flattened embeddings `(n, tokens, dim)` to the target's `(1, tokens,
-    dim)`."""
+    """L2 distance `(n,)` of embeddings `(n, tokens, dim)` to the target's `(1, tokens, dim)`."""
     return (embeddings - target).flatten(1).norm(dim=1)
 
 
@@ -61,8 +58,7 @@ def spread_candidates(
     """Indices of the `nearest` embeddings to the target, thinned to about `keep`.
 
     `distance` clusters the 1-D distances, as the published code does; `meaning` clusters the
-    embeddings.
-    The member nearest to each cluster's centre stands for it.
+    embeddings. The member nearest to each cluster's centre stands for it.
     """
     d = distances(embeddings, target)
     order = d.argsort()[:nearest]

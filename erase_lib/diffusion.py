@@ -1,5 +1,4 @@
-"""Noise prediction, guidance, sampling, and the trajectories that training draws its (z_t, t)
-from."""
+"""Noise prediction, guidance, sampling, and the trajectories training draws (z_t, t) from."""
 
 from __future__ import annotations
 
@@ -52,8 +51,7 @@ def predict(
     t: Tensor,
     embeddings: Tensor,
 ) -> Tensor:
-    """The UNet's raw output `(n, c, h, w)` in float32, under autocast when the teacher is half
-    precision."""
+    """The UNet's raw output `(n, c, h, w)` in float32; autocast when the teacher is in half."""
     unet, dtype = pipe.unet, pipe.unet.dtype
     device_type = z.device.type
     half = dtype in (torch.bfloat16, torch.float16)
@@ -69,8 +67,7 @@ def guided(
     empty: Tensor,
     scale: float,
 ) -> Tensor:
-    """Classifier-free guidance: u + scale · (c − u), both halves in one batch (2 evaluations a
-    sample)."""
+    """Classifier-free guidance, u + scale · (c − u), in one batch: 2 evaluations a sample."""
     both = torch.cat([empty.expand_as(embeddings), embeddings])
     u, c = predict(pipe, torch.cat([z, z]), torch.cat([t, t]), both).chunk(2)
     return u + scale * (c - u)
@@ -85,8 +82,7 @@ def trajectory(
     steps: int,
     scale: float,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Guided DDIM from pure noise `z (n, c, h, w)`: yields (t, z_t) before each step, and last (0,
-    z_0)."""
+    """Guided DDIM from noise `z (n, c, h, w)`: yields (t, z_t) before each step, last (0, z_0)."""
     scheduler = ddim(pipe, steps)
     for t in scheduler.timesteps:
         yield t, z
@@ -95,16 +91,16 @@ def trajectory(
     yield torch.zeros_like(t), z
 
 
-def start_noise(pipe: Pipeline, seeds: list[int]) -> Tensor:
-    """Pure noise `(n, c, h, w)`, each picture's from its own seed, whatever the batch and
-    the
-    device."""
+def noise(pipe: Pipeline, n: int, g: torch.Generator) -> Tensor:
+    """Pure noise `(n, c, h, w)`, drawn on the CPU so that every device sees the same."""
     size, channels = pipe.unet.config.sample_size, pipe.unet.config.in_channels
-    noise = [
-        torch.randn(channels, size, size, generator=torch.Generator().manual_seed(seed))
-        for seed in seeds
-    ]
-    return torch.stack(noise).to(pipe.device)
+    return torch.randn(n, channels, size, size, generator=g).to(pipe.device)
+
+
+def start_noise(pipe: Pipeline, seeds: list[int]) -> Tensor:
+    """Pure noise `(n, c, h, w)`, each picture's from its own seed, whatever the batch."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return torch.cat([noise(pipe, 1, g) for g in generators])
 
 
 @torch.no_grad()
@@ -117,8 +113,7 @@ def generate(
     batch_size: int = 16,
     progress: bool = True,
 ) -> list[Image.Image]:
-    """Pictures of the prompts: prompt i starts from seed + i, or from seed[i] when a list is
-    given."""
+    """Pictures of the prompts: prompt i starts from seed + i, or from seed[i] of a list."""
     seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
     if len(seeds) != len(prompts):
         raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")

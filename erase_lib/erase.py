@@ -24,9 +24,8 @@ def erase(pipe: Pipeline, config: EraseConfig, progress: bool = True) -> Erasure
     """Erase `config.targets` and return the edited tensors; the pipeline itself is left untouched.
 
     min_θ' E_{c_e} max_{c_a} L1(θ'; c_e) + λ L2(θ'; c_a), in alternation (Bui et al. 2024, eq. 5
-    and alg. 1).
-    A NaN or infinite loss, or Ctrl-C, ends the run with the last good tensors and a warning that
-    says so.
+    and alg. 1). A NaN or infinite loss, or Ctrl-C, ends the run with the last good tensors and a
+    warning that says so.
     """
     run = _Run(pipe, config)
     history: list[dict[str, object]] = []
@@ -53,8 +52,7 @@ def erase(pipe: Pipeline, config: EraseConfig, progress: bool = True) -> Erasure
 
 
 class _Run:
-    """The state of one run: student, embeddings, bank, search; `update` is one step of the
-    algorithm."""
+    """The state of one run: student, embeddings, banks, searches; `update` is one step."""
 
     def __init__(self, pipe: Pipeline, config: EraseConfig) -> None:
         self.pipe, self.config = pipe, config
@@ -74,8 +72,7 @@ class _Run:
         self.evaluations = 0
 
     def new_search(self, target: int) -> GumbelSearch | None:
-        """What the target's update preserves: nothing (esd), the neutral concept, or the
-        candidates."""
+        """What an update preserves: nothing (esd), the neutral concept, or the candidates."""
         config = self.config
         if config.method == "esd":
             return None
@@ -124,8 +121,7 @@ class _Run:
         )
 
     def renew_banks(self) -> None:
-        """Targets as the student draws them now; what is preserved, once, as the teacher draws
-        it."""
+        """Targets as the student draws them now; the preserved, once, as the teacher does."""
         if not self.kept_banks:
             for search in self.searches:
                 if search is not None:
@@ -139,8 +135,7 @@ class _Run:
     def latents(
         self, embeddings: Tensor, bank: Bank | None, place: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """z_t and t for embeddings `(n, tokens, dim)`: from the bank, or sampled anew with the
-        student."""
+        """z_t, t for embeddings `(n, tokens, dim)`: the bank's, or the student's anew."""
         if bank is not None:
             return bank.draw(place, self.g)
         c = self.config

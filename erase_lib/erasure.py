@@ -36,8 +36,7 @@ class Erasure:
 
     @contextmanager
     def applied(self, pipe: Pipeline) -> Iterator[Pipeline]:
-        """Within the block the pipeline draws erased pictures; after it, it is as before, bit for
-        bit.
+        """Within the block the pipeline draws erased pictures; afterwards it is as it was.
 
         Raises `EraseError` when the erasure was made for another base model.
         """
@@ -66,8 +65,7 @@ class Erasure:
             )
 
     def save(self, folder: str | Path) -> Path:
-        """Write erased.safetensors, config.json and history.csv; each renamed into place when
-        whole."""
+        """Write erased.safetensors, config.json, history.csv; each renamed in when whole."""
         folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import ConvNextV2ForImageClassification
 
-from erase_lib.errors import EraseError
+from erase_lib.errors import EraseError, unknown
+from erase_lib.paths import DATA
 
-JUDGE = Path(__file__).resolve().parent.parent / "data" / "models" / "emoji-judge"
+JUDGE = DATA / "models" / "emoji-judge"
 STYLE = "style: "  # begins the labels that name a style
 
 
@@ -107,9 +107,7 @@ class Judge:
         names = list(names)
         for name in names:
             if name not in place:
-                near = difflib.get_close_matches(str(name), self.concepts, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise EraseError(f"the judge does not know the concept {name!r}{hint}")
+                raise unknown("concept of the judge", name, self.concepts)
         return np.array([place[name] for name in names], dtype=int)
 
     def rank_of(self, pictures: Sequence[Image.Image] | Tensor, names: Iterable[str]) -> np.ndarray:

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from erase_lib.config import TRAIN_METHODS
 from erase_lib.errors import EraseError, unknown
+from erase_lib.paths import DATA
 
 # a StableDiffusionPipeline: diffusers registers its parts (unet, vae, …) where no type checker
 # sees them
 Pipeline: TypeAlias = Any
 
-EMBEDDED = Path(__file__).resolve().parent.parent / "data" / "models" / "emoji-diffusion"
+EMBEDDED = DATA / "models" / "emoji-diffusion"
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """`auto`: CUDA when there is one, else the CPU. Raises `EraseError` for a device that is not
-    there."""
+    """`auto`: CUDA if there is one, else the CPU. Raises `EraseError` if it cannot be used."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -45,10 +45,8 @@ def load_pipeline(
     """The teacher: a frozen text-to-image pipeline without progress bar or safety checker.
 
     Default: the embedded model. Otherwise a folder in diffusers' format or a hub id. `dtype`:
-    float32 on a
-    CPU, bfloat16 on a GPU, unless given. Raises `EraseError` when the folder is missing, damaged
-    or holds
-    another kind of model.
+    float32 on a CPU, bfloat16 on a GPU, unless given. Raises `EraseError` when the folder is
+    missing, damaged or holds another kind of model.
     """
     place = pick_device(device)
     dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
@@ -84,18 +82,16 @@ def load_pipeline(
 
 @torch.no_grad()
 def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
-    """Text embeddings `(n, tokens, dim)` of the prompts; warns when one is too long, naming what
-    is cut."""
+    """Text embeddings `(n, tokens, dim)`; warns when a prompt is too long, naming what is cut."""
     tokenizer = pipe.tokenizer
     limit = tokenizer.model_max_length
-    for prompt in prompts:
-        ids = tokenizer(prompt, add_special_tokens=False).input_ids
-        if len(ids) > limit - 2:
-            cut = tokenizer.decode(ids[limit - 2 :])
-            warnings.warn(f"prompt {prompt!r} is too long: {cut!r} is cut off", stacklevel=2)
     batch = tokenizer(
         prompts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
     )
+    for i in batch.attention_mask.all(1).nonzero().flatten().tolist():
+        if cut := tokenizer(prompts[i], add_special_tokens=False).input_ids[limit - 2 :]:
+            lost = tokenizer.decode(cut)
+            warnings.warn(f"prompt {prompts[i]!r} is too long: {lost!r} is cut off", stacklevel=2)
     ids = batch.input_ids.to(pipe.device)
     return torch.cat([pipe.text_encoder(part)[0] for part in ids.split(256)])
 
@@ -104,8 +100,7 @@ def trained_names(unet: nn.Module, train_method: str) -> list[str]:
     """Names of the UNet's parameters that `train_method` trains.
 
     xattn: cross-attention (`attn2`) · noxattn: all but it · full: all · selfattn: `attn1`. As in
-    ESD
-    (Gandikota et al. 2023, §4) and Bui et al. 2024.
+    ESD (Gandikota et al. 2023, §4) and Bui et al. 2024.
     """
     if train_method not in TRAIN_METHODS:
         raise unknown("train_method", train_method, TRAIN_METHODS)
@@ -122,8 +117,7 @@ def trained_names(unet: nn.Module, train_method: str) -> list[str]:
 
 
 def fingerprint(unet: nn.Module) -> str:
-    """Short hash of the UNet's shapes and of a few weights of every tensor: which base an erasure
-    is for."""
+    """Short hash of the UNet's shapes and a few weights: which base an erasure is for."""
     digest = hashlib.sha256()
     for name, tensor in unet.state_dict().items():
         sample = tensor.flatten()[:: max(1, tensor.numel() // 8)][:8].float().cpu()
@@ -137,8 +131,7 @@ def in_place(unet: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
     """Put tensors in place of the UNet's parameters of the same names, and the very same ones back.
 
     Holds for forward *and* backward: gradient checkpointing recomputes the forward during the
-    backward, so a
-    swap undone between the two would silently use the teacher.
+    backward, so a swap undone between the two would silently use the teacher.
     """
     kept: list[tuple[dict[str, nn.Parameter | None], str, nn.Parameter | None]] = []
     try:

@@ -38,8 +38,7 @@ def before_after(
     """Two rows of the same prompts and seeds, original above erased.
 
     The frame and the word below say what the judge sees: ✓ the concept asked for, ✗ another. The
-    verdict
-    tables have one row a picture, in the same order: concept, style, rank, seen.
+    verdict tables have one row a picture, in the same order: concept, style, rank, seen.
     """
     n = len(before)
     fig, axes = plt.subplots(2, n, figsize=(1.45 * n, 4.1), squeeze=False, layout="constrained")
