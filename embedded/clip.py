@@ -85,6 +85,17 @@ def train_tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder, model_max_length=TOKENS)
 
 
+def trained_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer of this run, trained when there is none yet.
+
+    The library's BPE trainer breaks ties in an order that differs from run to run, so a resumed
+    training must not build the vocabulary again: its ids would mean other tokens.
+    """
+    if (folder / "tokenizer_config.json").exists():  # the last file that training writes
+        return CLIPTokenizer.from_pretrained(folder, model_max_length=TOKENS)
+    return train_tokenizer(folder)
+
+
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     """Token ids `(n, 16)`, padded with the end token as Stable Diffusion's encoder expects."""
     batch = tokenizer(
@@ -196,7 +207,7 @@ def train(steps: int, work: Path, pairs: int = 128, words: int = 320, peak: floa
     """Train both towers and save the text encoder, its tokenizer and the image side into `work`."""
     torch.manual_seed(SEED)
     table, pictures = common.read_pictures()
-    tokenizer = train_tokenizer(work / "tokenizer")
+    tokenizer = trained_tokenizer(work / "tokenizer")
     names = sorted(set(table["concept"]))
     concept = torch.tensor([names.index(c) for c in table["concept"]])
     style = torch.tensor([common.STYLES.index(s) for s in table["style"]])
