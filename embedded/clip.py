@@ -228,7 +228,7 @@ def train(steps: int, work: Path, pairs: int = 128, words: int = 320, peak: floa
         caption = [rng.choice(common.captions(rows[i], rng)[:7]) for i in chosen.tolist()]
         half = [k[torch.randint(len(k), (words // 2,), generator=g)] for k in groups]
         other = torch.cat(half)
-        with torch.autocast("cpu", torch.bfloat16):
+        with common.autocast():
             seen = model.see(augment(common.to_float(pictures[chosen]), g))
             read = model.read(torch.cat([tokenize(tokenizer, caption), ids[other]]))
             image, text = model.visual_projection(seen), model.text_projection(read[:pairs])

@@ -76,6 +76,12 @@ def generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 10_000_000 + step)
 
 
+def autocast() -> torch.autocast:
+    """bfloat16 where the processor has matrix tiles for it (AMX); without them float32 is the
+    faster one (measured: .59 s a UNet step against .77)."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_amx_tile_supported())
+
+
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write to a temporary name, then rename: a half-written checkpoint is never read as whole."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -146,7 +146,7 @@ def train(
         g = common.generator(SEED, step)
         chosen = torch.randint(len(pictures), (batch,), generator=g)
         seen = augment(common.to_float(pictures[chosen]), g)
-        with torch.autocast("cpu", torch.bfloat16):
+        with common.autocast():
             logits = model(seen).logits.float()
         which, how = logits[:, : len(names)], logits[:, len(names) :]
         naming = F.cross_entropy(which, concept[chosen], label_smoothing=0.05)

@@ -63,7 +63,7 @@ def train_autoencoder(steps: int, work: Path, batch: int = 32, peak: float = 1.5
         true = common.shift(common.to_float(pictures[chosen]), 3, g)
         if torch.rand((), generator=g) < 0.5:
             true = true.flip(-1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with common.autocast():
             posterior = vae.encode(true).latent_dist
             mean, logvar = posterior.mean.float(), posterior.logvar.float()
             noise = torch.randn(mean.shape, generator=g)
