@@ -1,11 +1,9 @@
 """The VAE: 64 × 64 × 3 pictures to 8 × 8 × 16 latents.
 
-Two stages. `autoencoder` trains both halves; its latents are what the UNet learns, so the encoder
-is then
-frozen. `decoder` trains the decoder alone, longer, with a feature loss from the small CLIP's image
-tower, on
-latents with noise added: it learns to draw a sharp picture from the slightly wrong latents a UNet
-makes.
+Two stages. The first trains both halves; its latents are what the UNet learns, so the encoder is
+then frozen. The second (`--decoder`) trains the decoder alone, with a feature loss from the small
+CLIP's image tower, on latents with noise added: it learns to draw a sharp picture from the slightly
+wrong latents that a UNet makes.
 """
 
 from __future__ import annotations
@@ -15,8 +13,9 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import ResNetModel
 
 from embedded import common
 
@@ -84,6 +83,62 @@ def train_autoencoder(steps: int, work: Path, batch: int = 32, peak: float = 1.5
     save_latents(vae, pictures, work)
 
 
+def feature_loss(tower: ResNetModel, drawn: Tensor, true: Tensor) -> Tensor:
+    """Mean difference of the tower's feature maps, each in units of the true map's mean size."""
+    with torch.no_grad():
+        wanted = tower(true, output_hidden_states=True).hidden_states
+    found = tower(drawn, output_hidden_states=True).hidden_states
+    gaps = [(f - w).abs().mean() / w.abs().mean() for f, w in zip(found, wanted, strict=True)]
+    return torch.stack(gaps).mean()
+
+
+def train_decoder(steps: int, work: Path, batch: int = 32, peak: float = 1e-3) -> None:
+    """Train the decoder alone on noised latents; the VAE with it is saved as `work/vae_sharp`.
+
+    The encoder stays as it is, so the UNet's latents keep their meaning.
+    """
+    _, pictures = common.read_pictures()
+    saved = torch.load(work / "latents.pt", weights_only=True)
+    latents, spread = saved["latents"], saved["std"][:, None, None]
+    vae = AutoencoderKL.from_pretrained(work / "vae").requires_grad_(False).eval()
+    tower = ResNetModel.from_pretrained(work / "vision").requires_grad_(False).eval()
+    vae.to(memory_format=torch.channels_last)
+    decoder = nn.ModuleList([vae.post_quant_conv, vae.decoder]).requires_grad_(True)
+    optimiser = torch.optim.AdamW(
+        decoder.parameters(), lr=peak, weight_decay=1e-4, betas=(0.9, 0.99), fused=True
+    )
+    start = common.resume(work / "vae_sharp.ckpt", decoder, optimiser)
+    progress = common.Progress("decoder", start, steps)
+    for step in range(start, steps):
+        g = common.generator(SEED + 100, step)
+        chosen = torch.randint(len(pictures), (batch,), generator=g)
+        # mirror images keep the decoder from knowing nothing but the originals
+        mirrored = torch.rand(batch, generator=g) < 0.15
+        true = common.to_float(pictures[chosen])
+        true = torch.where(mirrored[:, None, None, None], true.flip(-1), true)
+        sigma = 0.5 * torch.rand(batch, 1, 1, 1, generator=g).square() * spread
+        z = latents[chosen, mirrored.long()]
+        z = z + sigma * torch.randn(z.shape, generator=g)
+        with common.autocast():
+            drawn = vae.decode(z).sample.float()
+            likeness = feature_loss(tower, drawn, true)
+        loss = picture_loss(drawn, true) + 0.1 * likeness.float()
+        common.descend(loss, decoder, optimiser, common.cosine_rate(step, steps, peak))
+        mse = F.mse_loss(drawn.detach(), true)
+        progress(step, psnr=(10 * torch.log10(4 / mse)).item(), features=likeness.item())
+        if (step + 1) % 250 == 0 or step + 1 == steps:
+            common.keep(work / "vae_sharp.ckpt", decoder, optimiser, step + 1)
+            vae.save_pretrained(work / "vae_sharp")
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of every picture's reconstruction, in dB `(n,)`."""
+    parts = common.to_float(pictures).split(64)
+    errors = [(vae(part).sample.clamp(-1, 1) - part).pow(2).mean((1, 2, 3)) for part in parts]
+    return 10 * torch.log10(4 / torch.cat(errors))
+
+
 @torch.no_grad()
 def save_latents(vae: AutoencoderKL, pictures: Tensor, work: Path) -> None:
     """Latents of every picture and its mirror image `(n, 2, 16, 8, 8)`, with channel mean and
@@ -101,8 +156,10 @@ def save_latents(vae: AutoencoderKL, pictures: Tensor, work: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--decoder", action="store_true", help="the second stage")
     parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    train_autoencoder(arguments.steps, common.WORK)
+    train = train_decoder if arguments.decoder else train_autoencoder
+    train(arguments.steps, common.WORK)
