@@ -11,7 +11,7 @@ QUICKSTART := runs/quickstart
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help setup quickstart test test-all lab check data clean
+.PHONY: help setup quickstart test test-all lab check gpu-check data clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -51,6 +51,9 @@ check: setup ## ruff, mypy, and that notebooks are committed without outputs
 	$(BIN)/ruff format --check
 	$(BIN)/mypy erase_lib
 	$(BIN)/nbstripout --verify --extra-keys metadata.papermill notebooks/*.ipynb
+
+gpu-check: setup ## seconds and memory of an erasure at Stable Diffusion's size, on a CUDA GPU
+	$(BIN)/python -m erase_lib.gpu_check
 
 data: setup ## build data/emoji again from the npm packages (about 160 MB, fetched once)
 	@command -v npm >/dev/null || { echo "npm is needed to fetch the pictures: install Node.js" >&2; exit 1; }

@@ -6,6 +6,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from erase_lib.concepts import prompts_of, spread_candidates, vocabulary
+from erase_lib.config import EraseConfig
+from erase_lib.errors import EraseError
+from erase_lib.models import Pipeline, encode_prompts
+
+
+def candidates(pipe: Pipeline, config: EraseConfig, target: Tensor) -> tuple[list[str], Tensor]:
+    """Words to search around a target `(1, tokens, dim)`, and their embeddings
+    `(templates, n, tokens, dim)`.
+
+    Raises `EraseError` for a vocabulary that holds fewer than two words besides the targets.
+    """
+    known = [w for w in vocabulary(config.vocabulary) if w not in config.targets]
+    if len(known) < 2:
+        raise EraseError(f"vocabulary {config.vocabulary!r} has fewer than two candidates")
+    chosen = spread_candidates(
+        encode_prompts(pipe, known),
+        target,
+        config.nearest,
+        config.candidates,
+        config.thinning,
+        config.seed,
+    )
+    words = [known[i] for i in chosen]
+    forms = zip(*(prompts_of(w, config.styles) for w in words), strict=True)
+    return words, torch.stack([encode_prompts(pipe, list(form)) for form in forms])
+
 
 class GumbelSearch:
     """c_a = G(π) · E: a relaxed choice among candidates (Bui et al. 2024, §4.3).
@@ -37,9 +64,11 @@ class GumbelSearch:
         return mixed, chosen, template
 
     def ascend(self, loss: Tensor) -> None:
-        """One step of π up L2."""
-        self.optimiser.zero_grad()
-        (self.pi.grad,) = torch.autograd.grad(-loss, self.pi)
+        """One step of π up L2. Raises `FloatingPointError`, and moves nothing, when it is NaN."""
+        (gradient,) = torch.autograd.grad(-loss, self.pi)
+        if not (loss + gradient.sum()).isfinite():
+            raise FloatingPointError
+        self.pi.grad = gradient
         self.optimiser.step()
 
     def probabilities(self) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer, ResNetModel
 
-from erase_lib.errors import EraseError
+from erase_lib.errors import EraseError, reason
 from erase_lib.judge import picture_tensor, read_model
 from erase_lib.paths import DATA
 
@@ -70,8 +70,7 @@ def load_clip(folder: str | Path | None = None, text_folder: str | Path | None =
         projections = load_file(folder / "projections.safetensors")
         matrices = [projections[f"{side}_projection"].float() for side in ("text", "visual")]
     except Exception as error:  # each library raises its own kind for a broken file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise EraseError(f"{folder} or the tokenizer is damaged: {reason}") from error
+        raise EraseError(f"{folder} or the tokenizer is damaged: {reason(error)}") from error
     return SmallCLIP(text, tokenizer, vision, *matrices)
 
 

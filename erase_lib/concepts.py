@@ -1,7 +1,8 @@
-"""Concept lists, vocabularies, prompt templates, and the candidates of the search."""
+"""Concept lists, vocabularies, prompt templates; what is near a target, far, or a candidate."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from erase_lib.errors import EraseError
+from erase_lib.errors import EraseError, reason
+from erase_lib.models import Pipeline, encode_prompts
 from erase_lib.paths import DATA
 
 EMOJI = DATA / "emoji"
@@ -24,7 +26,7 @@ def concept_table() -> pd.DataFrame:
 def vocabulary(name: str) -> list[str]:
     """Words to search: `concepts`, `english` (3,000 common words), or a file with a word a line.
 
-    Raises `EraseError` for a file that does not exist or holds no words.
+    Raises `EraseError` for a file that does not exist, is no text or holds no words.
     """
     if name == "concepts":
         return concept_table()["concept"].tolist()
@@ -33,7 +35,10 @@ def vocabulary(name: str) -> list[str]:
     path = Path(name)
     if not path.is_file():
         raise EraseError(f"vocabulary {name!r}: expected concepts, english or a text file's path")
-    words = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    try:
+        words = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise EraseError(f"vocabulary {name!r} cannot be read ({reason(error)})") from None
     if not words:
         raise EraseError(f"vocabulary {name!r} is empty: expected one word a line")
     return words
@@ -50,6 +55,39 @@ def prompts_of(concept: str, styles: tuple[str, ...] = ()) -> list[str]:
 def distances(embeddings: Tensor, target: Tensor) -> Tensor:
     """L2 distance `(n,)` of embeddings `(n, tokens, dim)` to the target's `(1, tokens, dim)`."""
     return (embeddings - target).flatten(1).norm(dim=1)
+
+
+def near_and_far(
+    pipe: Pipeline,
+    targets: Sequence[str],
+    near: int = 10,
+    far: int = 50,
+    seed: int = 0,
+    words: Sequence[str] | None = None,
+) -> tuple[list[str], list[str]]:
+    """Kept concepts for PSR near and far: the nearest to the targets, and others drawn with a seed.
+
+    Nearness is the mean of `distances` to the targets' bare words. `words` (default: the concepts
+    of the embedded model) are what both lists are taken from, targets excepted; the near come
+    nearest first, the far in the order of `words`. Give the near to `metrics.summary`, which calls
+    the other concepts far. Raises `EraseError` for no target, or too few words.
+    """
+    if not targets or isinstance(targets, str):
+        raise EraseError(f"targets is {targets!r}: expected a list of concepts, such as ['church']")
+    pool = concept_table()["concept"].tolist() if words is None else list(dict.fromkeys(words))
+    kept = [word for word in pool if word not in targets]
+    if min(near, far) < 0 or near + far > len(kept):
+        raise EraseError(
+            f"{near} near and {far} far concepts: expected 0 or more, and together at most the"
+            f" {len(kept)} that are no targets"
+        )
+    if not kept:
+        return [], []
+    every = encode_prompts(pipe, kept)
+    apart = torch.stack([distances(every, encode_prompts(pipe, [t])) for t in targets]).mean(0)
+    order = apart.argsort(stable=True).tolist()
+    drawn = np.random.default_rng(seed).choice(sorted(order[near:]), far, replace=False)
+    return [kept[i] for i in order[:near]], [kept[i] for i in sorted(drawn)]
 
 
 def spread_candidates(

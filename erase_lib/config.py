@@ -88,12 +88,14 @@ class EraseConfig:
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise EraseError(f"{name} is {getattr(self, name)}: expected a number above 0")
-        for name in ("lam", "eta", "seed"):
+        for name in ("lam", "eta"):
             if getattr(self, name) < 0:
                 raise EraseError(f"{name} is {getattr(self, name)}: expected 0 or more")
+        if not 0 <= self.seed < 2**32:  # what NumPy's generators take
+            raise EraseError(f"seed is {self.seed}: expected 0 to {2**32 - 1}")
         if not self.targets or not all(t.strip() for t in self.targets):
             raise EraseError(f"targets is {self.targets}: expected at least one concept to erase")
-        if self.neutral in self.targets:
+        if self.neutral.strip().lower() in [t.strip().lower() for t in self.targets]:
             raise EraseError(
                 f"neutral concept {self.neutral!r} is also a target: choose another, such as ''"
             )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,12 +13,20 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from erase_lib.models import Pipeline, encode_prompts
+from erase_lib.errors import EraseError
+from erase_lib.models import Pipeline, encode_prompts, precision
 
 
 def ddim(pipe: Pipeline, steps: int) -> Any:
-    """A DDIM scheduler with the pipeline's noise schedule, set to `steps` timesteps."""
-    scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    """A DDIM scheduler with the pipeline's noise schedule, set to `steps` timesteps.
+
+    Raises `EraseError` for less than one step, or more than the model was trained with.
+    """
+    most = pipe.scheduler.config.num_train_timesteps
+    if not 1 <= steps <= most:
+        raise EraseError(f"{steps} sampling steps: expected 1 to {most}")
+    # not every scheduler's config says that latents are never clipped
+    scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     scheduler.set_timesteps(steps, device=pipe.device)
     return scheduler
 
@@ -52,11 +61,10 @@ def predict(
     embeddings: Tensor,
 ) -> Tensor:
     """The UNet's raw output `(n, c, h, w)` in float32; autocast when the teacher is in half."""
-    unet, dtype = pipe.unet, pipe.unet.dtype
-    device_type = z.device.type
+    dtype = precision(pipe)
     half = dtype in (torch.bfloat16, torch.float16)
-    with torch.autocast(device_type, dtype) if half else nullcontext():
-        return unet(z.to(dtype), t, embeddings.to(dtype)).sample.float()
+    with torch.autocast(z.device.type, dtype) if half else nullcontext():
+        return pipe.unet(z.to(dtype), t, embeddings.to(dtype)).sample.float()
 
 
 def guided(
@@ -107,16 +115,30 @@ def start_noise(pipe: Pipeline, seeds: list[int]) -> Tensor:
 def generate(
     pipe: Pipeline,
     prompts: list[str],
-    seed: int | list[int] = 0,
+    seed: int | Iterable[int] = 0,
     steps: int = 30,
     guidance_scale: float = 4.0,
     batch_size: int = 16,
     progress: bool = True,
 ) -> list[Image.Image]:
-    """Pictures of the prompts: prompt i starts from seed + i, or from seed[i] of a list."""
-    seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
+    """Pictures of the prompts: prompt i starts from seed + i, or from seed[i] of a list.
+
+    No prompts give no pictures. Raises `EraseError` for a number of seeds other than that of the
+    prompts, steps or a batch size below 1, and a guidance scale that is not finite.
+    """
+    if isinstance(prompts, str):
+        raise EraseError(f"prompts is {prompts!r}: expected a list, such as [{prompts!r}]")
+    if isinstance(seed, Iterable):
+        seeds = [int(s) for s in seed]
+    else:
+        seeds = [int(seed) + i for i in range(len(prompts))]
     if len(seeds) != len(prompts):
-        raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
+        raise EraseError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
+    if not math.isfinite(guidance_scale):
+        raise EraseError(f"guidance_scale is {guidance_scale}: expected a finite number, such as 4")
+    if batch_size < 1:
+        raise EraseError(f"batch_size is {batch_size}: expected 1 or more")
+    ddim(pipe, steps)  # says so when steps is out of range
     empty, pictures = encode_prompts(pipe, [""]), []
     starts = range(0, len(prompts), batch_size)
     for a in tqdm(starts, desc="draw", disable=not progress, leave=False):
@@ -124,7 +146,7 @@ def generate(
         embeddings, z = encode_prompts(pipe, prompts[part]), start_noise(pipe, seeds[part])
         *_, (_, z) = trajectory(pipe, z, embeddings, empty, steps, guidance_scale)
         z = z.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor
-        pictures.append(pipe.vae.decode(z).sample)
+        pictures.append(pipe.vae.decode(z).sample.float().cpu())
     if not pictures:
         return []
-    return pipe.image_processor.postprocess(torch.cat(pictures).float(), output_type="pil")
+    return pipe.image_processor.postprocess(torch.cat(pictures), output_type="pil")

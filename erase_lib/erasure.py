@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from erase_lib.config import EraseConfig
-from erase_lib.errors import EraseError
+from erase_lib.errors import EraseError, reason
+from erase_lib.files import whole
+from erase_lib.interrupt import uninterrupted
 from erase_lib.models import Pipeline, fingerprint, in_place
+from erase_lib.quiet import quiet
+
+FILES = ("erased.safetensors", "config.json", "history.csv")
 
 
 @dataclass
@@ -65,59 +71,83 @@ class Erasure:
             )
 
     def save(self, folder: str | Path) -> Path:
-        """Write erased.safetensors, config.json, history.csv; each renamed in when whole."""
+        """Write erased.safetensors, config.json and history.csv, renamed in when all are whole.
+
+        Raises `EraseError` when they cannot be written; files of an older erasure then stay.
+        """
         folder = Path(folder)
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.tensors.items()}
+        rows = [{k: v for k, v in row.items() if k != "pi"} for row in self.history]
+        settings = {"config": self.config.to_dict(), "base": self.base}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            tensors = {name: t.detach().cpu().contiguous() for name, t in self.tensors.items()}
-            temporary = folder / "erased.safetensors.tmp"
-            save_file(tensors, temporary)
-            os.replace(temporary, folder / "erased.safetensors")
-            rows = [{k: v for k, v in row.items() if k != "pi"} for row in self.history]
-            replace_text(folder / "history.csv", pd.DataFrame(rows).to_csv(index=False))
-            settings = {"config": self.config.to_dict(), "base": self.base}
-            replace_text(folder / "config.json", json.dumps(settings, indent=2))
+            with whole(*(folder / name for name in FILES)) as (weights, config, history):
+                save_file(tensors, weights)
+                config.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+                pd.DataFrame(rows).to_csv(history, index=False)
         except (OSError, SafetensorError) as error:
-            raise EraseError(
-                f"cannot write to {folder} ({error}): free space or choose another"
-            ) from None
+            raise _unwritable(folder, error) from None
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> Erasure:
         """Read what `save` wrote. Raises `EraseError` for a missing or damaged file."""
         folder = Path(folder)
-        for name in ("erased.safetensors", "config.json"):
-            if not (folder / name).is_file():
-                raise EraseError(
-                    f"{folder / name} is missing: expected a folder written by Erasure.save"
-                )
+        weights, config, history = (folder / name for name in FILES)
+        for path in (weights, config):
+            if not path.is_file():
+                raise EraseError(f"{path} is missing: expected a folder written by Erasure.save")
         try:
-            tensors = load_file(folder / "erased.safetensors")
-            settings = json.loads((folder / "config.json").read_text())
-            config = EraseConfig.from_dict(settings["config"])
+            tensors = load_file(weights)
+            settings = json.loads(config.read_text(encoding="utf-8"))
+            known, base = EraseConfig.from_dict(settings["config"]), str(settings["base"])
+            text = history.read_text(encoding="utf-8").strip() if history.is_file() else ""
+            table = pd.read_csv(StringIO(text)) if text else None
         except EraseError:
             raise
-        except Exception as error:  # safetensors and json each raise their own kinds
-            raise EraseError(f"erasure in {folder} is damaged ({error}): run it again") from None
-        history = folder / "history.csv"
-        rows = pd.read_csv(history).to_dict("records") if history.is_file() else []
-        return cls(tensors, config, settings["base"], rows)
+        except Exception as error:  # safetensors, json and pandas each raise their own kinds
+            raise EraseError(
+                f"erasure in {folder} is damaged ({reason(error)}): run it again"
+            ) from None
+        return cls(tensors, known, base, [] if table is None else table.to_dict("records"))
 
     def export(self, pipe: Pipeline, folder: str | Path) -> Path:
-        """Write a whole stock pipeline with the erased UNet, which plain diffusers loads."""
+        """Write a whole stock pipeline with the erased UNet, which plain diffusers loads.
+
+        An older export under the same name is replaced once the new one is whole. Raises
+        `EraseError` when that fails, and for a folder that holds anything but an export.
+        """
         folder = Path(folder)
-        temporary = folder.with_name(folder.name + ".tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        with self.applied(pipe):
-            pipe.save_pretrained(temporary)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
+        if folder.resolve() == Path(pipe.name_or_path).resolve():
+            raise EraseError(f"{folder} holds the model that is being edited: choose another")
+        if folder.exists() and not _replaceable(folder):
+            raise EraseError(f"{folder} exists and is not an exported model: choose another")
+        temporary, old = (folder.with_name(folder.name + end) for end in (".tmp", ".old"))
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            with self.applied(pipe), quiet():
+                pipe.save_pretrained(temporary)
+            with uninterrupted():
+                shutil.rmtree(old, ignore_errors=True)
+                if folder.exists():
+                    os.replace(folder, old)
+                os.replace(temporary, folder)
+        except EraseError:
+            raise
+        except Exception as error:  # diffusers, tokenizers and safetensors raise their own kinds
+            raise _unwritable(folder, error) from None
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
         return folder
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+def _replaceable(folder: Path) -> bool:
+    """Whether it is an empty folder, or an export."""
+    return folder.is_dir() and (
+        (folder / "model_index.json").is_file() or not any(folder.iterdir())
+    )
+
+
+def _unwritable(folder: Path, error: Exception) -> EraseError:
+    return EraseError(f"cannot write to {folder} ({reason(error)}): free space or choose another")

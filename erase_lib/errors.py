@@ -16,3 +16,8 @@ def unknown(kind: str, value: object, known: Iterable[str]) -> EraseError:
     near = difflib.get_close_matches(str(value), names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names[:12])}"
     return EraseError(f"unknown {kind} {value!r}: {hint}")
+
+
+def reason(error: BaseException) -> str:
+    """What another library's exception says, as at most 160 characters of one line."""
+    return " ".join(str(error).split())[:160] or type(error).__name__

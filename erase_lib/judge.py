@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import ConvNextV2ForImageClassification
 
-from erase_lib.errors import EraseError, unknown
+from erase_lib.errors import EraseError, reason, unknown
+from erase_lib.models import pick_device
 from erase_lib.paths import DATA
+from erase_lib.quiet import quiet
 
 JUDGE = DATA / "models" / "emoji-judge"
 STYLE = "style: "  # begins the labels that name a style
@@ -48,12 +50,12 @@ def read_model(kind: Any, folder: Path) -> Any:
         if not path.exists():
             raise EraseError(f"{path} is missing; restore data/ or build the model again")
     try:
-        model, loaded = kind.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
-        )
+        with quiet():
+            model, loaded = kind.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
     except Exception as error:  # each library raises its own kind for a broken file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise EraseError(f"{folder} is damaged ({reason}); restore the folder") from error
+        raise EraseError(f"{folder} is damaged ({reason(error)}); restore the folder") from error
     if missing := sorted(loaded["missing_keys"]):
         raise EraseError(
             f"{folder} lacks {len(missing)} tensors, the first {missing[0]}; restore the folder"
@@ -78,13 +80,14 @@ class Judge:
     def load(cls, folder: str | Path | None = None, device: str = "cpu") -> Judge:
         """Read a stock `ConvNextV2ForImageClassification` folder.
 
-        Raises EraseError when it is missing, damaged, or its labels are not concepts and styles.
+        Raises EraseError when it is missing, damaged, or its labels are not concepts and styles,
+        and for a device that cannot be used.
         """
         folder = Path(folder or JUDGE)
         model = read_model(ConvNextV2ForImageClassification, folder)
         weights = (folder / "model.safetensors").read_bytes()
         name = f"emoji-judge, ConvNeXtV2, {hashlib.sha256(weights).hexdigest()[:8]}"
-        return cls(model.to(device), name)
+        return cls(model.to(pick_device(device)), name)
 
     @torch.no_grad()
     def logits(self, pictures: Sequence[Image.Image] | Tensor, batch: int = 128) -> Tensor:

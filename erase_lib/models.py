@@ -5,23 +5,32 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
+from transformers import CLIPTextModel
 
 from erase_lib.config import TRAIN_METHODS
-from erase_lib.errors import EraseError, unknown
+from erase_lib.errors import EraseError, reason, unknown
+from erase_lib.interrupt import uninterrupted
 from erase_lib.paths import DATA
+from erase_lib.quiet import quiet
 
 # a StableDiffusionPipeline: diffusers registers its parts (unet, vae, …) where no type checker
 # sees them
 Pipeline: TypeAlias = Any
 
 EMBEDDED = DATA / "models" / "emoji-diffusion"
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+PARTS: dict[str, Any] = {
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+}
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -31,9 +40,10 @@ def pick_device(device: str = "auto") -> torch.device:
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0][:80]
-        raise EraseError(f"device {device!r} cannot be used ({reason}): try auto or cpu") from None
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise EraseError(
+            f"device {device!r} cannot be used ({reason(error)[:80]}): try auto or cpu"
+        ) from None
     return chosen
 
 
@@ -59,32 +69,71 @@ def load_pipeline(
         raise EraseError(
             f"model folder {source} does not exist: give a folder or a hub id owner/name"
         )
-    try:
-        pipe = StableDiffusionPipeline.from_pretrained(
-            str(model_id or EMBEDDED),
-            dtype=dtype,
-            safety_checker=None,
-            requires_safety_checker=False,
-            local_files_only=source.exists(),
-        )
-    except Exception as error:  # every library in the stack raises its own kind
-        reason = " ".join(str(error).split())[:160]
-        raise EraseError(
-            f"model {source} cannot be loaded ({reason}): is it a whole Stable Diffusion folder?"
-        ) from None
-    if pipe.unet is None or pipe.text_encoder is None or pipe.vae is None:
-        raise EraseError(f"model {source} lacks a UNet, a text encoder or a VAE: copy it anew")
+    with quiet() if source.exists() else nullcontext():  # a download keeps its bars
+        pipe = _read(str(model_id or EMBEDDED), dtype, local=source.exists())
     for part in (pipe.unet, pipe.text_encoder, pipe.vae):
         part.eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(place)
 
 
+def _read(source: str, dtype: torch.dtype, local: bool) -> Pipeline:
+    """The pipeline as stored. `EraseError` for another kind of model, or one that is not whole."""
+    options = {"dtype": dtype, "local_files_only": local}
+    parts = {}
+    try:
+        kind = StableDiffusionPipeline.load_config(source, local_files_only=local)["_class_name"]
+        if kind != "StableDiffusionPipeline":
+            raise EraseError(
+                f"model {source} is a {kind}: expected a text-to-image StableDiffusionPipeline"
+            )
+        for name, model in PARTS.items():  # one by one, for only so do they say what is missing
+            parts[name], found = model.from_pretrained(
+                source, subfolder=name, output_loading_info=True, **options
+            )
+            if missing := sorted(found["missing_keys"]):
+                raise EraseError(
+                    f"model {source} is damaged: {name} lacks {len(missing)} tensors, the first"
+                    f" {missing[0]}; copy it anew"
+                )
+        pipe = StableDiffusionPipeline.from_pretrained(
+            source, **parts, safety_checker=None, requires_safety_checker=False, **options
+        )
+    except EraseError:
+        raise
+    except Exception as error:  # every library in the stack raises its own kind
+        raise EraseError(
+            f"model {source} cannot be loaded ({reason(error)}): is it a whole Stable Diffusion"
+            " folder?"
+        ) from None
+    # a tokenizer without its files loads silently, with two tokens
+    if not pipe.text_encoder.config.vocab_size / 2 < len(pipe.tokenizer):
+        raise EraseError(f"model {source}: files of its tokenizer are missing; copy it anew")
+    if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
+        raise EraseError(f"model {source} wants more than a text, such as a picture or its depth")
+    if (kind := pipe.scheduler.config.prediction_type) not in PREDICTION_TYPES:
+        raise EraseError(
+            f"model {source} predicts {kind!r}: expected one of {', '.join(PREDICTION_TYPES)}"
+        )
+    return pipe
+
+
+def precision(pipe: Pipeline) -> torch.dtype:
+    """The teacher's dtype; the text encoder's, as the student's float32 may stand in the UNet."""
+    return pipe.text_encoder.dtype
+
+
 @torch.no_grad()
 def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
-    """Text embeddings `(n, tokens, dim)`; warns when a prompt is too long, naming what is cut."""
+    """Text embeddings `(n, tokens, dim)` in float32.
+
+    Warns when a prompt is too long, naming what is cut. Raises `EraseError` for an empty list.
+    """
+    if not prompts:
+        raise EraseError("no prompts to encode: give a list of at least one")
     tokenizer = pipe.tokenizer
-    limit = tokenizer.model_max_length
+    # a tokenizer without its config knows no limit
+    limit = min(tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings)
     batch = tokenizer(
         prompts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
     )
@@ -93,7 +142,7 @@ def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
             lost = tokenizer.decode(cut)
             warnings.warn(f"prompt {prompts[i]!r} is too long: {lost!r} is cut off", stacklevel=2)
     ids = batch.input_ids.to(pipe.device)
-    return torch.cat([pipe.text_encoder(part)[0] for part in ids.split(256)])
+    return torch.cat([pipe.text_encoder(part)[0].float() for part in ids.split(256)])
 
 
 def trained_names(unet: nn.Module, train_method: str) -> list[str]:
@@ -117,12 +166,15 @@ def trained_names(unet: nn.Module, train_method: str) -> list[str]:
 
 
 def fingerprint(unet: nn.Module) -> str:
-    """Short hash of the UNet's shapes and a few weights: which base an erasure is for."""
+    """Short hash of the UNet's shapes and a few weights: which base an erasure is for.
+
+    The weights are hashed as bfloat16, so a model loaded in float32 and in bfloat16 is the same.
+    """
     digest = hashlib.sha256()
     for name, tensor in unet.state_dict().items():
-        sample = tensor.flatten()[:: max(1, tensor.numel() // 8)][:8].float().cpu()
+        sample = tensor.flatten()[:: max(1, tensor.numel() // 8)][:8].to("cpu", torch.bfloat16)
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update((sample * 1e3).round().to(torch.int64).numpy().tobytes())
+        digest.update(sample.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -142,5 +194,6 @@ def in_place(unet: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
             owner[leaf] = tensor  # type: ignore[assignment]
         yield
     finally:
-        for owner, leaf, parameter in reversed(kept):
-            owner[leaf] = parameter
+        with uninterrupted():
+            for owner, leaf, parameter in reversed(kept):
+                owner[leaf] = parameter

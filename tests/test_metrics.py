@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 
 from erase_lib.clip import clip_score, load_clip
+from erase_lib.concepts import near_and_far
 from erase_lib.errors import EraseError
 from erase_lib.judge import JUDGE, Judge, picture_tensor, ranks
 from erase_lib.metrics import bootstrap, esr, paired, psr, summary, verdicts
+from erase_lib.models import encode_prompts
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "emoji"
 
@@ -75,6 +77,49 @@ def test_summary_of_a_hand_made_table() -> None:
     assert (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
     assert rows.loc[("PSR-1", "erased"), ["n", "prompts", "seeds"]].tolist() == [6, 3, 2]
     assert rows.loc[("PSR-1 far", "difference"), "seconds"] == pytest.approx(4.0)
+
+
+def test_near_and_far_against_distances_by_hand(tiny) -> None:
+    words = ["church", "castle", "dog", "pizza", "cow", "mosque", "tree", "boat", "dog"]
+    targets = ["church", "dog"]
+    near, far = near_and_far(tiny, targets, near=2, far=3, words=words)
+    kept = ["castle", "pizza", "cow", "mosque", "tree", "boat"]
+    with torch.no_grad():
+        e = {w: encode_prompts(tiny, [w]).flatten() for w in words}
+    apart = {w: sum(float((e[w] - e[t]).norm()) for t in targets) / 2 for w in kept}
+    order = sorted(kept, key=apart.__getitem__)
+    assert near == order[:2]
+    assert len(far) == 3 and set(far) < set(order[2:])
+    assert far == [w for w in kept if w in far]
+    assert near_and_far(tiny, targets, near=2, far=3, words=words) == (near, far)
+    drawn = {tuple(near_and_far(tiny, targets, 2, 3, s, words)[1]) for s in range(8)}
+    assert len(drawn) > 1
+
+
+def test_near_and_far_of_the_embedded_concepts_feed_the_summary(tiny) -> None:
+    near, far = near_and_far(tiny, ["church"])
+    assert (len(near), len(far)) == (10, 50)
+    assert not {"church"} & set(near + far) and not set(near) & set(far)
+    concepts = ["church", *near, *far]
+    seen = pd.DataFrame({"prompt": concepts, "concept": concepts, "seed": 0, "rank": 0})
+    seen = seen.assign(measured_by="by hand", seconds=0.0)
+    rows = summary(seen, seen, ["church"], near).set_index(["metric", "model"])["n"]
+    assert rows["PSR-1 near", "erased"] == 10 and rows["PSR-1 far", "erased"] == 50
+
+
+@pytest.mark.parametrize(
+    ("targets", "near", "far", "words"),
+    [
+        ([], 1, 1, "expected a list of concepts"),
+        ("church", 1, 1, "expected a list of concepts"),
+        (["church"], 2, 2, "together at most the 3 that are no targets"),
+        (["church"], -1, 2, "-1 near and 2 far concepts: expected 0 or more"),
+    ],
+)
+def test_near_and_far_refuses_what_it_cannot_give(tiny, targets, near, far, words) -> None:
+    with pytest.raises(EraseError) as error:
+        near_and_far(tiny, targets, near, far, words=["church", "castle", "dog", "cow"])
+    assert words in one_line(error)
 
 
 def test_summary_refuses_tables_of_different_prompts() -> None:

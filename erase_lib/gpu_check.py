@@ -1,0 +1,220 @@
+"""Does an erasure run on this GPU? `make gpu-check`: seconds and memory at Stable Diffusion's size.
+
+The weights are random and of the shapes of Stable Diffusion v1.4, so nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from erase_lib.config import EraseConfig
+from erase_lib.diffusion import generate
+from erase_lib.erase import erase
+from erase_lib.errors import EraseError
+from erase_lib.models import EMBEDDED, Pipeline, pick_device
+
+ATTENTION, PLAIN = "CrossAttn{}Block2D", "{}Block2D"
+
+# Shapes of Stable Diffusion v1.4's parts (its config.json files), and of a toy for the tests.
+SD: dict[str, dict[str, Any]] = {
+    "text": {
+        "vocab_size": 49408,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "max_position_embeddings": 77,
+    },
+    "unet": {
+        "sample_size": 64,
+        "block_out_channels": (320, 640, 1280, 1280),
+        "down_block_types": (*[ATTENTION.format("Down")] * 3, PLAIN.format("Down")),
+        "up_block_types": (PLAIN.format("Up"), *[ATTENTION.format("Up")] * 3),
+        "cross_attention_dim": 768,
+        "attention_head_dim": 8,
+    },
+    "vae": {
+        "block_out_channels": (128, 256, 512, 512),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 2,
+        "sample_size": 512,
+    },
+}
+TINY: dict[str, dict[str, Any]] = {
+    "text": {
+        "vocab_size": 16384,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 16,
+    },
+    "unet": {
+        "sample_size": 4,
+        "block_out_channels": (16, 16),
+        "down_block_types": (ATTENTION.format("Down"),) * 2,
+        "up_block_types": (ATTENTION.format("Up"),) * 2,
+        "layers_per_block": 1,
+        "cross_attention_dim": 16,
+        "attention_head_dim": 2,
+        "norm_num_groups": 4,
+    },
+    "vae": {"block_out_channels": (8,), "norm_num_groups": 4, "sample_size": 4},
+}
+
+
+def random_pipeline(shapes: dict[str, dict[str, Any]]) -> Pipeline:
+    """An ε-predicting pipeline of these shapes with seeded random weights, float32 on the CPU."""
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer", local_files_only=True)
+    tokenizer.model_max_length = shapes["text"]["max_position_embeddings"]
+    unet: Any = UNet2DConditionModel(in_channels=4, out_channels=4, **shapes["unet"])
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            # as initialised the prompt changes less than bfloat16 rounds
+            if ".attn2.to_v" in name or ".attn2.to_out" in name:
+                parameter.mul_(4)
+    text = CLIPTextConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **shapes["text"],
+    )
+    pipe: Pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL(latent_channels=4, **shapes["vae"]),
+        text_encoder=CLIPTextModel(text),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    for part in (pipe.unet, pipe.text_encoder, pipe.vae):
+        part.eval().requires_grad_(False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def measure(pipe: Pipeline, config: EraseConfig) -> dict[str, Any]:
+    """One row of the table: a short erasure and a picture from it, timed and checked.
+
+    Columns: precision, recompute (gradient checkpointing), seconds (an update, without the first,
+    which warms up), peak_gib (NaN on a CPU), l1 (of the first update), finite, teacher_kept.
+    """
+    cuda = pipe.device.type == "cuda"
+    before = {name: t.to("cpu", copy=True) for name, t in pipe.unet.state_dict().items()}
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    times = [time.perf_counter()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a loss was NaN stands in the table
+        erasure = erase(pipe, config, False, callback=lambda _: times.append(time.perf_counter()))
+    peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else math.nan
+    with erasure.applied(pipe):
+        generate(pipe, [config.targets[0]], steps=2, progress=False)
+    losses = [row[name] for row in erasure.history for name in ("l1", "l2", "l2_search")]
+    return {
+        "precision": str(pipe.unet.dtype).removeprefix("torch."),
+        "recompute": config.gradient_checkpointing,
+        "seconds": (times[-1] - times[1]) / (len(times) - 2) if len(times) > 2 else math.nan,
+        "peak_gib": peak,
+        "l1": losses[0] if losses else math.nan,
+        "finite": len(erasure.history) == config.steps and all(map(math.isfinite, losses)),
+        "teacher_kept": _equal(before, pipe.unet.state_dict()),
+    }
+
+
+def _equal(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
+    return all(torch.equal(before[name], tensor.cpu()) for name, tensor in after.items())
+
+
+def check(device: str, tiny: bool, updates: int = 4) -> pd.DataFrame:
+    """Rows of `measure`: float32 for reference, then bfloat16 without and with recomputation."""
+    pipe = random_pipeline(TINY if tiny else SD).to(pick_device(device))
+    settings = {"sampling_steps": 4, "nearest": 12, "candidates": 6} if tiny else {}
+    table = []
+    for dtype, recompute in (
+        (torch.float32, False),
+        (torch.bfloat16, False),
+        (torch.bfloat16, True),
+    ):
+        config = EraseConfig.from_profile(
+            "paper",
+            targets=["church"],
+            steps=updates,
+            gradient_checkpointing=recompute,
+            **settings,
+        )
+        for part in (pipe.unet, pipe.text_encoder, pipe.vae):
+            nn.Module.to(part, dtype)  # diffusers' own `to` warns of parts that these do not have
+        table.append(measure(pipe, config))
+    return pd.DataFrame(table)
+
+
+def faults(table: pd.DataFrame, tolerance: float = 0.25) -> list[str]:
+    """What is wrong with the table, a line each; none when the GPU can be used."""
+    found = []
+    if not table["finite"].all():
+        found.append("a loss is NaN or infinite")
+    if not table["teacher_kept"].all():
+        found.append("the teacher's weights changed")
+    apart = (table["l1"] / table["l1"].iloc[0] - 1).abs().max(skipna=False)
+    if not apart <= tolerance:
+        found.append(f"bfloat16 and float32 differ by {apart:.0%} in the first L1")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table and the verdict. 0: usable · 1: a fault was found · 2: nothing to check."""
+    parser = argparse.ArgumentParser(prog="gpu_check", description=__doc__)
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1 ... or, with --tiny, cpu")
+    parser.add_argument("--tiny", action="store_true", help="a toy of a few thousand weights")
+    parser.add_argument("--updates", type=int, default=4, help="updates a row, at least 2")
+    chosen = parser.parse_args(arguments)
+    try:
+        if chosen.device.startswith("cuda") and not torch.cuda.is_available():
+            raise EraseError(
+                f"no CUDA GPU found by torch {torch.__version__}: run this on a machine with one"
+                " and a CUDA build of torch, or try --tiny --device cpu"
+            )
+        place = pick_device(chosen.device)
+        if place.type == "cpu" and not chosen.tiny:
+            raise EraseError("on a CPU this takes hours: use a GPU, or add --tiny")
+        if chosen.updates < 2:
+            raise EraseError(f"--updates is {chosen.updates}: expected 2 or more; one warms up")
+    except EraseError as error:
+        print(f"gpu-check: {error}", file=sys.stderr)
+        return 2
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else str(place)
+    print(f"{name}, torch {torch.__version__}, {'a toy' if chosen.tiny else 'SD v1.4 shapes'}")
+    table = check(chosen.device, chosen.tiny, chosen.updates)
+    print(table.to_string(index=False, float_format="{:.3g}".format))
+    found = faults(table)
+    print("gpu-check: " + ("; ".join(found) if found else "all is well"))
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""One run of the loop: its state between two updates, and what an update does."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from erase_lib.adversarial import GumbelSearch, candidates
+from erase_lib.checkpoint import State, adam_tensors, load_adam, write
+from erase_lib.concepts import prompts_of
+from erase_lib.config import EraseConfig
+from erase_lib.diffusion import alpha_bar, predict, to_clean
+from erase_lib.errors import EraseError
+from erase_lib.interrupt import uninterrupted
+from erase_lib.latents import Bank, fill_bank, sample_to
+from erase_lib.models import Pipeline, encode_prompts, in_place, trained_names
+
+
+class Run:
+    """The state of one run: student, embeddings, banks, searches; `update` is one step.
+
+    θ' and the history change together, once an update and only from finite gradients: at any
+    moment the student is finite and what the history says, so no copy of it need be kept.
+    """
+
+    def __init__(self, pipe: Pipeline, config: EraseConfig) -> None:
+        self.pipe, self.config = pipe, config
+        self.g = torch.Generator().manual_seed(config.seed)
+        parameters = dict(pipe.unet.named_parameters())
+        self.student = {
+            name: nn.Parameter(parameters[name].detach().float().clone())
+            for name in trained_names(pipe.unet, config.train_method)
+        }
+        self.optimiser = torch.optim.Adam(self.student.values(), lr=config.lr)
+        self.empty = encode_prompts(pipe, [""])
+        self.neutral = encode_prompts(pipe, [config.neutral])
+        self.targets = [encode_prompts(pipe, prompts_of(t, config.styles)) for t in config.targets]
+        self.searches = [self.new_search(i) for i in range(len(config.targets))]
+        self.target_banks: list[Bank] = []
+        self.kept_banks: list[Bank] = []
+        self.evaluations = 0
+        self.history: list[dict[str, Any]] = []
+        self.warned = False
+
+    def new_search(self, target: int) -> GumbelSearch | None:
+        """What an update preserves: nothing (esd), the neutral concept, or the candidates."""
+        c = self.config
+        if c.method == "esd":
+            return None
+        if c.method == "esd_neutral":
+            words = [c.neutral]
+            embeddings = self.neutral[None].expand(8, -1, -1, -1)  # eight trajectories of it
+        else:
+            words, embeddings = candidates(self.pipe, c, self.targets[target][:1])
+        return GumbelSearch(words, embeddings, c.search_lr, c.temperature, c.hard)
+
+    def state(self) -> State:
+        """What an interrupted run needs to go on; the rest follows from config and pipeline."""
+        parts: dict[str, dict[str, Tensor]] = {
+            "student": dict(self.student),
+            "adam": adam_tensors(self.optimiser),
+            "generator": {"state": self.g.get_state()},
+        }
+        for i, search in enumerate(self.searches):
+            if search is not None:
+                parts[f"search {i}"] = {"pi": search.pi}
+                parts[f"search adam {i}"] = adam_tensors(search.optimiser)
+        for kind, banks in (("target", self.target_banks), ("kept", self.kept_banks)):
+            for i, bank in enumerate(banks):
+                parts[f"{kind} bank {i}"] = {"z": bank.z, "timesteps": bank.timesteps}
+        tensors = {f"{part}/{name}": t for part, of in parts.items() for name, t in of.items()}
+        words = [search and search.words for search in self.searches]
+        values = {"history": self.history, "evaluations": self.evaluations, "words": words}
+        return State(tensors, values)
+
+    def restore(self, state: State) -> None:
+        """Go on from a state. `EraseError` when the vocabulary gives other candidates now."""
+        if state.values["words"] != [search and search.words for search in self.searches]:
+            raise EraseError(
+                f"the candidates from vocabulary {self.config.vocabulary!r} are no longer those of"
+                " the checkpoint: restore the vocabulary, or choose another folder"
+            )
+        self.history, self.evaluations = state.values["history"], state.values["evaluations"]
+        self.g.set_state(state.tensors["generator/state"])
+        load_adam(self.optimiser, state.part("adam"))
+        with torch.no_grad():
+            for name, tensor in state.part("student").items():
+                self.student[name].copy_(tensor)
+            for i, search in enumerate(self.searches):
+                if search is not None:
+                    search.pi.copy_(state.tensors[f"search {i}/pi"])
+                    load_adam(search.optimiser, state.part(f"search adam {i}"))
+        for kind, banks in (("target", self.target_banks), ("kept", self.kept_banks)):
+            while bank := state.part(f"{kind} bank {len(banks)}"):
+                banks.append(Bank(**{k: t.to(self.pipe.device) for k, t in bank.items()}))
+
+    def keep(self, folder: str | Path, base: str) -> None:
+        """Write a checkpoint; if that fails, say so once and go on."""
+        try:
+            write(folder, self.config, base, self.state())
+        except EraseError as error:
+            if not self.warned:
+                warnings.warn(f"{error}; the run goes on", stacklevel=3)
+            self.warned = True
+
+    @contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """Gradient checkpointing as configured, and the UNet's own setting back afterwards."""
+        if not self.config.gradient_checkpointing:
+            yield
+            return
+        unet = self.pipe.unet
+        unet.enable_gradient_checkpointing()
+        unet.train()  # diffusers recomputes in training mode only; these UNets have no dropout
+        try:
+            yield
+        finally:
+            unet.disable_gradient_checkpointing()
+            unet.eval()
+
+    def fill(self, embeddings: Tensor) -> Bank:
+        self.evaluations += 2 * len(embeddings) * self.config.sampling_steps
+        c = self.config
+        return fill_bank(
+            self.pipe, embeddings, self.empty, c.sampling_steps, c.guidance_scale, self.g
+        )
+
+    def renew_banks(self) -> None:
+        """Targets as the student draws them now; the preserved, once, as the teacher does."""
+        if not self.kept_banks:
+            for search in self.searches:
+                if search is not None:
+                    # candidate i under a template of its own: one trajectory a candidate
+                    t, n = search.embeddings.shape[:2]
+                    flat = torch.stack([search.embeddings[i % t, i % n] for i in range(max(t, n))])
+                    self.kept_banks.append(self.fill(flat))
+        with in_place(self.pipe.unet, self.student), torch.no_grad():
+            self.target_banks = [self.fill(embeddings) for embeddings in self.targets]
+
+    def latents(
+        self, embeddings: Tensor, bank: Bank | None, place: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """z_t, t for embeddings `(n, tokens, dim)`: the bank's, or the student's anew."""
+        if bank is not None:
+            return bank.draw(place, self.g)
+        c = self.config
+        with in_place(self.pipe.unet, self.student):
+            z, t, spent = sample_to(
+                self.pipe,
+                embeddings.detach(),
+                self.empty,
+                c.sampling_steps,
+                c.guidance_scale,
+                self.g,
+            )
+        self.evaluations += spent
+        return z, t
+
+    def teacher(self, z: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
+        """The teacher's predicted clean latents."""
+        self.evaluations += len(z)
+        with torch.no_grad():
+            return self.clean(z, t, predict(self.pipe, z, t, embeddings))
+
+    def clean(self, z: Tensor, t: Tensor, output: Tensor) -> Tensor:
+        kind = self.pipe.scheduler.config.prediction_type
+        return to_clean(output, z, alpha_bar(self.pipe, t), kind)
+
+    def kept(self, target: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Adversarial (or neutral) embeddings with z_r and t, and which candidates they are."""
+        search = self.searches[target]
+        assert search is not None
+        embeddings, chosen, template = search.choose(self.config.preserve_batch, self.g)
+        bank = self.kept_banks[target] if self.kept_banks else None
+        place = chosen if len(search.words) > 1 else template
+        z, t = self.latents(embeddings, bank, place)
+        return embeddings, z, t, chosen
+
+    def update(self, step: int) -> dict[str, Any]:
+        """One update of θ' and, for eap, one of π; the row of the history."""
+        c, pipe = self.config, self.pipe
+        if c.schedule == "replay" and step % c.refresh == 0:
+            self.renew_banks()
+        k = int(torch.randint(len(self.targets), (1,), generator=self.g))
+        which = torch.randint(len(self.targets[k]), (c.batch,), generator=self.g).to(pipe.device)
+        c_e = self.targets[k][which]
+        z, t = self.latents(c_e, self.target_banks[k] if self.target_banks else None, which)
+        neutral = self.teacher(z, t, self.neutral.expand_as(c_e))
+        # target = ẑ₀(c_n) − η (ẑ₀(c_e) − ẑ₀(c_n))
+        goal = neutral - c.eta * (self.teacher(z, t, c_e) - neutral)
+        row: dict[str, Any] = {"step": step, "target": c.targets[k]}
+        search = self.searches[k]
+        if search is None:
+            zs, ts, es = z, t, c_e
+        else:
+            c_a, z_r, t_r, chosen = self.kept(k)
+            c_a = c_a.detach()
+            still = self.teacher(z_r, t_r, c_a)
+            zs, ts, es = torch.cat([z, z_r]), torch.cat([t, t_r]), torch.cat([c_e, c_a])
+            row["chosen"] = "|".join(search.words[i] for i in chosen.tolist())
+        with in_place(pipe.unet, self.student):
+            student = self.clean(zs, ts, predict(pipe, zs, ts, es))
+            l1 = (student[: c.batch] - goal).pow(2).mean()
+            l2 = l1.new_zeros(()) if search is None else (student[c.batch :] - still).pow(2).mean()
+            self.evaluations += 3 * len(zs)
+            row |= {"l1": l1.item(), "l2": l2.item(), "evaluations": self.evaluations}
+            self.descend(l1 + c.lam * l2, row)
+        if c.method == "eap" and search is not None:
+            row["l2_search"] = self.search_step(k, search)
+            row["pi"] = search.probabilities().tolist()
+            row["evaluations"] = self.evaluations
+        return row
+
+    def descend(self, loss: Tensor, row: dict[str, Any]) -> None:
+        """One step of θ' with its row in the history. `FloatingPointError`, and neither, for NaN.
+
+        Call it with the student in place, which gradient checkpointing needs in the backward.
+        """
+        self.optimiser.zero_grad()
+        loss.backward()
+        norm = nn.utils.get_total_norm(p.grad for p in self.student.values() if p.grad is not None)
+        if not (loss + norm).isfinite():
+            raise FloatingPointError
+        with uninterrupted():
+            self.optimiser.step()
+            self.history.append(row)
+
+    def search_step(self, k: int, search: GumbelSearch) -> float:
+        """Move π up L2 by one step; the student stands still."""
+        c_a, z_r, t_r, _ = self.kept(k)
+        still = self.teacher(z_r, t_r, c_a.detach())
+        with in_place(self.pipe.unet, self.student):
+            moved = self.clean(z_r, t_r, predict(self.pipe, z_r, t_r, c_a))
+            l2 = (moved - still).pow(2).mean()
+            search.ascend(l2)
+        self.evaluations += 3 * len(z_r)
+        return l2.item()

@@ -1,0 +1,169 @@
+"""A run that was cut off goes on to the very same tensors and history."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from erase_lib import EraseConfig, EraseError, erase
+from erase_lib.checkpoint import FILE
+from erase_lib.run import Run
+
+
+def smoke(**values):
+    given = {"targets": ["church", "dog"], "steps": 6, "nearest": 6, "candidates": 3, "lr": 1e-2}
+    return EraseConfig.from_profile("smoke", **(given | values))
+
+
+def equal(a, b):
+    return a.tensors.keys() == b.tensors.keys() and all(
+        torch.equal(t, b.tensors[name]) for name, t in a.tensors.items()
+    )
+
+
+def stop_at(step, error):
+    def stop(row):
+        if row["step"] == step:
+            raise error
+
+    return stop
+
+
+def cut_off(pipe, config, folder, step=3, every=3):
+    """A run that dies after update `step`, with checkpoints every `every` updates."""
+    with pytest.raises(RuntimeError, match="out of memory"):
+        erase(pipe, config, False, folder, every, stop_at(step, RuntimeError("out of memory")))
+
+
+def one_line(error):
+    text = str(error.value)
+    assert "\n" not in text and len(text) < 400
+    return text
+
+
+# The bank is filled at updates 0, 2, 4: at 3 it was drawn by a student that is gone.
+@pytest.mark.parametrize("schedule", ["replay", "published"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
+def test_a_run_cut_off_goes_on_to_the_very_same_erasure(tiny, tmp_path, schedule, error):
+    config = smoke(schedule=schedule)
+    whole = erase(tiny, config, progress=False)
+    if isinstance(error, KeyboardInterrupt):
+        with pytest.warns(UserWarning, match="5 of 6 updates kept"):
+            assert len(erase(tiny, config, False, tmp_path, 3, stop_at(4, error)).history) == 5
+    else:
+        cut_off(tiny, config, tmp_path, step=4)
+    steps = []
+    again = erase(tiny, config, False, tmp_path, 3, lambda row: steps.append(row["step"]))
+    assert steps == [3, 4, 5]
+    assert again.history == whole.history and equal(again, whole)
+
+
+@pytest.mark.parametrize("method", ["esd", "esd_neutral"])
+def test_the_other_methods_go_on_too(tiny, tmp_path, method):
+    config = smoke(method=method)
+    whole = erase(tiny, config, progress=False)
+    cut_off(tiny, config, tmp_path)
+    again = erase(tiny, config, progress=False, checkpoint=tmp_path)
+    assert again.history == whole.history and equal(again, whole)
+
+
+def test_an_interrupt_in_the_middle_of_an_update_loses_only_that(tiny, tmp_path, monkeypatch):
+    config = smoke()
+    whole = erase(tiny, config, progress=False)
+    search_step = Run.search_step
+
+    def interrupted(run, k, search):
+        if len(run.history) == 4:  # θ' has moved, π has not
+            raise KeyboardInterrupt
+        return search_step(run, k, search)
+
+    monkeypatch.setattr(Run, "search_step", interrupted)
+    with pytest.warns(UserWarning, match="4 of 6 updates kept"):
+        kept = erase(tiny, config, progress=False, checkpoint=tmp_path, checkpoint_every=1)
+    monkeypatch.undo()
+    four = erase(tiny, smoke(steps=4), progress=False)
+    assert equal(kept, four)
+    again = erase(tiny, config, progress=False, checkpoint=tmp_path)
+    assert again.history == whole.history and equal(again, whole)
+
+
+def test_a_finished_run_returns_at_once(tiny, tmp_path, monkeypatch):
+    whole = erase(tiny, smoke(), progress=False, checkpoint=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    monkeypatch.setattr(Run, "__init__", None)
+    again = erase(tiny, smoke(), progress=False, checkpoint=tmp_path)
+    assert again.history == whole.history and equal(again, whole)
+    assert again.config == whole.config and again.base == whole.base
+
+
+def test_another_run_in_the_folder_is_refused(tiny, tmp_path):
+    cut_off(tiny, smoke(), tmp_path)
+    before = (tmp_path / FILE).read_bytes()
+    with pytest.raises(EraseError) as error:
+        erase(tiny, smoke(lr=1e-3), progress=False, checkpoint=tmp_path)
+    assert "of another run, with lr 0.01 instead of 0.001" in one_line(error)
+    with torch.no_grad():
+        tiny.unet.conv_in.weight.add_(0.5)
+    with pytest.raises(EraseError) as error:
+        erase(tiny, smoke(), progress=False, checkpoint=tmp_path)
+    assert "is of base model" in one_line(error)
+    assert (tmp_path / FILE).read_bytes() == before
+
+
+def test_other_candidates_are_refused(tiny, tmp_path):
+    words = tmp_path / "words.txt"
+    words.write_text("cat\ncow\nhorse\n")
+    config = smoke(vocabulary=str(words))
+    cut_off(tiny, config, tmp_path / "run")
+    words.write_text("cat\ncow\nsheep\n")
+    with pytest.raises(EraseError) as error:
+        erase(tiny, config, progress=False, checkpoint=tmp_path / "run")
+    assert "no longer those of the checkpoint" in one_line(error)
+
+
+def flipped(data):
+    middle = len(data) * 3 // 4
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-100], lambda data: data[:50], lambda _: b"", flipped]
+)
+def test_a_damaged_checkpoint_is_refused(tiny, tmp_path, damage):
+    cut_off(tiny, smoke(method="esd"), tmp_path)
+    file = tmp_path / FILE
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(EraseError) as error:
+        erase(tiny, smoke(method="esd"), progress=False, checkpoint=tmp_path)
+    assert f"{FILE} is damaged" in one_line(error) and "delete it" in one_line(error)
+
+
+def test_checkpoints_that_cannot_be_written_are_one_warning(tiny, tmp_path, monkeypatch):
+    cut_off(tiny, smoke(), tmp_path)
+    before = (tmp_path / FILE).read_bytes()
+
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("erase_lib.checkpoint.save_file", full)
+    with pytest.warns(UserWarning) as caught:
+        again = erase(tiny, smoke(), progress=False, checkpoint=tmp_path, checkpoint_every=1)
+    assert [str(w.message) for w in caught] == [
+        f"no checkpoint in {tmp_path} ([Errno 28] No space left on device): free space;"
+        " the run goes on"
+    ]
+    assert equal(again, erase(tiny, smoke(), progress=False))
+    assert (tmp_path / FILE).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_arguments_that_make_no_sense(tiny, tmp_path):
+    for folder, every in ((None, 5), (tmp_path, -1)):
+        with pytest.raises(EraseError) as error:
+            erase(tiny, smoke(), checkpoint=folder, checkpoint_every=every)
+        assert f"checkpoint_every is {every}" in one_line(error)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EraseError) as error:
+        erase(tiny, smoke(), checkpoint=tmp_path / "file")
+    assert "is a file: give a folder" in one_line(error)
