@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import zlib
 from pathlib import Path
@@ -35,17 +36,17 @@ from transformers import (
 from embedded import common
 from embedded.words import common_words
 
-SEED = 2
+SEED, STEPS = 2, 2000
 WIDTH, TOKENS, VOCABULARY, WORDS = 192, 16, 10_000, 12_000
 SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # CLIP's own pattern
 
 
-def all_texts() -> list[str]:
+def all_texts(known: int = WORDS, concepts: int | None = None) -> list[str]:
     """Words, keywords and concept names that the encoder learns to place as MiniLM does."""
-    table, _ = common.read_pictures()
+    table, _ = common.read_pictures(concepts)
     keywords = {k for row in table["keywords"] for k in row.split(", ") if k}
     names = set(table["concept"])
-    return sorted(set(common_words(WORDS)) | keywords | names | {f"a {name}" for name in names})
+    return sorted(set(common_words(known)) | keywords | names | {f"a {name}" for name in names})
 
 
 def word_group(text: str) -> int:
@@ -53,13 +54,15 @@ def word_group(text: str) -> int:
     return zlib.crc32(text.encode()) % 2
 
 
-def train_tokenizer(folder: Path) -> CLIPTokenizer:
+def train_tokenizer(
+    folder: Path, vocabulary: int = VOCABULARY, known: int = WORDS, concepts: int | None = None
+) -> CLIPTokenizer:
     """A BPE vocabulary in CLIP's order: bytes, bytes at a word's end, merges, the two special
     tokens."""
-    table, _ = common.read_pictures()
+    table, _ = common.read_pictures(concepts)
     rng = random.Random(SEED)
     corpus = [c for row in table.itertuples() for c in common.captions(row, rng)]
-    corpus += 4 * all_texts() + 2 * common_words(7000)
+    corpus += 4 * all_texts(known, concepts) + 2 * common_words(min(known, 7000))
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Lowercase()
     split = pre_tokenizers.Split(Regex(SPLIT), behavior="removed", invert=True)
@@ -67,7 +70,10 @@ def train_tokenizer(folder: Path) -> CLIPTokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, as_bytes])
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, end_of_word_suffix="</w>", initial_alphabet=alphabet
+        vocab_size=vocabulary,
+        end_of_word_suffix="</w>",
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
     merges = [
@@ -81,11 +87,12 @@ def train_tokenizer(folder: Path) -> CLIPTokenizer:
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, merges)]) + "\n")
     settings = dict.fromkeys(("eos_token", "pad_token", "unk_token"), "<|endoftext|>")
     settings |= {"tokenizer_class": "CLIPTokenizer", "bos_token": "<|startoftext|>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "settings.tmp").write_text(json.dumps(settings))
+    os.replace(folder / "settings.tmp", folder / "tokenizer_config.json")
     return CLIPTokenizer.from_pretrained(folder, model_max_length=TOKENS)
 
 
-def trained_tokenizer(folder: Path) -> CLIPTokenizer:
+def trained_tokenizer(folder: Path, *sizes: int | None) -> CLIPTokenizer:
     """The tokenizer of this run, trained when there is none yet.
 
     The library's BPE trainer breaks ties in an order that differs from run to run, so a resumed
@@ -93,7 +100,7 @@ def trained_tokenizer(folder: Path) -> CLIPTokenizer:
     """
     if (folder / "tokenizer_config.json").exists():  # the last file that training writes
         return CLIPTokenizer.from_pretrained(folder, model_max_length=TOKENS)
-    return train_tokenizer(folder)
+    return train_tokenizer(folder, *sizes)
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
@@ -203,16 +210,30 @@ def distil(model: SmallCLIP, pooled: Tensor, teacher: Tensor) -> Tensor:
     return (1 - cosine).mean() + 4 * (gaps[0] + gaps[1])
 
 
-def train(steps: int, work: Path, pairs: int = 128, words: int = 320, peak: float = 2e-3) -> None:
-    """Train both towers and save the text encoder, its tokenizer and the image side into `work`."""
+def train(
+    steps: int = STEPS,
+    work: Path = common.WORK,
+    pairs: int = 128,
+    words: int = 320,
+    peak: float = 2e-3,
+    every: int = 200,
+    known: int = WORDS,
+    vocabulary: int = VOCABULARY,
+    concepts: int | None = None,
+) -> None:
+    """Train both towers and save the text encoder, its tokenizer and the image side into `work`.
+
+    A step sees so many `pairs` of picture and caption and so many `words`. A checkpoint `every` so
+    many steps. For a smoke run: fewer `known` words, tokens in the `vocabulary`, and `concepts`.
+    """
     torch.manual_seed(SEED)
-    table, pictures = common.read_pictures()
-    tokenizer = trained_tokenizer(work / "tokenizer")
+    table, pictures = common.read_pictures(concepts)
+    tokenizer = trained_tokenizer(work / "tokenizer", vocabulary, known, concepts)
     names = sorted(set(table["concept"]))
     concept = torch.tensor([names.index(c) for c in table["concept"]])
     style = torch.tensor([common.STYLES.index(s) for s in table["style"]])
     rows = list(table.itertuples())
-    texts = all_texts()
+    texts = all_texts(known, concepts)
     groups = [torch.tensor([i for i, t in enumerate(texts) if word_group(t) == k]) for k in (0, 1)]
     teacher, ids = minilm(texts), tokenize(tokenizer, texts)
     model = SmallCLIP(tokenizer, len(names))
@@ -248,7 +269,7 @@ def train(steps: int, work: Path, pairs: int = 128, words: int = 320, peak: floa
         progress(
             step, contrast=pairing.item(), naming=float(naming.detach()), meaning=meaning.item()
         )
-        if (step + 1) % 200 == 0 or step + 1 == steps:
+        if (step + 1) % every == 0 or step + 1 == steps:
             common.keep(work / "clip.ckpt", model, optimiser, step + 1)
     save(model, tokenizer, names, work)
 
@@ -272,7 +293,7 @@ def save(model: SmallCLIP, tokenizer: CLIPTokenizer, names: list[str], work: Pat
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

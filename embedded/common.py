@@ -9,6 +9,7 @@ import math
 import os
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,26 @@ from embedded.pictures import ROOT, SOURCES
 DATA = ROOT / "data"
 WORK = ROOT / "build" / "model"  # ignored by git: checkpoints and intermediate weights
 STYLES = tuple(SOURCES)
+Show = Callable[[Path], object]  # what a training calls with each picture file that it has written
+# A few steps of every stage, each a keyword of its `train`: they run all of its code and teach
+# nothing.
+SMOKE: dict[str, dict[str, Any]] = {
+    "vae": {"steps": 8, "batch": 8, "concepts": 12},
+    "clip": {"steps": 4, "pairs": 16, "words": 32, "known": 300, "vocabulary": 1500}
+    | {"concepts": 12},
+    "unet": {"steps": 4, "batch": 8, "channels": (32, 64), "sampling": 2, "concepts": 12},
+    "decoder": {"steps": 4, "batch": 8, "concepts": 12},
+    "judge": {"steps": 4, "batch": 16, "concepts": 12},
+}
 
 
-def read_pictures() -> tuple[pd.DataFrame, Tensor]:
-    """The table of the data set and its pictures as uint8 `(n, 3, 64, 64)`."""
+def read_pictures(concepts: int | None = None) -> tuple[pd.DataFrame, Tensor]:
+    """The table of the data set and its pictures as uint8 `(n, 3, 64, 64)`; four a concept.
+
+    Only the first `concepts` of the alphabet, if given: for a smoke run.
+    """
     table = pd.read_parquet(DATA / "emoji" / "pictures.parquet")
+    table = table[table["concept"].isin(table["concept"].unique()[:concepts])]
     arrays = [np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in table["png"]]
     return table, torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
@@ -148,8 +164,10 @@ class Progress:
         print(f"{self.name} {step + 1}/{self.steps} {left / 60:.1f} min left {shown}", flush=True)
 
 
-def grid(pictures: Tensor, columns: int, path: Path, scale: int = 1) -> None:
-    """Save pictures `(n, 3, h, w)` in [−1, 1] as one PNG with `columns` a row."""
+def grid(
+    pictures: Tensor, columns: int, path: Path, scale: int = 1, show: Show | None = None
+) -> None:
+    """Save pictures `(n, 3, h, w)` in [−1, 1] as one PNG with `columns` a row, and show it."""
     n, _, h, w = pictures.shape
     rows = n // columns
     sheet = pictures[: rows * columns].reshape(rows, columns, 3, h, w).permute(0, 3, 1, 4, 2)
@@ -157,3 +175,5 @@ def grid(pictures: Tensor, columns: int, path: Path, scale: int = 1) -> None:
     image = Image.fromarray(array.byte().numpy())
     path.parent.mkdir(parents=True, exist_ok=True)
     image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)
+    if show:
+        show(path)

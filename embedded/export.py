@@ -21,6 +21,7 @@ from embedded import common
 from embedded.clip import TOKENS
 from embedded.unet import new_scheduler
 from embedded.vae import save_latents
+from erase_lib.errors import EraseError
 
 MODELS = common.DATA / "models"
 
@@ -83,9 +84,19 @@ def replace(new: Path, folder: Path) -> None:
     new.rename(folder)
 
 
-def restore(work: Path, models: Path = MODELS) -> None:
+def check_work(work: Path) -> None:
+    """Raises EraseError where restored weights lie: a new VAE would not fit the UNet beside it."""
+    for part, checkpoint in (("vae", "vae.ckpt"), ("text", "clip.ckpt"), ("unet", "unet.ckpt")):
+        if (work / part).exists() and not (work / checkpoint).exists():
+            raise EraseError(
+                f"{work / part} was not trained there ({checkpoint} is missing): "
+                "train in another folder, or go on from these weights with python -m embedded.unet"
+            )
+
+
+def restore(work: Path, models: Path = MODELS, concepts: int | None = None) -> None:
     """The shipped weights as the start of a further sitting: vae, text, unet, vision and latents
-    in `work`."""
+    in `work`; the latents of so many concepts only, if given."""
     pipe = StableDiffusionPipeline.from_pretrained(models / "emoji-diffusion")
     pipe.vae.save_pretrained(work / "vae")
     pipe.unet.save_pretrained(work / "unet")
@@ -93,7 +104,7 @@ def restore(work: Path, models: Path = MODELS) -> None:
     pipe.tokenizer.save_pretrained(work / "text")
     shutil.copytree(models / "emoji-clip" / "vision", work / "vision", dirs_exist_ok=True)
     shutil.copy(models / "emoji-clip" / "projections.safetensors", work)
-    _, pictures = common.read_pictures()
+    _, pictures = common.read_pictures(concepts)
     save_latents(pipe.vae, pictures, work)
 
 

@@ -21,7 +21,7 @@ from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
 
 from embedded import common
 
-SEED = 3
+SEED, STEPS = 3, 2800
 FOLDER = common.DATA / "models" / "emoji-judge"
 STATEMENT = (
     "The pictures are the training pictures, augmented anew with other seeds: "
@@ -122,20 +122,29 @@ def augment(pictures: Tensor, g: torch.Generator) -> Tensor:
     return noise(cover(blur(recolour(out, g), g), g, share=0.3), g, deviation=0.2)
 
 
-def labels() -> tuple[Tensor, list[str], Tensor, Tensor]:
+def labels(concepts: int | None = None) -> tuple[Tensor, list[str], Tensor, Tensor]:
     """Pictures uint8 `(n, 3, 64, 64)`, concept names, each picture's concept and style index."""
-    table, pictures = common.read_pictures()
+    table, pictures = common.read_pictures(concepts)
     names = sorted(set(table["concept"]))
     concept = torch.tensor([names.index(c) for c in table["concept"]])
     return pictures, names, concept, torch.tensor([common.STYLES.index(s) for s in table["style"]])
 
 
 def train(
-    steps: int, work: Path, folder: Path = FOLDER, batch: int = 96, peak: float = 2e-3
+    steps: int = STEPS,
+    work: Path = common.WORK,
+    folder: Path = FOLDER,
+    batch: int = 96,
+    peak: float = 2e-3,
+    every: int = 200,
+    concepts: int | None = None,
 ) -> None:
-    """Cross-entropy of concept and style; checkpoints in `work`, judge and accuracy in `folder`."""
+    """Cross-entropy of concept and style; checkpoints in `work`, judge and accuracy in `folder`.
+
+    A checkpoint `every` so many steps; only so many `concepts` for a smoke run.
+    """
     torch.manual_seed(SEED)
-    pictures, names, concept, style = labels()
+    pictures, names, concept, style = labels(concepts)
     model = new_judge(names)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=peak, weight_decay=0.05, betas=(0.9, 0.98), fused=True
@@ -156,10 +165,10 @@ def train(
         )
         right = (which.argmax(1) == concept[chosen]).float().mean()
         progress(step, concept=naming.item(), style=styling.item(), accuracy=right.item())
-        if (step + 1) % 200 == 0 or step + 1 == steps:
+        if (step + 1) % every == 0 or step + 1 == steps:
             common.keep(work / "judge.ckpt", model, optimiser, step + 1)
     save(model, folder)
-    evaluate(folder)
+    evaluate(folder, concepts=concepts)
 
 
 def save(model: ConvNextV2ForImageClassification, folder: Path) -> None:
@@ -186,10 +195,12 @@ PERTURBATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 
 
 @torch.no_grad()
-def evaluate(folder: Path = FOLDER, seed: int = 1003) -> dict[str, dict[str, object]]:
+def evaluate(
+    folder: Path = FOLDER, seed: int = 1003, concepts: int | None = None
+) -> dict[str, dict[str, object]]:
     """Accuracy on all pictures, perturbed one way at a time and all at once: accuracy.json."""
     model = ConvNextV2ForImageClassification.from_pretrained(folder).eval()
-    pictures, names, concept, style = labels()
+    pictures, names, concept, style = labels(concepts)
     n, rows = len(pictures), {}
     for i, (name, perturb) in enumerate(PERTURBATIONS.items()):
         g = torch.Generator().manual_seed(seed + i)
@@ -213,7 +224,7 @@ def evaluate(folder: Path = FOLDER, seed: int = 1003) -> dict[str, dict[str, obj
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=2800)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,14 @@ from embedded import common
 from erase_lib.diffusion import generate
 from erase_lib.judge import Judge
 from erase_lib.metrics import bootstrap, verdicts
-from erase_lib.models import load_pipeline
+from erase_lib.models import EMBEDDED, load_pipeline
 
 
-def measure(others: int | None = None) -> pd.DataFrame:
+def measure(others: int | None = None, model: Path = EMBEDDED, steps: int = 30) -> pd.DataFrame:
     """Concept and style accuracy on the ten classes and on `others` more concepts (None: all).
 
-    Prompts "a {concept} in {style} style", each drawn once; intervals resample concepts.
+    Prompts "a {concept} in {style} style", each drawn once; intervals resample concepts. The
+    judge is the one in data/models, whichever pipeline folder `model` is.
     """
     objects = pd.read_csv(common.DATA / "emoji" / "objects.csv")["concept"].tolist()
     rest = pd.read_csv(common.DATA / "emoji" / "concepts.csv", keep_default_na=False)["concept"]
@@ -29,7 +31,8 @@ def measure(others: int | None = None) -> pd.DataFrame:
     table = pd.DataFrame(asked, columns=["concept", "style"])
     table["prompt"] = "a " + table["concept"] + " in " + table["style"] + " style"
     table["seed"] = range(len(table))
-    pictures = generate(load_pipeline(), list(table["prompt"]), seed=0, batch_size=32)
+    pipe = load_pipeline(model)
+    pictures = generate(pipe, list(table["prompt"]), seed=0, steps=steps, batch_size=32)
     seen = verdicts(Judge.load(), pictures, table)
     parts = {"ten classes": seen["concept"].isin(objects), "all": seen["concept"].notna()}
     parts |= {style: seen["style"] == style for style in common.STYLES}
@@ -44,10 +47,15 @@ def measure(others: int | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def save(table: pd.DataFrame, model: Path = EMBEDDED) -> None:
+    """Write the table beside the weights that it is about."""
+    rows = table.round(4).to_dict("records")
+    (model / "quality.json").write_text(json.dumps(rows, indent=1))
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--others", type=int, help="so many concepts beside the ten; all if absent")
     result = measure(parser.parse_args().others)
     print(result.round(3).to_string(index=False))
-    path = common.DATA / "models" / "emoji-diffusion" / "quality.json"
-    path.write_text(json.dumps(result.round(4).to_dict("records"), indent=1))
+    save(result)

@@ -21,7 +21,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from embedded import common
 from embedded.clip import TOKENS, tokenize
 
-SEED = 4
+SEED, STEPS = 4, 20_000
 MIRRORED = 0.0  # share of mirror images: they cost sharpness, and mirrored letters look wrong
 SHOWN = (
     "church,dog,fish,trumpet,parachute,delivery truck,carpentry saw,videocassette,fuel pump,"
@@ -29,14 +29,14 @@ SHOWN = (
 ).split(",")
 
 
-def new_unet() -> UNet2DConditionModel:
+def new_unet(channels: tuple[int, int] = (160, 256)) -> UNet2DConditionModel:
     """Blocks of 160 and 256 channels on 8 × 8 and 4 × 4, cross-attention at both and in the
     middle."""
     unet = UNet2DConditionModel(
         sample_size=8,
         in_channels=16,
         out_channels=16,
-        block_out_channels=(160, 256),
+        block_out_channels=channels,
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D",) * 2,
         up_block_types=("CrossAttnUpBlock2D",) * 2,
@@ -67,10 +67,10 @@ class TextCache:
     """Embeddings of every picture's captions, `(pictures, captions, tokens, dim)`, computed
     once."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, concepts: int | None = None) -> None:
         self.tokenizer = CLIPTokenizer.from_pretrained(work / "text", model_max_length=TOKENS)
         self.encoder = CLIPTextModel.from_pretrained(work / "text").eval()
-        table, _ = common.read_pictures()
+        table, _ = common.read_pictures(concepts)
         rng = random.Random(SEED)
         rows = [common.captions(row, rng) for row in table.itertuples()]
         self.captions = self(sum(rows, [])).unflatten(0, (len(rows), -1))
@@ -84,30 +84,50 @@ class TextCache:
 
 
 @torch.no_grad()
-def sample_grid(unet: UNet2DConditionModel, text: TextCache, work: Path, name: str) -> None:
-    """The sixteen shown concepts in the four styles, 20 DDIM steps, guidance scale 4."""
+def sample_grid(
+    unet: UNet2DConditionModel,
+    text: TextCache,
+    work: Path,
+    name: str,
+    steps: int = 20,
+    show: common.Show | None = None,
+) -> None:
+    """The sixteen shown concepts in the four styles, DDIM, guidance scale 4."""
     scheduler, saved = new_scheduler(), torch.load(work / "latents.pt", weights_only=True)
     vae = AutoencoderKL.from_pretrained(work / "vae").eval()
     prompts = [f"a {concept} in {style} style" for style in common.STYLES for concept in SHOWN]
     z = torch.stack([torch.randn(16, 8, 8, generator=common.generator(0, i)) for i in range(64)])
     both = torch.cat([text.empty.expand(64, -1, -1), text(prompts)])
-    scheduler.set_timesteps(20)
+    scheduler.set_timesteps(steps)
     for t in scheduler.timesteps:
         with common.autocast():
             without, with_text = unet(torch.cat([z, z]), t, both).sample.float().chunk(2)
         z = scheduler.step(without + 4 * (with_text - without), t, z).prev_sample
     z = z * saved["std"][:, None, None] + saved["mean"][:, None, None]
-    common.grid(vae.decode(z).sample, 16, work / "samples" / f"{name}.png", scale=2)
+    common.grid(vae.decode(z).sample, 16, work / "samples" / f"{name}.png", scale=2, show=show)
 
 
-def train(steps: int, work: Path, batch: int = 32, peak: float = 6e-4, every: int = 500) -> None:
+def train(
+    steps: int = STEPS,
+    work: Path = common.WORK,
+    batch: int = 32,
+    peak: float = 6e-4,
+    every: int = 500,
+    sampling: int = 20,
+    channels: tuple[int, int] = (160, 256),
+    concepts: int | None = None,
+    show: common.Show | None = None,
+) -> None:
     """Train for `steps` in all; the averaged weights are saved to `work/unet` at every
-    checkpoint."""
+    checkpoint, with a grid of samples in `sampling` steps.
+
+    For a smoke run: fewer `channels` and `concepts`.
+    """
     torch.manual_seed(SEED)
     saved = torch.load(work / "latents.pt", weights_only=True)
     latents = (saved["latents"] - saved["mean"][:, None, None]) / saved["std"][:, None, None]
-    text = TextCache(work)
-    unet, average = new_unet(), new_unet().requires_grad_(False)
+    text = TextCache(work, concepts)
+    unet, average = new_unet(channels), new_unet(channels).requires_grad_(False)
     average.load_state_dict(unet.state_dict())
     alphas = new_scheduler().alphas_cumprod
     optimiser = torch.optim.AdamW(
@@ -152,12 +172,12 @@ def train(steps: int, work: Path, batch: int = 32, peak: float = 6e-4, every: in
             state |= {"optimiser": optimiser.state_dict(), "step": step + 1}
             common.save_checkpoint(work / "unet.ckpt", state)
             average.save_pretrained(work / "unet")
-            sample_grid(average, text, work, f"{step + 1:06d}")
+            sample_grid(average, text, work, f"{step + 1:06d}", sampling, show)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

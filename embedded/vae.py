@@ -19,7 +19,7 @@ from transformers import ResNetModel
 
 from embedded import common
 
-SEED = 1
+SEED, STEPS = 1, 2600
 LATENT_CHANNELS = 16
 
 
@@ -46,10 +46,21 @@ def picture_loss(drawn: Tensor, true: Tensor) -> Tensor:
     return error.abs().mean() + error.pow(2).mean() + across.abs().mean() + down.abs().mean()
 
 
-def train_autoencoder(steps: int, work: Path, batch: int = 32, peak: float = 1.5e-3) -> None:
-    """Train both halves; noise on the latents and a KL of 3e-4 keep them smooth for the UNet."""
+def train_autoencoder(
+    steps: int = STEPS,
+    work: Path = common.WORK,
+    batch: int = 32,
+    peak: float = 1.5e-3,
+    every: int = 250,
+    concepts: int | None = None,
+    show: common.Show | None = None,
+) -> None:
+    """Train both halves; noise on the latents and a KL of 3e-4 keep them smooth for the UNet.
+
+    A checkpoint and a picture `every` so many steps; only so many `concepts` for a smoke run.
+    """
     torch.manual_seed(SEED)
-    _, pictures = common.read_pictures()
+    _, pictures = common.read_pictures(concepts)
     vae = new_vae()
     optimiser = torch.optim.AdamW(
         vae.parameters(), lr=peak, weight_decay=1e-4, betas=(0.9, 0.99), fused=True
@@ -73,12 +84,12 @@ def train_autoencoder(steps: int, work: Path, batch: int = 32, peak: float = 1.5
         common.descend(loss, vae, optimiser, common.cosine_rate(step, steps, peak))
         mse = F.mse_loss(drawn.detach(), true)
         progress(step, psnr=(10 * torch.log10(4 / mse)).item(), kl=kl.item())
-        if (step + 1) % 250 == 0 or step + 1 == steps:
+        if (step + 1) % every == 0 or step + 1 == steps:
             common.keep(work / "vae.ckpt", vae, optimiser, step + 1)
             with torch.no_grad():
-                shown = common.to_float(pictures[:: len(pictures) // 32][:32])
+                shown = common.to_float(pictures[:: max(1, len(pictures) // 32)][:32])
                 drawn = vae(shown).sample
-            common.grid(torch.cat([shown, drawn]), 16, work / "vae.png")
+            common.grid(torch.cat([shown, drawn]), 16, work / "vae.png", show=show)
     vae.save_pretrained(work / "vae")
     save_latents(vae, pictures, work)
 
@@ -92,12 +103,21 @@ def feature_loss(tower: ResNetModel, drawn: Tensor, true: Tensor) -> Tensor:
     return torch.stack(gaps).mean()
 
 
-def train_decoder(steps: int, work: Path, batch: int = 32, peak: float = 1e-3) -> None:
+def train_decoder(
+    steps: int = STEPS,
+    work: Path = common.WORK,
+    batch: int = 32,
+    peak: float = 1e-3,
+    every: int = 250,
+    concepts: int | None = None,
+    show: common.Show | None = None,
+) -> None:
     """Train the decoder alone on noised latents; the VAE with it is saved as `work/vae_sharp`.
 
-    The encoder stays as it is, so the UNet's latents keep their meaning.
+    The encoder stays as it is, so the UNet's latents keep their meaning. Every picture shows
+    originals above what is drawn from their latents with noise.
     """
-    _, pictures = common.read_pictures()
+    _, pictures = common.read_pictures(concepts)
     saved = torch.load(work / "latents.pt", weights_only=True)
     latents, spread = saved["latents"], saved["std"][:, None, None]
     vae = AutoencoderKL.from_pretrained(work / "vae").requires_grad_(False).eval()
@@ -126,9 +146,15 @@ def train_decoder(steps: int, work: Path, batch: int = 32, peak: float = 1e-3) -
         common.descend(loss, decoder, optimiser, common.cosine_rate(step, steps, peak))
         mse = F.mse_loss(drawn.detach(), true)
         progress(step, psnr=(10 * torch.log10(4 / mse)).item(), features=likeness.item())
-        if (step + 1) % 250 == 0 or step + 1 == steps:
+        if (step + 1) % every == 0 or step + 1 == steps:
             common.keep(work / "vae_sharp.ckpt", decoder, optimiser, step + 1)
-            vae.save_pretrained(work / "vae_sharp")
+            some = slice(0, None, max(1, len(pictures) // 32))
+            shown, z = common.to_float(pictures[some][:32]), latents[some][:32, 0]
+            with torch.no_grad():
+                noised = z + 0.2 * spread * torch.randn(z.shape, generator=g)
+                drawn = vae.decode(noised).sample
+            common.grid(torch.cat([shown, drawn]), 16, work / "decoder.png", show=show)
+    vae.save_pretrained(work / "vae_sharp")
 
 
 @torch.no_grad()
@@ -157,7 +183,7 @@ def save_latents(vae: AutoencoderKL, pictures: Tensor, work: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--decoder", action="store_true", help="the second stage")
-    parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

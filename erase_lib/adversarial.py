@@ -63,12 +63,11 @@ class GumbelSearch:
         mixed = torch.einsum("kn,kntd->ktd", weight, self.embeddings[template])
         return mixed, chosen, template
 
-    def ascend(self, loss: Tensor) -> None:
-        """One step of π up L2. Raises `FloatingPointError`, and moves nothing, when it is NaN."""
-        (gradient,) = torch.autograd.grad(-loss, self.pi)
-        if not (loss + gradient.sum()).isfinite():
+    def ascend(self, gradient: Tensor) -> None:
+        """One step of π up L2, given ∂L2/∂π. `FloatingPointError`, and no step, when it is NaN."""
+        if not gradient.isfinite().all():
             raise FloatingPointError
-        self.pi.grad = gradient
+        self.pi.grad = -gradient
         self.optimiser.step()
 
     def probabilities(self) -> Tensor:

@@ -74,6 +74,7 @@ def load_pipeline(
     for part in (pipe.unet, pipe.text_encoder, pipe.vae):
         part.eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)
+    pipe.unet.to(memory_format=torch.channels_last)  # its convolutions are faster so
     return pipe.to(place)
 
 

@@ -200,8 +200,10 @@ class Run:
             zs, ts, es = z, t, c_e
         else:
             c_a, z_r, t_r, chosen = self.kept(k)
-            c_a = c_a.detach()
-            still = self.teacher(z_r, t_r, c_a)
+            still = self.teacher(z_r, t_r, c_a.detach())
+            # with replay π climbs the very L2 that θ' descends: the search costs nothing more
+            search.pi.grad = None
+            c_a = c_a if c.schedule == "replay" else c_a.detach()
             zs, ts, es = torch.cat([z, z_r]), torch.cat([t, t_r]), torch.cat([c_e, c_a])
             row["chosen"] = "|".join(search.words[i] for i in chosen.tolist())
         with in_place(pipe.unet, self.student):
@@ -212,7 +214,11 @@ class Run:
             row |= {"l1": l1.item(), "l2": l2.item(), "evaluations": self.evaluations}
             self.descend(l1 + c.lam * l2, row)
         if c.method == "eap" and search is not None:
-            row["l2_search"] = self.search_step(k, search)
+            if search.pi.grad is not None:
+                row["l2_search"] = row["l2"]
+                search.ascend(search.pi.grad)
+            else:
+                row["l2_search"] = self.search_step(k, search)
             row["pi"] = search.probabilities().tolist()
             row["evaluations"] = self.evaluations
         return row
@@ -232,12 +238,12 @@ class Run:
             self.history.append(row)
 
     def search_step(self, k: int, search: GumbelSearch) -> float:
-        """Move π up L2 by one step; the student stands still."""
+        """Move π up a fresh L2 by one step, as published; the student stands still."""
         c_a, z_r, t_r, _ = self.kept(k)
         still = self.teacher(z_r, t_r, c_a.detach())
         with in_place(self.pipe.unet, self.student):
             moved = self.clean(z_r, t_r, predict(self.pipe, z_r, t_r, c_a))
             l2 = (moved - still).pow(2).mean()
-            search.ascend(l2)
+            search.ascend(*torch.autograd.grad(l2, search.pi))
         self.evaluations += 3 * len(z_r)
         return l2.item()

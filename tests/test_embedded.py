@@ -1,11 +1,222 @@
-"""The trainings of the embedded model: a killed run continues with what it had."""
+"""The trainings of the embedded model: resumable, whitened exactly, honest about what they saw."""
 
 from __future__ import annotations
 
-from embedded import clip
+import itertools
+import math
+import random
+import shutil
+import zlib
+from copy import deepcopy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+from transformers import CLIPTokenizer
+
+from embedded import clip, common, export, unet, vae
+from erase_lib.errors import EraseError
+
+
+class Killed(BaseException):
+    """What no training catches, like a kill."""
+
+
+def kill_at(monkeypatch, calls):
+    """The n-th step from now is computed, and then the process is gone."""
+    count = itertools.count(1)
+
+    def die(self, step, **values):
+        if next(count) == calls:
+            raise Killed
+
+    monkeypatch.setattr(common.Progress, "__call__", die)
+
+
+def weights(folder):
+    return {p.relative_to(folder): load_file(p) for p in folder.rglob("*.safetensors")}
+
+
+def same(a, b):
+    assert a.keys() == b.keys() and a
+    for name in a:
+        for key, tensor in a[name].items():
+            assert torch.equal(tensor, b[name][key]), f"{name} {key}"
+
+
+def killed_and_resumed(monkeypatch, train, whole, work, at):
+    """Train in `whole` without a break; in `work` with a kill after `at` steps."""
+    train(work=whole)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, at)
+        train(work=work)
+    train(work=work)
+
+
+def test_a_killed_vae_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    def train(work):
+        vae.train_autoencoder(5, work, batch=2, every=2, concepts=4)
+
+    killed_and_resumed(monkeypatch, train, tmp_path / "whole", tmp_path / "killed", at=4)
+    same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    latents = [torch.load(tmp_path / part / "latents.pt") for part in ("whole", "killed")]
+    assert torch.equal(latents[0]["latents"], latents[1]["latents"])
+    assert latents[0]["latents"].shape == (16, 2, 16, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def restored(tmp_path_factory):
+    """The shipped parts with the latents of two concepts, without the UNet."""
+    work = tmp_path_factory.mktemp("restored")
+    export.restore(work, concepts=2)
+    shutil.rmtree(work / "unet")
+    return work
+
+
+def test_a_killed_unet_training_resumes_to_the_same_weights(restored, tmp_path, monkeypatch):
+    def train(work):
+        unet.train(5, work, batch=4, every=2, channels=(32, 32), concepts=2)
+
+    monkeypatch.setattr(unet, "sample_grid", lambda *arguments: None)  # changes no weight
+    for part in ("whole", "killed"):
+        shutil.copytree(restored, tmp_path / part)
+    killed_and_resumed(monkeypatch, train, tmp_path / "whole", tmp_path / "killed", at=4)
+    same(weights(tmp_path / "whole" / "unet"), weights(tmp_path / "killed" / "unet"))
+
+
+def test_a_killed_decoder_training_resumes_and_leaves_the_encoder(restored, tmp_path, monkeypatch):
+    def train(work):
+        vae.train_decoder(3, work, batch=2, every=1, concepts=2)
+
+    for part in ("whole", "killed"):
+        shutil.copytree(restored, tmp_path / part)
+    killed_and_resumed(monkeypatch, train, tmp_path / "whole", tmp_path / "killed", at=2)
+    same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    (old,), (new,) = (weights(tmp_path / "whole" / p).values() for p in ("vae", "vae_sharp"))
+    moved = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
+    assert moved == {"decoder", "post_quant_conv"}
+
+
+def test_a_kill_while_writing_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
+    path = tmp_path / "part.ckpt"
+    common.save_checkpoint(path, {"step": 1})
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(torch, "save", lambda state, file: (file.write_bytes(b"half"), kill())[0])
+        common.save_checkpoint(path, {"step": 2})
+    assert common.load_checkpoint(path) == {"step": 1}
+
+
+def kill():
+    raise Killed
+
+
+def test_a_full_training_refuses_a_folder_of_restored_weights(restored, tmp_path):
+    export.check_work(tmp_path)
+    with pytest.raises(EraseError, match="vae.ckpt is missing"):
+        export.check_work(restored)
 
 
 def test_a_resumed_training_keeps_its_vocabulary(tmp_path, monkeypatch):
-    first = clip.trained_tokenizer(tmp_path).get_vocab()
-    monkeypatch.setattr(clip, "train_tokenizer", lambda folder: 1 / 0)
+    first = clip.trained_tokenizer(tmp_path, 700, 50, 2).get_vocab()
+    monkeypatch.setattr(clip, "train_tokenizer", lambda folder, *sizes: 1 / 0)
     assert clip.trained_tokenizer(tmp_path).get_vocab() == first
+
+
+@torch.no_grad()
+def test_folded_whitening_is_the_same_function():
+    torch.manual_seed(0)
+    plain = vae.new_vae().eval()
+    mean, std = torch.randn(16), 0.3 + 3 * torch.rand(16)
+    folded = deepcopy(plain)
+    export.fold_whitening(folded, mean, std)
+    m, s = mean[:, None, None], std[:, None, None]
+    pictures = 2 * torch.rand(2, 3, 64, 64) - 1
+    before, after = plain.encode(pictures).latent_dist, folded.encode(pictures).latent_dist
+    torch.testing.assert_close(after.mean, (before.mean - m) / s, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(after.std, before.std / s, atol=1e-5, rtol=1e-5)
+    z = torch.randn(2, 16, 8, 8)
+    drawn = folded.decode((z - m) / s).sample
+    torch.testing.assert_close(drawn, plain.decode(z).sample, atol=1e-5, rtol=1e-4)
+    assert folded.config.scaling_factor == 1
+
+
+def test_word_groups_are_a_fixed_checksum_that_halves_the_texts():
+    for word in ("dog", "church", "a weapon"):
+        assert clip.word_group(word) == zlib.crc32(word.encode()) % 2
+    assert (clip.word_group("dog"), clip.word_group("horse")) == (1, 0)  # the same on any machine
+    share = sum(map(clip.word_group, clip.common_words(2000))) / 2000
+    assert 0.45 < share < 0.55
+
+
+def test_similarities_across_the_two_halves_are_never_compared():
+    g = torch.Generator().manual_seed(0)
+    teacher = F.normalize(torch.randn(8, 384, generator=g), dim=-1)
+    turn, _ = torch.linalg.qr(torch.randn(384, 384, generator=g))
+    ours = torch.cat([teacher[:4], teacher[4:] @ turn])  # cosines kept within each half only
+    model = SimpleNamespace(to_minilm=lambda pooled: teacher)
+    assert clip.distil(model, ours, teacher) < 1e-5
+    assert (ours @ ours.T - teacher @ teacher.T).abs().max() > 0.05
+    ours[4:] = ours[4:].flip(0)  # the cosines within the second half are now wrong too
+    assert clip.distil(model, ours, teacher) > 1e-4
+
+
+def test_a_step_pairs_words_of_one_group_only(tmp_path, monkeypatch):
+    def marked(texts):
+        g = torch.Generator().manual_seed(len(texts))
+        group = torch.tensor([clip.word_group(text) for text in texts])
+        return torch.cat([group[:, None].float(), torch.randn(len(texts), 383, generator=g)], 1)
+
+    seen = []
+
+    def spy(model, pooled, teacher):
+        seen.append([half[:, 0].unique().tolist() for half in teacher.chunk(2)])
+        return pooled.sum() * 0
+
+    monkeypatch.setattr(clip, "minilm", marked)
+    monkeypatch.setattr(clip, "distil", spy)
+    clip.train(2, tmp_path, pairs=4, words=32, known=400, vocabulary=1600, concepts=8)
+    assert seen == [[[0.0], [1.0]]] * 2
+    assert CLIPTokenizer.from_pretrained(tmp_path / "text").model_max_length == clip.TOKENS
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    [
+        (0, 0.01),  # the first of 100 warm-up steps
+        (49, 0.5),
+        (100, 1.0),
+        (299, 1.0),  # the plateau lasts until 30 %
+        (650, 0.5),  # halfway down the cosine
+        (1000, 0.0),
+    ],
+)
+def test_learning_rate_by_hand(step, rate):
+    assert math.isclose(common.cosine_rate(step, 1000, 1.0), rate, abs_tol=1e-12)
+
+
+def test_captions_by_hand():
+    row = SimpleNamespace(concept="dog", style="noto", keywords="pet")
+    assert common.captions(row, random.Random(0)) == [
+        "a dog in noto style",
+        "a dog in noto style",
+        "dog in noto style",
+        "a noto emoji of a dog",
+        "a picture of a dog in noto style",
+        "a dog, pet, in noto style",
+        "a pet in noto style",
+        "a dog",
+        "dog",
+    ]
+
+
+def test_a_concept_without_keywords_is_its_own_keyword():
+    row = SimpleNamespace(concept="fuel pump", style="fluent", keywords="")
+    assert "a fuel pump in fluent style" in common.captions(row, random.Random(0))[6]
+
+
+def test_some_concepts_are_the_first_of_the_alphabet_in_every_style():
+    table, pictures = common.read_pictures(3)
+    assert pictures.shape == (12, 3, 64, 64) and pictures.dtype == torch.uint8
+    assert table["concept"].nunique() == 3 and table["concept"].is_monotonic_increasing

@@ -114,9 +114,46 @@ def test_pi_moves_up_the_preservation_loss():
     g = torch.Generator().manual_seed(0)
     for _ in range(60):
         mixed, _, _ = search.choose(8, g)
-        search.ascend(-(mixed - worst).pow(2).mean())  # highest at candidate d
+        loss = -(mixed - worst).pow(2).mean()  # highest at candidate d
+        search.ascend(*torch.autograd.grad(loss, search.pi))
     assert search.probabilities().argmax() == 3
     assert search.probabilities()[3] > 0.5
+
+
+def test_with_replay_pi_climbs_the_loss_that_the_student_descends(tiny):
+    config = smoke(lam=3.0, nearest=6, candidates=4, steps=3)
+    run = Run(tiny, config)
+    run.update(0)
+    search, seen = run.searches[0], {}
+    before = search.probabilities()
+
+    def latents(embeddings, bank, place):
+        z, t = bank.draw(place, run.g)
+        seen[len(seen)] = (z, t)
+        return z, t
+
+    run.latents = latents
+    state, evaluations = run.g.get_state(), run.evaluations
+    student = {name: p.detach().clone() for name, p in run.student.items()}
+    row = run.update(1)
+    # 4 + 4 of the teacher on the target, 8 on the kept, and 12 forward and backward: no more
+    assert row["evaluations"] - evaluations == 4 + 4 + 8 + 3 * 12
+    assert not torch.equal(search.probabilities(), before)
+    # the gradient that moved π, by the definition of L2 on the same draws
+    run.g.set_state(state)
+    torch.randint(1, (1,), generator=run.g)
+    torch.randint(len(run.targets[0]), (config.batch,), generator=run.g)
+    run.target_banks[0].draw(torch.zeros(config.batch, dtype=torch.int64), run.g)
+    gradient = search.pi.grad.clone()
+    with torch.no_grad():
+        search.pi.copy_(before.log() - before.log().mean() + 1 / len(before))
+    c_a, _, _ = search.choose(config.preserve_batch, run.g)
+    z, t = seen[1]
+    still = run.teacher(z, t, c_a.detach())
+    with in_place(tiny.unet, student):
+        l2 = (run.clean(z, t, predict(tiny, z, t, c_a)) - still).pow(2).mean()
+    (expected,) = torch.autograd.grad(-config.lam * l2, search.pi)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-7)
 
 
 def test_picture_does_not_depend_on_its_batch(tiny):

@@ -40,3 +40,20 @@ def test_quickstart(tmp_path, method):
 @pytest.mark.slow
 def test_quickstart_without_preservation(tmp_path):
     assert run("00_quickstart", tmp_path, method="esd", target="dog")["target"] == "dog"
+
+
+def files(folder: Path) -> dict[Path, tuple[int, int]]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in found}
+
+
+@pytest.mark.slow
+def test_building_the_embedded_model(tmp_path):
+    before = files(ROOT / "data")
+    result = run("A1_build_the_embedded_model", tmp_path)
+    assert files(ROOT / "data") == before, "a smoke run must leave the shipped data alone"
+    assert result["profile"] == "smoke" and result["spearman"]["n"] == 2000
+    assert {row["n"] for row in result["quality"]} == {40}
+    for row in (result["psnr"], result["spearman"], *result["quality"]):
+        assert row["low"] <= row["value"] <= row["high"]
+    assert (tmp_path / "quality.png").stat().st_size > 100
