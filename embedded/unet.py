@@ -173,6 +173,7 @@ def train(
             common.save_checkpoint(work / "unet.ckpt", state)
             average.save_pretrained(work / "unet")
             sample_grid(average, text, work, f"{step + 1:06d}", sampling, show)
+    average.save_pretrained(work / "unet")  # a kill may have come between checkpoint and weights
 
 
 if __name__ == "__main__":
