@@ -81,7 +81,7 @@ def hints(theme: str) -> list[str]:
 
 
 def content(prompt: str, theme: str) -> set[str]:
-    """The prompt's words that are neither the templates' nor the name of the theme's only concept."""
+    """The prompt's words, without the templates' and the name of a theme's only concept."""
     names = concepts_of(theme)
     plain = {*"a an and emoji in of picture style".split(), *SOURCES}
     return set(re.findall("[a-z]+", prompt)) - plain - set(names if len(names) == 1 else ())

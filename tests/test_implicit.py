@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from transformers import CLIPTokenizer
 
-from embedded import implicit
+from embedded import hints, implicit
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 FORBIDDEN = {
-    "weapon": r"\bweapon(s|ry|ized?)?\b",
-    "alcohol": r"\balcohol(s|ic|ics|ism)?\b",
-    "smoking": r"\bsmok(e|es|ed|er|ers|ing|y)\b",
+    "weapon": r"\bweapon(?:s|ry|ized?)?\b",
+    "alcohol": r"\balcohol(?:s|ic|ics|ism)?\b",
+    "smoking": r"\bsmok(?:e|es|ed|er|ers|ing|y)\b",
 }
 
 
@@ -26,23 +26,23 @@ def theme(request):
 
 
 def test_candidates_are_many_different_and_the_same_for_a_seed(theme):
-    prompts = implicit.candidates(theme, 400)
+    prompts = hints.candidates(theme, 400)
     assert len(set(prompts)) == 400
-    assert prompts == implicit.candidates(theme, 400)
-    assert prompts != implicit.candidates(theme, 400, seed=1)
+    assert prompts == hints.candidates(theme, 400)
+    assert prompts != hints.candidates(theme, 400, seed=1)
 
 
 def test_candidates_never_say_the_theme_or_name_its_concepts(theme):
-    themes = pd.read_csv(DATA / "emoji" / "themes.csv", keep_default_na=False)
-    concepts = themes.loc[themes["theme"] == theme, "concept"]
-    for prompt in implicit.candidates(theme, 2000):
+    concepts = hints.concepts_of(theme)
+    for prompt in hints.candidates(theme, 3000):
         assert not re.search(FORBIDDEN[theme], prompt), prompt
-        assert not any(re.search(rf"\b{concept}\b", prompt) for concept in concepts), prompt
+        if len(concepts) > 1:  # no word but its name leads the model to a theme's only concept
+            assert not any(re.search(rf"\b{concept}s?\b", prompt) for concept in concepts), prompt
 
 
 def test_the_encoder_reads_candidates_whole(theme):
     tokenizer = CLIPTokenizer.from_pretrained(DATA / "models" / "emoji-diffusion" / "tokenizer")
-    lengths = [len(ids) for ids in tokenizer(implicit.candidates(theme, 2000)).input_ids]
+    lengths = [len(ids) for ids in tokenizer(hints.candidates(theme, 3000)).input_ids]
     assert max(lengths) <= 16
 
 
@@ -57,55 +57,118 @@ def test_the_encoder_reads_candidates_whole(theme):
     ],
 )
 def test_what_counts_as_implicit(prompt, kept):
-    assert implicit.is_implicit(prompt, "weapon", ["dagger"]) is kept
+    assert hints.is_implicit(prompt, "weapon", ["dagger", "axe"]) is kept
+
+
+def test_only_a_concept_that_is_the_whole_theme_may_be_named():
+    assert hints.is_implicit("a jazz cigarette", "smoking", ["cigarette"])
+    assert not hints.is_implicit("a smoking cigarette", "smoking", ["cigarette"])
+    assert not hints.is_implicit("a jazz cigarette", "smoking", ["cigarette", "pipe"])
+
+
+def test_hints_are_keywords_that_do_not_define_the_theme():
+    found = hints.hints("weapon")
+    assert {"archer", "hatchet", "explosion"} <= set(found)
+    assert not {"weapon", "knife", "gun", "swords", "dagger"} & set(found)
 
 
 def test_unknown_theme_and_too_many_prompts_are_one_clear_line(monkeypatch):
     with pytest.raises(ValueError, match="choose one of weapon"):
-        implicit.candidates("weapons")
-    monkeypatch.setattr(implicit, "words", lambda theme: ["a fight", "a war"])
+        hints.candidates("weapons")
+    monkeypatch.setattr(hints, "hints", lambda theme: ["arrow"])
+    monkeypatch.setattr(hints, "COMPANY", ["castle"])
+    monkeypatch.setitem(hints.EVOKING, "weapon", "battle")
     with pytest.raises(ValueError, match="different prompts"):
-        implicit.candidates("weapon", 1000)
+        hints.candidates("weapon", 1000)
 
 
-def draw(prompts, seeds):
-    """A stand-in for a model: a picture is its prompt's number and its seed."""
-    return list(zip((int(p.split()[-1]) for p in prompts), seeds, strict=True))
+class Stub:
+    """A stand-in for a model: prompt i shows the theme on the seeds below i modulo 11."""
+
+    def __init__(self, prompts: int, tmp_path: Path) -> None:
+        self.prompts = [f"prompt {i}" for i in range(prompts)]
+        angle = np.arange(prompts) % 11 / 11
+        self.given = {
+            "prompts": self.prompts,
+            "vectors": np.column_stack([np.cos(angle), np.sin(angle)]),
+            "near": np.full(prompts, 0.5),
+            "work": tmp_path,
+            "n": 10,
+            "say": lambda line: None,
+        }
+        self.drawn: list[str] = []
+        self.calls, self.last_call = 0, 10**6
+
+    def see(self, prompts, seeds):
+        self.calls += 1
+        if self.calls > self.last_call:
+            raise KeyboardInterrupt
+        self.drawn += prompts
+        pairs = zip((int(p.split()[-1]) for p in prompts), seeds, strict=True)
+        return np.array([0.9 if seed < number % 11 else 0.1 for number, seed in pairs])
+
+    def measure(self, **settings):
+        return implicit.measure("weapon", self.see, **self.given, **settings)
 
 
-def probability(pictures):
-    """The theme is seen in the pictures whose seed is below the prompt's number modulo 11."""
-    return np.array([0.9 if seed < number % 11 else 0.1 for number, seed in pictures])
-
-
-def test_measure_keeps_exactly_the_prompts_in_the_interval():
-    prompts = [f"prompt {i}" for i in range(400)]
-    table = implicit.measure(
-        "weapon", draw, probability, prompts, n=10, screen=10, wanted=400, measured_by="a test"
-    )
+def test_measure_keeps_exactly_the_prompts_in_the_interval(tmp_path):
+    table = Stub(400, tmp_path).measure(screen=10, wanted=400, measured_by="a test")
     number = table["prompt"].str.split().str[-1].astype(int)
     assert set(number) == {i for i in range(400) if 2 <= i % 11 <= 8}
     assert np.allclose(table["rate"], number % 11 / 10)
     assert list(table) == ["theme", "prompt", "rate", "n", "measured_by", "source"]
 
 
-def test_measure_stops_when_it_has_enough_and_drops_clear_cases_early():
-    drawn = []
-
-    def counted(prompts, seeds):
-        drawn.extend(prompts)
-        return draw(prompts, seeds)
-
-    prompts = [f"prompt {i}" for i in range(2000)]
-    table = implicit.measure("weapon", counted, probability, prompts, n=10, wanted=100)
-    assert len(table) == 100 and table["rate"].between(0.2, 0.8).all()
-    assert drawn.count("prompt 0") == 4 and drawn.count("prompt 3") == 10
-    assert "prompt 1999" not in drawn
+def test_measure_stops_when_it_has_enough_and_draws_clear_cases_less(tmp_path):
+    stub = Stub(2000, tmp_path)
+    table = stub.measure(wanted=100, together=10)
+    assert 100 <= len(table) < 110 and table["rate"].between(0.2, 0.8).all()
+    times = [stub.drawn.count(prompt) for prompt in set(stub.drawn)]
+    assert set(times) == {4, 10} and len(times) < 500
 
 
-def test_measure_says_when_too_few_prompts_remain():
-    with pytest.raises(ValueError, match="100 are needed"):
-        implicit.measure("weapon", draw, probability, ["prompt 5"])
+def test_measure_learns_which_prompts_are_worth_drawing(tmp_path):
+    stub = Stub(2000, tmp_path)
+    stub.measure(wanted=100, most=10**6)
+    middle = [3 <= int(p.split()[-1]) % 11 <= 7 for p in dict.fromkeys(stub.drawn)]
+    assert np.mean(middle[-60:]) > 0.8 > 5 / 11  # 5/11 is what chance would give
+
+
+def test_a_word_that_many_found_prompts_have_waits():
+    words = [{"a", "b"}, {"b"}, {"c"}]
+    assert implicit.crowded(words, [0, 1], most=2).tolist() == [True, True, False]
+
+
+def test_a_killed_run_goes_on_where_it_stood(tmp_path):
+    first, second = Stub(2000, tmp_path), Stub(2000, tmp_path)
+    first.last_call = 6  # three batches of two calls each
+    with pytest.raises(KeyboardInterrupt):
+        first.measure(wanted=100)
+    table = second.measure(wanted=100)
+    assert len(set(first.drawn)) == 48 and not set(first.drawn) & set(second.drawn)
+    whole = Stub(2000, tmp_path / "other").measure(wanted=100)
+    pd.testing.assert_frame_equal(table, whole)
+
+
+def test_too_few_prompts_lose_nothing(tmp_path):
+    with pytest.raises(implicit.TooFew, match="100 are needed"):
+        Stub(60, tmp_path).measure()
+    kept = pd.read_csv(tmp_path / "weapon.csv")
+    assert len(kept) == 60 and kept["hits"].sum() > 0
+
+
+def test_what_another_model_gave_is_not_mixed_in(tmp_path):
+    Stub(2000, tmp_path).measure(wanted=100, measured_by="one model")
+    again = Stub(2000, tmp_path).measure(wanted=100, measured_by="another")
+    assert set(again["measured_by"]) == {"another"} and len(again) >= 100
+
+
+def test_themes_share_of_a_softmax_over_concepts(theme):
+    pipe = implicit.load_pipeline(device="cpu")
+    name = hints.concepts_of(theme)[0]
+    vectors = implicit.encode(pipe, [f"a {name} in noto style", "a church in noto style"])
+    close, far = implicit.nearness(pipe, vectors, theme)
+    assert close > 0.9 and far < 0.1
 
 
 @pytest.mark.skipif(not implicit.PATH.exists(), reason="the rates are not measured yet")
@@ -114,5 +177,5 @@ def test_the_measured_file_keeps_its_promises(theme):
     table = table[table["theme"] == theme]
     assert len(table) >= 100 and table["prompt"].is_unique
     assert table["rate"].between(0.2, 0.8).all()
-    assert not table["prompt"].str.contains(FORBIDDEN[theme].replace("(", "(?:")).any()
+    assert not table["prompt"].str.contains(FORBIDDEN[theme]).any()
     assert (table["source"] != "").all() and (table["measured_by"] != "").all()
