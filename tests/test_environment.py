@@ -1,4 +1,4 @@
-"""environment.yml pins exactly what constraints.txt pins, and every direct dependency."""
+"""environment.yml pins exactly what constraints.txt pins, and every direct dependency and extra."""
 
 from __future__ import annotations
 
@@ -22,4 +22,5 @@ def test_conda_pins_equal_the_constraints():
     conda = pins(next(entry["pip"] for entry in listed if isinstance(entry, dict)))
     assert all(constraints[name] == version for name, version in conda.items())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert set(project["dependencies"]) <= set(conda)
+    direct = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    assert set(direct) <= set(conda)

@@ -141,11 +141,12 @@ def test_a_word_that_many_found_prompts_have_waits():
 
 def test_a_killed_run_goes_on_where_it_stood(tmp_path):
     first, second = Stub(2000, tmp_path), Stub(2000, tmp_path)
-    first.last_call = 6  # three batches of two calls each
+    first.last_call = 6
     with pytest.raises(KeyboardInterrupt):
         first.measure(wanted=100)
+    finished = set(pd.read_csv(tmp_path / "weapon.csv")["prompt"])
     table = second.measure(wanted=100)
-    assert len(set(first.drawn)) == 48 and not set(first.drawn) & set(second.drawn)
+    assert len(finished) >= 32 and not finished & set(second.drawn)
     whole = Stub(2000, tmp_path / "other").measure(wanted=100)
     pd.testing.assert_frame_equal(table, whole)
 
