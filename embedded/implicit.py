@@ -166,14 +166,14 @@ def measure(
     Raises:
         TooFew: fewer than 100 prompts found; what was tried stays in `work`.
     """
-    path, begin = work / f"{theme}.csv", time.time()
+    path, begin = work / f"{theme}.csv", time.monotonic()
     columns = ["prompt", "hits", "n", "mean", "measured_by"]
     tried = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
     tried = tried[(tried["measured_by"] == measured_by) & tried["prompt"].isin(prompts)]
     words = [hints.content(prompt, theme) for prompt in prompts]
     place, before = {prompt: i for i, prompt in enumerate(prompts)}, len(kept(tried, n))
     while (found := len(kept(tried, n))) < wanted and len(tried) < len(prompts):
-        spent = (time.time() - begin) / 60
+        spent = (time.monotonic() - begin) / 60
         if spent > minutes:
             break
         index = tried["prompt"].map(place).to_numpy(int)
@@ -186,12 +186,10 @@ def measure(
         new = try_batch(see, [prompts[i] for i in batch], n, screen).assign(measured_by=measured_by)
         tried = pd.concat([tried, new], ignore_index=True) if len(tried) else new
         save(tried, path)
-        found, spent = len(kept(tried, n)), (time.time() - begin) / 60
+        found, spent = len(kept(tried, n)), (time.monotonic() - begin) / 60
         left = spent * (wanted - found) / (found - before) if found > before else float("nan")
-        drawn = int(tried["n"].sum())
-        say(
-            f"{theme} {found}/{wanted} of {len(tried)} tried, {drawn} pictures, {left:.1f} min left"
-        )
+        counts = f"{found}/{wanted}, {len(tried)} tried, {tried['n'].sum()} pictures"
+        say(f"{theme} {counts}, {left:.1f} min left")
     if found < WANTED:
         raise TooFew(
             f"{found} prompts draw {theme!r} in {LOW:.0%} to {HIGH:.0%}, {WANTED} are needed: "
@@ -218,7 +216,7 @@ def main(minutes: float, n: int, steps: int, wanted: int, out: Path, work: Path)
     Raises:
         TooFew: after all themes, naming those that lack prompts; run again to go on.
     """
-    pipe, judge, end = load_pipeline(device="cpu"), Judge.load(), time.time() + 60 * minutes
+    pipe, judge, end = load_pipeline(device="cpu"), Judge.load(), time.monotonic() + 60 * minutes
     measured_by = f"{judge.name}; UNet {fingerprint(pipe.unet)[:8]}; {steps} DDIM steps, guidance 4"
     pipe.unet.set_attn_processor(AttnProcessor())  # on 64 positions faster than the fused kernel
     tables, lacking = [], []
@@ -231,7 +229,7 @@ def main(minutes: float, n: int, steps: int, wanted: int, out: Path, work: Path)
 
         prompts = hints.candidates(theme, 3000)
         vectors = encode(pipe, prompts)
-        share = (end - time.time()) / 60 / (len(hints.STEMS) - number)
+        share = (end - time.monotonic()) / 60 / (len(hints.STEMS) - number)
         settings = {"n": n, "wanted": wanted, "minutes": share, "measured_by": measured_by}
         try:
             near = nearness(pipe, vectors, theme)
