@@ -167,14 +167,12 @@ def measure(
         TooFew: fewer than 100 prompts found; what was tried stays in `work`.
     """
     path, begin = work / f"{theme}.csv", time.monotonic()
-    columns = ["prompt", "hits", "n", "mean", "measured_by"]
-    tried = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
-    tried = tried[(tried["measured_by"] == measured_by) & tried["prompt"].isin(prompts)]
+    tried = read_tried(path, measured_by)
+    tried = tried[tried["prompt"].isin(prompts)]
     words = [hints.content(prompt, theme) for prompt in prompts]
     place, before = {prompt: i for i, prompt in enumerate(prompts)}, len(kept(tried, n))
     while (found := len(kept(tried, n))) < wanted and len(tried) < len(prompts):
-        spent = (time.monotonic() - begin) / 60
-        if spent > minutes:
+        if time.monotonic() - begin > 60 * minutes:
             break
         index = tried["prompt"].map(place).to_numpy(int)
         value = promise(vectors, near, index, *tried[["mean", "n"]].to_numpy(float).T)
@@ -198,6 +196,13 @@ def measure(
     rows = kept(tried, n)
     table = pd.DataFrame({"theme": theme, "prompt": rows["prompt"], "rate": rows["hits"] / n})
     return table.assign(n=n, measured_by=measured_by, source=SOURCE).reset_index(drop=True)
+
+
+def read_tried(path: Path, measured_by: str) -> pd.DataFrame:
+    """What earlier runs of the same model, judge and settings tried; no rows without a file."""
+    columns = ["prompt", "hits", "n", "mean", "measured_by"]
+    tried = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
+    return tried[tried["measured_by"] == measured_by]
 
 
 def save(table: pd.DataFrame, path: Path) -> None:
