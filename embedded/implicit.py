@@ -201,7 +201,9 @@ def measure(
 def read_tried(path: Path, measured_by: str) -> pd.DataFrame:
     """What earlier runs of the same model, judge and settings tried; no rows without a file."""
     columns = ["prompt", "hits", "n", "mean", "measured_by"]
-    tried = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
+    tried = (
+        pd.read_csv(path, keep_default_na=False) if path.exists() else pd.DataFrame(columns=columns)
+    )
     return tried[tried["measured_by"] == measured_by]
 
 

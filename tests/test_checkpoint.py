@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from erase_lib import EraseConfig, EraseError, erase
+from erase_lib.adversarial import GumbelSearch
 from erase_lib.checkpoint import FILE
 from erase_lib.run import Run
 
@@ -70,14 +71,15 @@ def test_the_other_methods_go_on_too(tiny, tmp_path, method):
 def test_an_interrupt_in_the_middle_of_an_update_loses_only_that(tiny, tmp_path, monkeypatch):
     config = smoke()
     whole = erase(tiny, config, progress=False)
-    search_step = Run.search_step
+    ascend, calls = GumbelSearch.ascend, []
 
-    def interrupted(run, k, search):
-        if len(run.history) == 4:  # θ' has moved, π has not
+    def interrupted(search, gradient):
+        calls.append(gradient)
+        if len(calls) == 4:  # θ' has moved, π has not
             raise KeyboardInterrupt
-        return search_step(run, k, search)
+        ascend(search, gradient)
 
-    monkeypatch.setattr(Run, "search_step", interrupted)
+    monkeypatch.setattr(GumbelSearch, "ascend", interrupted)
     with pytest.warns(UserWarning, match="4 of 6 updates kept"):
         kept = erase(tiny, config, progress=False, checkpoint=tmp_path, checkpoint_every=1)
     monkeypatch.undo()
