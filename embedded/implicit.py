@@ -141,8 +141,8 @@ def measure(
     n: int = 8,
     screen: int = 4,
     wanted: int = 104,
-    most: int = 15,
-    together: int = 16,
+    most: int = 25,
+    together: int = 8,
     minutes: float = float("inf"),
     measured_by: str = "",
     say: Callable[[str], None] = print,
@@ -185,7 +185,8 @@ def measure(
         tried = pd.concat([tried, new], ignore_index=True) if len(tried) else new
         save(tried, path)
         found, spent = len(kept(tried, n)), (time.monotonic() - begin) / 60
-        left = spent * (wanted - found) / (found - before) if found > before else float("nan")
+        to_go = max(wanted - found, 0)
+        left = spent * to_go / (found - before) if found > before else float("nan")
         counts = f"{found}/{wanted}, {len(tried)} tried, {tried['n'].sum()} pictures"
         say(f"{theme} {counts}, {left:.1f} min left")
     if found < WANTED:
