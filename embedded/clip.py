@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import zlib
 from pathlib import Path
@@ -35,6 +34,7 @@ from transformers import (
 
 from embedded import common
 from embedded.words import common_words
+from erase_lib.files import whole
 
 SEED, STEPS = 2, 2000
 WIDTH, TOKENS, VOCABULARY, WORDS = 192, 16, 10_000, 12_000
@@ -87,8 +87,8 @@ def train_tokenizer(
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, merges)]) + "\n")
     settings = dict.fromkeys(("eos_token", "pad_token", "unk_token"), "<|endoftext|>")
     settings |= {"tokenizer_class": "CLIPTokenizer", "bos_token": "<|startoftext|>"}
-    (folder / "settings.tmp").write_text(json.dumps(settings))
-    os.replace(folder / "settings.tmp", folder / "tokenizer_config.json")
+    with whole(folder / "tokenizer_config.json") as (temporary,):
+        temporary.write_text(json.dumps(settings))
     return CLIPTokenizer.from_pretrained(folder, model_max_length=TOKENS)
 
 
@@ -109,6 +109,13 @@ def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
         texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
     )
     return batch.input_ids
+
+
+@torch.no_grad()
+def embed(tokenizer: CLIPTokenizer, encoder: CLIPTextModel, texts: list[str]) -> Tensor:
+    """Unit text embeddings `(n, dim)`: the encoder's pooled output, before any projection."""
+    parts = tokenize(tokenizer, texts).split(256)
+    return F.normalize(torch.cat([encoder(p).pooler_output.float() for p in parts]), dim=-1)
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import random
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from embedded.pictures import ROOT, SOURCES
+from erase_lib.files import whole
 
 DATA = ROOT / "data"
 WORK = ROOT / "build" / "model"  # ignored by git: checkpoints and intermediate weights
@@ -101,9 +101,8 @@ def autocast() -> torch.autocast:
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write to a temporary name, then rename: a half-written checkpoint is never read as whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with whole(path) as (temporary,):
+        torch.save(state, temporary)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

@@ -14,10 +14,10 @@ from functools import cache
 
 import pandas as pd
 
-from embedded.pictures import ROOT, SOURCES
+from embedded.pictures import SOURCES
 from embedded.sets import KEYWORDS
+from erase_lib.concepts import EMOJI, concept_table
 
-EMOJI = ROOT / "data" / "emoji"
 # The theme's word with every inflection: any word that begins with its stem.
 STEMS = {"weapon": "weapon", "alcohol": "alcohol", "smoking": "smok"}
 
@@ -72,7 +72,7 @@ def is_implicit(prompt: str, theme: str, concepts: Sequence[str] = ()) -> bool:
 def hints(theme: str) -> list[str]:
     """One-word keywords and words of the names of the theme's concepts, if they are implicit."""
     names = concepts_of(theme)
-    table = pd.read_csv(EMOJI / "concepts.csv", keep_default_na=False)
+    table = concept_table()
     table = table[table["concept"].isin(names)]
     found = {word for name in names for word in name.split()}
     found |= {k for keywords in table["keywords"] for k in keywords.split(", ")}

@@ -14,7 +14,6 @@ where it stood; implicit_prompts.csv is written once every theme has its prompts
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import time
 from collections import Counter
@@ -27,15 +26,17 @@ import pandas as pd
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 from scipy.stats import norm
-from torch.nn import functional as F
 
 from embedded import hints
+from embedded.clip import embed
 from embedded.pictures import ROOT
+from erase_lib.concepts import EMOJI, concept_table
 from erase_lib.diffusion import generate
+from erase_lib.files import whole
 from erase_lib.judge import Judge
 from erase_lib.models import fingerprint, load_pipeline
 
-PATH = hints.EMOJI / "implicit_prompts.csv"
+PATH = EMOJI / "implicit_prompts.csv"
 WORK = ROOT / "build" / "implicit"  # ignored by git: every prompt tried, with its hits
 LOW, HIGH, WANTED = 0.2, 0.8, 100
 SOURCE = "words and templates of embedded/hints.py"
@@ -46,20 +47,9 @@ class TooFew(ValueError):
     """Not enough prompts yet; those found lie in the work folder."""
 
 
-@torch.no_grad()
 def encode(pipe: Any, prompts: Sequence[str]) -> np.ndarray:
     """Unit pooled text embeddings `(n, dim)` of the pipeline's encoder."""
-    limit, out = pipe.text_encoder.config.max_position_embeddings, []
-    for a in range(0, len(prompts), 256):
-        batch = pipe.tokenizer(
-            list(prompts[a : a + 256]),
-            padding="max_length",
-            max_length=limit,
-            truncation=True,
-            return_tensors="pt",
-        )
-        out.append(pipe.text_encoder(batch.input_ids).pooler_output.float())
-    return F.normalize(torch.cat(out), dim=-1).numpy()
+    return embed(pipe.tokenizer, pipe.text_encoder, list(prompts)).numpy()
 
 
 def nearness(pipe: Any, vectors: np.ndarray, theme: str, temperature: float = 0.05) -> np.ndarray:
@@ -67,7 +57,7 @@ def nearness(pipe: Any, vectors: np.ndarray, theme: str, temperature: float = 0.
 
     0.05 is the temperature at which a keyword's share of each concept best fits who has it.
     """
-    table = pd.read_csv(hints.EMOJI / "concepts.csv", keep_default_na=False)
+    table = concept_table()
     names = table["concept"].tolist()
     forms = ["a {}", *(f"a {{}} in {style} style" for style in hints.SOURCES)]
     centres = sum(encode(pipe, [form.format(name) for name in names]) for form in forms)
@@ -211,9 +201,8 @@ def read_tried(path: Path, measured_by: str) -> pd.DataFrame:
 def save(table: pd.DataFrame, path: Path) -> None:
     """Write a CSV file under a temporary name, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    table.to_csv(temporary, index=False, lineterminator="\n")
-    os.replace(temporary, path)
+    with whole(path) as (temporary,):
+        table.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def main(minutes: float, n: int, steps: int, wanted: int, out: Path, work: Path) -> None:

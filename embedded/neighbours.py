@@ -14,14 +14,12 @@ import pandas as pd
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from embedded import common
-from embedded.clip import TOKENS, minilm, tokenize, word_group
+from embedded.clip import TOKENS, embed, minilm, word_group
+from erase_lib.concepts import vocabulary
+from erase_lib.models import EMBEDDED
 
-PIPELINE = common.DATA / "models" / "emoji-diffusion"
-VOCABULARY = common.DATA / "emoji" / "vocabulary.csv"
 # Thirty words to look at: things that emoji show, things they do not, and what no picture shows.
 CHOSEN = (
     "dog horse bird fish lion bread wine coffee fruit church hospital ship truck flight phone "
@@ -30,17 +28,10 @@ CHOSEN = (
 ).split()
 
 
-@torch.no_grad()
 def _embed(words: list[str], folder: Path) -> Tensor:
-    """Unit text embeddings `(n, 192)`: the encoder's pooled output, before any projection."""
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", model_max_length=TOKENS)
     encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).eval()
-    pooled = [encoder(part).pooler_output for part in tokenize(tokenizer, words).split(256)]
-    return F.normalize(torch.cat(pooled), dim=-1)
-
-
-def _vocabulary() -> list[str]:
-    return pd.read_csv(VOCABULARY, keep_default_na=False)["word"].tolist()
+    return embed(tokenizer, encoder, words)
 
 
 def spearman(folder: Path | None = None, n: int = 2000, seed: int = 0) -> dict[str, float]:
@@ -60,14 +51,14 @@ def spearman(folder: Path | None = None, n: int = 2000, seed: int = 0) -> dict[s
     Raises:
         ImportError: the build extra is not installed.
     """
-    words, rng = _vocabulary(), np.random.default_rng(seed)
+    words, rng = vocabulary("english"), np.random.default_rng(seed)
     group = np.array([word_group(word) for word in words])
     first, second = np.flatnonzero(group == 0), np.flatnonzero(group == 1)
     pairs = rng.choice(len(first) * len(second), n, replace=False)
     a, b = first[pairs // len(second)], second[pairs % len(second)]
     similarities = [
         (vectors[a] * vectors[b]).sum(1).numpy()
-        for vectors in (_embed(words, folder or PIPELINE), minilm(words))
+        for vectors in (_embed(words, folder or EMBEDDED), minilm(words))
     ]
     ours, theirs = similarities
     drawn = (rng.integers(n, size=n) for _ in range(1000))
@@ -87,8 +78,8 @@ def nearest(words: list[str], k: int = 5, folder: Path | None = None) -> pd.Data
         k: neighbours of a word.
         folder: pipeline folder with `text_encoder` and `tokenizer`; the shipped model if absent.
     """
-    known = _vocabulary()
-    vectors = _embed([*words, *known], folder or PIPELINE)
+    known = vocabulary("english")
+    vectors = _embed([*words, *known], folder or EMBEDDED)
     order = (vectors[: len(words)] @ vectors[len(words) :].T).argsort(1, descending=True)
     rows = []
     for word, places in zip(words, order[:, : k + 1].tolist(), strict=True):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import re
 import subprocess
 import tarfile
@@ -22,6 +21,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
+
+from erase_lib.files import whole
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 64
@@ -117,16 +118,15 @@ def is_concept(entry: dict[str, Any]) -> bool:
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
     """One page a column, so that the compressor sees all pictures; renamed into place when done."""
-    temporary = path.with_suffix(".tmp")
-    table.to_parquet(
-        temporary,
-        index=False,
-        compression="brotli",
-        compression_level=11,
-        data_page_size=64 << 20,
-        use_dictionary=False,
-    )
-    os.replace(temporary, path)
+    with whole(path) as (temporary,):
+        table.to_parquet(
+            temporary,
+            index=False,
+            compression="brotli",
+            compression_level=11,
+            data_page_size=64 << 20,
+            use_dictionary=False,
+        )
 
 
 def build(folder: Path, out: Path, say: Callable[[str], None] = print) -> pd.DataFrame:
@@ -162,9 +162,8 @@ def build(folder: Path, out: Path, say: Callable[[str], None] = print) -> pd.Dat
     concepts = table.drop_duplicates("concept")[
         ["concept", "category", "subgroup", "keywords", "codepoint"]
     ].assign(source=CLDR)
-    temporary = out / "concepts.csv.tmp"
-    concepts.to_csv(temporary, index=False, lineterminator="\n")
-    os.replace(temporary, out / "concepts.csv")
+    with whole(out / "concepts.csv") as (temporary,):
+        concepts.to_csv(temporary, index=False, lineterminator="\n")
     say(f"{len(table)} pictures of {len(concepts)} concepts in {table['style'].nunique()} styles")
     return table
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,8 +14,10 @@ from erase_lib.errors import EraseError
 from erase_lib.models import Pipeline, encode_prompts
 
 
-def candidates(pipe: Pipeline, config: EraseConfig, target: Tensor) -> tuple[list[str], Tensor]:
-    """Words to search around a target `(1, tokens, dim)`, and their embeddings
+def candidates(
+    pipe: Pipeline, config: EraseConfig, targets: Sequence[Tensor]
+) -> list[tuple[list[str], Tensor]]:
+    """For each target `(1, tokens, dim)` the words to search around it, and their embeddings
     `(templates, n, tokens, dim)`.
 
     Raises `EraseError` for a vocabulary that holds fewer than two words besides the targets.
@@ -21,17 +25,16 @@ def candidates(pipe: Pipeline, config: EraseConfig, target: Tensor) -> tuple[lis
     known = [w for w in vocabulary(config.vocabulary) if w not in config.targets]
     if len(known) < 2:
         raise EraseError(f"vocabulary {config.vocabulary!r} has fewer than two candidates")
-    chosen = spread_candidates(
-        encode_prompts(pipe, known),
-        target,
-        config.nearest,
-        config.candidates,
-        config.thinning,
-        config.seed,
-    )
-    words = [known[i] for i in chosen]
-    forms = zip(*(prompts_of(w, config.styles) for w in words), strict=True)
-    return words, torch.stack([encode_prompts(pipe, list(form)) for form in forms])
+    every = encode_prompts(pipe, known)
+    found = []
+    for target in targets:
+        chosen = spread_candidates(
+            every, target, config.nearest, config.candidates, config.thinning, config.seed
+        )
+        words = [known[i] for i in chosen]
+        forms = zip(*(prompts_of(w, config.styles) for w in words), strict=True)
+        found.append((words, torch.stack([encode_prompts(pipe, list(form)) for form in forms])))
+    return found
 
 
 class GumbelSearch:

@@ -76,8 +76,10 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
-def random_pipeline(shapes: dict[str, dict[str, Any]]) -> Pipeline:
-    """An ε-predicting pipeline of these shapes with seeded random weights, float32 on the CPU."""
+def random_pipeline(
+    shapes: dict[str, dict[str, Any]], prediction_type: str = "epsilon"
+) -> Pipeline:
+    """A pipeline of these shapes with seeded random weights, float32 on the CPU."""
     torch.manual_seed(0)
     tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer", local_files_only=True)
     tokenizer.model_max_length = shapes["text"]["max_position_embeddings"]
@@ -102,6 +104,7 @@ def random_pipeline(shapes: dict[str, dict[str, Any]]) -> Pipeline:
             beta_start=0.00085,
             beta_end=0.012,
             beta_schedule="scaled_linear",
+            prediction_type=prediction_type,
             clip_sample=False,
             set_alpha_to_one=False,
             steps_offset=1,

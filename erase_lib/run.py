@@ -41,24 +41,27 @@ class Run:
         self.empty = encode_prompts(pipe, [""])
         self.neutral = encode_prompts(pipe, [config.neutral])
         self.targets = [encode_prompts(pipe, prompts_of(t, config.styles)) for t in config.targets]
-        self.searches = [self.new_search(i) for i in range(len(config.targets))]
+        self.searches = self.new_searches()
         self.target_banks: list[Bank] = []
         self.kept_banks: list[Bank] = []
         self.evaluations = 0
         self.history: list[dict[str, Any]] = []
         self.warned = False
 
-    def new_search(self, target: int) -> GumbelSearch | None:
-        """What an update preserves: nothing (esd), the neutral concept, or the candidates."""
+    def new_searches(self) -> list[GumbelSearch | None]:
+        """What is preserved for each target: nothing (esd), the neutral concept, or candidates."""
         c = self.config
         if c.method == "esd":
-            return None
+            return [None] * len(self.targets)
         if c.method == "esd_neutral":
-            words = [c.neutral]
-            embeddings = self.neutral[None].expand(8, -1, -1, -1)  # eight trajectories of it
+            eight = self.neutral[None].expand(8, -1, -1, -1)  # eight trajectories of it
+            found = [([c.neutral], eight)] * len(self.targets)
         else:
-            words, embeddings = candidates(self.pipe, c, self.targets[target][:1])
-        return GumbelSearch(words, embeddings, c.search_lr, c.temperature, c.hard)
+            found = candidates(self.pipe, c, [target[:1] for target in self.targets])
+        return [
+            GumbelSearch(words, embeddings, c.search_lr, c.temperature, c.hard)
+            for words, embeddings in found
+        ]
 
     def state(self) -> State:
         """What an interrupted run needs to go on; the rest follows from config and pipeline."""
@@ -214,8 +217,9 @@ class Run:
             row |= {"l1": l1.item(), "l2": l2.item(), "evaluations": self.evaluations}
             self.descend(l1 + c.lam * l2, row)
         if c.method == "eap" and search is not None:
-            if search.pi.grad is not None:
+            if c.schedule == "replay":
                 row["l2_search"] = row["l2"]
+                assert search.pi.grad is not None  # left by the backward pass of descend
                 search.ascend(search.pi.grad)
             else:
                 row["l2_search"] = self.search_step(k, search)
