@@ -33,6 +33,7 @@ SMOKE: dict[str, dict[str, Any]] = {
     "clip": {"steps": 4, "pairs": 16, "words": 32, "known": 300, "vocabulary": 1500}
     | {"concepts": 12},
     "unet": {"steps": 4, "batch": 8, "channels": (32, 64), "sampling": 2, "concepts": 12},
+    "redraw": {"depths": (2,), "concepts": 12},
     "decoder": {"steps": 4, "batch": 8, "concepts": 12},
     "judge": {"steps": 4, "batch": 16, "concepts": 12},
 }

@@ -1,9 +1,8 @@
 """The UNet: v-prediction on whitened 8 × 8 × 16 latents, text entering by cross-attention alone.
 
 Every step has its own random numbers and every checkpoint is renamed into place, so a killed run
-continues. A
-longer sitting raises `--steps`: the learning rate then follows the longer schedule from where the
-run stands.
+continues. A longer sitting raises `--steps`: the learning rate then follows the longer schedule
+from where the run stands.
 """
 
 from __future__ import annotations
@@ -83,6 +82,21 @@ class TextCache:
         return torch.cat([encode(tokenize(self.tokenizer, p)).last_hidden_state for p in parts])
 
 
+def step_back(
+    unet: UNet2DConditionModel,
+    scheduler: DDIMScheduler,
+    z: Tensor,
+    t: Tensor,
+    empty: Tensor,
+    asked: Tensor,
+) -> Tensor:
+    """One DDIM step of whitened latents `(n, 16, 8, 8)`, guidance scale 4."""
+    both = torch.cat([empty.expand_as(asked), asked])
+    with common.autocast():
+        without, with_text = unet(torch.cat([z, z]), t, both).sample.float().chunk(2)
+    return scheduler.step(without + 4 * (with_text - without), t, z).prev_sample
+
+
 @torch.no_grad()
 def sample_grid(
     unet: UNet2DConditionModel,
@@ -97,12 +111,10 @@ def sample_grid(
     vae = AutoencoderKL.from_pretrained(work / "vae").eval()
     prompts = [f"a {concept} in {style} style" for style in common.STYLES for concept in SHOWN]
     z = torch.stack([torch.randn(16, 8, 8, generator=common.generator(0, i)) for i in range(64)])
-    both = torch.cat([text.empty.expand(64, -1, -1), text(prompts)])
+    asked = text(prompts)
     scheduler.set_timesteps(steps)
     for t in scheduler.timesteps:
-        with common.autocast():
-            without, with_text = unet(torch.cat([z, z]), t, both).sample.float().chunk(2)
-        z = scheduler.step(without + 4 * (with_text - without), t, z).prev_sample
+        z = step_back(unet, scheduler, z, t, text.empty, asked)
     z = z * saved["std"][:, None, None] + saved["mean"][:, None, None]
     common.grid(vae.decode(z).sample, 16, work / "samples" / f"{name}.png", scale=2, show=show)
 

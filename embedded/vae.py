@@ -2,8 +2,8 @@
 
 Two stages. The first trains both halves; its latents are what the UNet learns, so the encoder is
 then frozen. The second (`--decoder`) trains the decoder alone, with a feature loss from the small
-CLIP's image tower, on latents with noise added: it learns to draw a sharp picture from the slightly
-wrong latents that a UNet makes.
+CLIP's image tower, on latents with noise added and on the UNet's own (`embedded.redraw`): it learns
+to draw a sharp picture from the slightly wrong latents that a UNet makes.
 """
 
 from __future__ import annotations
@@ -103,6 +103,27 @@ def feature_loss(tower: ResNetModel, drawn: Tensor, true: Tensor) -> Tensor:
     return torch.stack(gaps).mean()
 
 
+def wrong_latents(
+    saved: dict[str, Tensor],
+    redrawn: dict[str, Tensor] | None,
+    chosen: Tensor,
+    mirrored: Tensor,
+    g: torch.Generator,
+) -> Tensor:
+    """Latents `(n, 16, 8, 8)` of the chosen pictures as a UNet might make them: with noise; where
+    it has redrawn them, 60 % of those not mirrored are its own."""
+    n = len(chosen)
+    sigma = 0.5 * torch.rand(n, 1, 1, 1, generator=g).square() * saved["std"][:, None, None]
+    z = saved["latents"][chosen, mirrored.long()]
+    z = z + sigma * torch.randn(z.shape, generator=g)
+    if redrawn is None:
+        return z
+    own = redrawn["latents"]
+    depth = torch.randint(own.shape[1], (n,), generator=g)
+    take = (torch.rand(n, generator=g) < 0.6) & ~mirrored
+    return torch.where(take[:, None, None, None], own[chosen, depth].float(), z)
+
+
 def train_decoder(
     steps: int = STEPS,
     work: Path = common.WORK,
@@ -119,7 +140,7 @@ def train_decoder(
     """
     _, pictures = common.read_pictures(concepts)
     saved = torch.load(work / "latents.pt", weights_only=True)
-    latents, spread = saved["latents"], saved["std"][:, None, None]
+    redrawn = common.load_checkpoint(work / "redrawn.pt")
     vae = AutoencoderKL.from_pretrained(work / "vae").requires_grad_(False).eval()
     tower = ResNetModel.from_pretrained(work / "vision").requires_grad_(False).eval()
     vae.to(memory_format=torch.channels_last)
@@ -136,9 +157,7 @@ def train_decoder(
         mirrored = torch.rand(batch, generator=g) < 0.15
         true = common.to_float(pictures[chosen])
         true = torch.where(mirrored[:, None, None, None], true.flip(-1), true)
-        sigma = 0.5 * torch.rand(batch, 1, 1, 1, generator=g).square() * spread
-        z = latents[chosen, mirrored.long()]
-        z = z + sigma * torch.randn(z.shape, generator=g)
+        z = wrong_latents(saved, redrawn, chosen, mirrored, g)
         with common.autocast():
             drawn = vae.decode(z).sample.float()
             likeness = feature_loss(tower, drawn, true)
@@ -149,10 +168,10 @@ def train_decoder(
         if (step + 1) % every == 0 or step + 1 == steps:
             common.keep(work / "vae_sharp.ckpt", decoder, optimiser, step + 1)
             some = slice(0, None, max(1, len(pictures) // 32))
-            shown, z = common.to_float(pictures[some][:32]), latents[some][:32, 0]
+            shown, z = common.to_float(pictures[some][:32]), saved["latents"][some][:32, 0]
             with torch.no_grad():
-                noised = z + 0.2 * spread * torch.randn(z.shape, generator=g)
-                drawn = vae.decode(noised).sample
+                noise = torch.randn(z.shape, generator=g)
+                drawn = vae.decode(z + 0.2 * saved["std"][:, None, None] * noise).sample
             common.grid(torch.cat([shown, drawn]), 16, work / "decoder.png", show=show)
     vae.save_pretrained(work / "vae_sharp")
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
-from embedded import clip, common, export, unet, vae
+from embedded import clip, common, export, redraw, unet, vae
 from erase_lib.errors import EraseError
 
 
@@ -97,6 +97,22 @@ def test_a_killed_decoder_training_resumes_and_leaves_the_encoder(restored, tmp_
     (old,), (new,) = (weights(tmp_path / "whole" / p).values() for p in ("vae", "vae_sharp"))
     moved = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
     assert moved == {"decoder", "post_quant_conv"}
+
+
+def test_redrawn_latents_keep_the_layout_and_reach_the_decoder(tmp_path):
+    export.restore(tmp_path, concepts=2)
+    redraw.redraw(tmp_path, depths=(1, 6), concepts=2)
+    own = common.load_checkpoint(tmp_path / "redrawn.pt")
+    saved = torch.load(tmp_path / "latents.pt", weights_only=True)
+    true = saved["latents"][:, 0]
+    assert own["latents"].shape == (8, 2, 16, 8, 8)
+    # drawn again from little noise a picture is more itself than from much, and than another is
+    gap = [(own["latents"][:, i].float() - true).pow(2).mean() for i in (0, 1)]
+    assert gap[0] < gap[1] < (true - true.roll(1, 0)).pow(2).mean()
+    chosen, mirrored = torch.arange(8).repeat(50), torch.arange(400) % 2 == 0
+    z = vae.wrong_latents(saved, own, chosen, mirrored, torch.Generator().manual_seed(0))
+    theirs = (z[:, None] == own["latents"][chosen].float()).flatten(2).all(2).any(1)
+    assert not theirs[mirrored].any() and 0.5 < theirs[~mirrored].float().mean() < 0.7
 
 
 def test_a_kill_while_writing_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
