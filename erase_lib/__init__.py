@@ -1,11 +1,26 @@
 """Erase concepts from text-to-image diffusion models, and see what an erasure does to everything
 else."""
 
-from erase_lib.config import EraseConfig
-from erase_lib.diffusion import generate
-from erase_lib.erase import erase
-from erase_lib.erasure import Erasure
-from erase_lib.errors import EraseError
-from erase_lib.models import load_pipeline
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from erase_lib.config import EraseConfig
+    from erase_lib.diffusion import generate
+    from erase_lib.erase import erase
+    from erase_lib.erasure import Erasure
+    from erase_lib.errors import EraseError
+    from erase_lib.models import load_pipeline
 
 __all__ = ["EraseConfig", "EraseError", "Erasure", "erase", "generate", "load_pipeline"]
+
+_HOME = {"EraseConfig": "config", "EraseError": "errors", "Erasure": "erasure"}
+_HOME |= {"erase": "erase", "generate": "diffusion", "load_pipeline": "models"}
+
+
+def __getattr__(name: str) -> object:
+    """Imported at first use: a sweep and its workers need no PyTorch."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'erase_lib' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"erase_lib.{_HOME[name]}"), name)
+    return value

@@ -11,7 +11,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from erase_lib.errors import EraseError, reason
+from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.models import Pipeline, encode_prompts
 from erase_lib.paths import DATA
 
@@ -88,6 +88,29 @@ def near_and_far(
     order = apart.argsort(stable=True).tolist()
     drawn = np.random.default_rng(seed).choice(sorted(order[near:]), far, replace=False)
     return [kept[i] for i in order[:near]], [kept[i] for i in sorted(drawn)]
+
+
+def evaluation_prompts(
+    pipe: Pipeline, targets: Sequence[str], near: int = 10, far: int = 50, seed: int = 0
+) -> pd.DataFrame:
+    """What ESR and PSR are measured on: prompt, concept, style, group (target, near, far), seed.
+
+    Each target twice in every style, the `near` in two styles, the `far` in one. The pictures'
+    seeds are 1000, 1001, …: every model draws the same prompts from the same noise. Raises
+    `EraseError` for a target that is no concept of the embedded model, and as `near_and_far`.
+    """
+    known = concept_table()["concept"].tolist()
+    for target in targets:
+        if target not in known:
+            raise unknown("target", target, known)
+    styles = pd.read_csv(EMOJI / "styles.csv", keep_default_na=False)["style"].tolist()
+    close, others = near_and_far(pipe, targets, near, far, seed)
+    asked = [(c, s, "target") for c in targets for s in 2 * styles]
+    asked += [(c, styles[(i + k) % 4], "near") for i, c in enumerate(close) for k in (0, 2)]
+    asked += [(c, styles[i % 4], "far") for i, c in enumerate(others)]
+    table = pd.DataFrame(asked, columns=["concept", "style", "group"])
+    table.insert(0, "prompt", "a " + table["concept"] + " in " + table["style"] + " style")
+    return table.assign(seed=range(1000, 1000 + len(table)))
 
 
 def spread_candidates(

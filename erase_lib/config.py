@@ -14,6 +14,7 @@ from erase_lib.errors import EraseError, unknown
 METHODS = ("esd", "esd_neutral", "eap")
 TRAIN_METHODS = ("xattn", "noxattn", "full", "selfattn")
 SCHEDULES = ("published", "replay")
+SEARCHES = ("gumbel", "random")
 THINNINGS = ("distance", "meaning")
 
 
@@ -66,6 +67,8 @@ class EraseConfig:
     """Candidates after thinning."""
     thinning: str = "meaning"
     """meaning: k-means on the embeddings · distance: on the 1-D distances, as published."""
+    search: str = "gumbel"
+    """gumbel: π climbs L2, as published · random: the control, all candidates alike."""
     search_lr: float = 1e-2
     """Adam's learning rate of π."""
     temperature: float = 2.0
@@ -134,6 +137,7 @@ _CHOICES = {
     "method": METHODS,
     "train_method": TRAIN_METHODS,
     "schedule": SCHEDULES,
+    "search": SEARCHES,
     "thinning": THINNINGS,
 }
 _POSITIVE = (

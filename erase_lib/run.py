@@ -216,7 +216,7 @@ class Run:
             self.evaluations += 3 * len(zs)
             row |= {"l1": l1.item(), "l2": l2.item(), "evaluations": self.evaluations}
             self.descend(l1 + c.lam * l2, row)
-        if c.method == "eap" and search is not None:
+        if c.method == "eap" and c.search == "gumbel" and search is not None:
             if c.schedule == "replay":
                 row["l2_search"] = row["l2"]
                 assert search.pi.grad is not None  # left by the backward pass of descend

@@ -76,6 +76,37 @@ def damage_bars(damage: pd.DataFrame, targets: Sequence[str], ax: Axes | None = 
     return ax
 
 
+def intervals(summary: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """ESR and PSR with their 95 % intervals, the original model beside the erased.
+
+    `summary` as `metrics.summary` makes it: columns metric, model, value, low, high, n.
+    """
+    metrics = list(summary["metric"].unique())
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7, 0.6 * len(metrics) + 1), layout="constrained")
+    for model, colour, shift in (("original", QUIET, 0.12), ("erased", LOST, -0.12)):
+        rows = summary[summary["model"] == model].set_index("metric").loc[metrics]
+        y = [len(metrics) - 1 - i + shift for i in range(len(metrics))]
+        gaps = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
+        ax.errorbar(rows["value"], y, xerr=gaps, fmt="o", capsize=3, color=colour, label=model)
+    numbers = summary.drop_duplicates("metric").set_index("metric")["n"]
+    ax.set_yticks(range(len(metrics))[::-1], [f"{m}\n(n = {numbers[m]})" for m in metrics])
+    ax.set(xlim=(-0.03, 1.03), xlabel="share of pictures, 95 % interval over prompts")
+    ax.legend(frameon=False, loc="lower left")
+    return ax
+
+
+def preserved(history: pd.DataFrame, most: int = 12, ax: Axes | None = None) -> Axes:
+    """How often each concept was preserved: the `most` frequent, from the history's `chosen`."""
+    counts = history["chosen"].str.split("|").explode().value_counts()
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7, 0.28 * min(most, len(counts)) + 1), layout="constrained")
+    shown = counts[:most][::-1]
+    ax.barh(shown.index, shown, color=KEPT)
+    ax.set_xlabel(f"latents preserved, of {counts.sum()} ({len(counts)} concepts)")
+    return ax
+
+
 def losses(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """L1 and L2 over the updates, on a logarithmic scale."""
     if ax is None:

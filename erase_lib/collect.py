@@ -1,0 +1,80 @@
+"""The table of a sweep, rebuilt from its run folders at any time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from erase_lib.batch import DONE, FAILED, RECORD, VERSIONS, read_json
+from erase_lib.errors import EraseError
+from erase_lib.files import whole
+
+METRICS, UNFINISHED = "metrics.json", "unfinished"
+
+
+def collect(out: str | Path, ids: Iterable[str] | None = None) -> pd.DataFrame:
+    """One row a run: id, status, parameters, metrics, seconds, versions, error; also written to
+    results.parquet and results.csv.
+
+    All runs in `out`, or those of `ids`. The status is done, failed, or unfinished: without a
+    record, or of a sweep that broke off. A metric with an interval fills columns `ESR-1 erased`,
+    `… low`, `… high` and `… n`. Raises `EraseError` for a folder without runs.
+    """
+    out = Path(out)
+    names = sorted(path.parent.name for path in out.glob(f"*/{RECORD}")) if ids is None else ids
+    rows = [row(out / name) for name in names]
+    if not rows:
+        raise EraseError(f"{out} holds no runs: expected the folder of a sweep")
+    table = pd.DataFrame(rows)
+    with whole(out / "results.parquet", out / "results.csv") as (parquet, csv):
+        table.to_parquet(parquet, index=False)
+        table.to_csv(csv, index=False, lineterminator="\n")
+    return table
+
+
+def row(folder: Path) -> dict[str, Any]:
+    """One run as a row."""
+    record = read_json(folder / RECORD)
+    done = record.get("status") == DONE
+    status = record["status"] if record.get("status") in (DONE, FAILED) else UNFINISHED
+    found: dict[str, Any] = {"id": folder.name, "status": status}
+    for name, value in record.get("parameters", {}).items():
+        found[name] = "+".join(map(str, value)) if isinstance(value, list) else value
+    error = record.get("error")
+    if done and (folder / METRICS).exists():
+        metrics = read_json(folder / METRICS)
+        error = None if metrics else f"{METRICS} is damaged: run again with --force"
+        found |= flat(metrics)
+    kept = ("seconds", "threads", "started", "git_commit", *VERSIONS)
+    found |= {name: record.get(name) for name in kept}
+    return found | {"cell": record.get("cell"), "error": error}
+
+
+def flat(metrics: dict[str, Any]) -> dict[str, Any]:
+    """metrics.json as columns: numbers and texts as they are, the rows of `metrics` by name."""
+    columns = {k: v for k, v in metrics.items() if isinstance(v, (int, float, str))}
+    for line in metrics.get("metrics", []):
+        name = " ".join(str(line[key]) for key in ("metric", "model") if key in line)
+        columns[name] = line["value"]
+        columns |= {f"{name} {key}": line[key] for key in ("low", "high", "n") if key in line}
+    return columns
+
+
+def publish(table: pd.DataFrame, target: Path, grid: Path) -> None:
+    """Put a finished table where later notebooks read it: NAME.csv, the grid, and NAME.json with
+    the hours it took and the versions, NAME being the grid file's."""
+    target.mkdir(parents=True, exist_ok=True)
+    about: dict[str, Any] = {"runs": len(table), "hours": round(table["seconds"].sum() / 3600, 2)}
+    for name in ("threads", "git_commit", *VERSIONS):
+        about[name] = sorted(table[name].astype(str).unique())
+    with whole(target / f"{grid.stem}.csv", target / f"{grid.stem}.json") as (csv, text):
+        # what differs from machine to machine stays out of the table
+        table.drop(columns=["cell", "error", *VERSIONS]).to_csv(csv, index=False)
+        text.write_text(json.dumps(about, indent=1), encoding="utf-8")
+    if grid.suffix == ".yaml" and grid.resolve() != (target / grid.name).resolve():
+        shutil.copy(grid, target)

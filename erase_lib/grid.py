@@ -1,0 +1,196 @@
+"""A grid of parameters, from the command line or a YAML file, checked against a notebook before
+the first run."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import papermill
+import yaml
+
+from erase_lib.config import EraseConfig
+from erase_lib.errors import EraseError, reason, unknown
+
+OUTPUT = "output"  # the parameter that every swept notebook has: where the sweep puts the run
+SECTIONS = ("fixed", "grid", "zip", "cases")
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of a notebook's parameters cell."""
+
+    name: str
+    kind: str
+    """str, int, float, bool, list[…] of these or Optional[…] of any."""
+    default: Any
+    help: str
+
+
+def parameters(notebook: str | Path) -> dict[str, Parameter]:
+    """What the cell tagged `parameters` offers, through papermill's own inspection.
+
+    Raises `EraseError` for a missing or damaged notebook, one without such a cell or without
+    `output`, and a default that is not a plain value.
+    """
+    path = Path(notebook)
+    if not path.is_file():
+        raise EraseError(f"notebook {path} does not exist")
+    try:
+        found = papermill.inspect_notebook(path)
+    except Exception as error:  # json, nbformat and papermill each raise their own kinds
+        raise EraseError(f"{path} is no notebook ({reason(error)})") from None
+    if OUTPUT not in found:
+        raise EraseError(f"{path} cannot be swept: no cell tagged parameters sets `{OUTPUT}`")
+    known = {}
+    for name, line in found.items():
+        try:
+            default = ast.literal_eval(line["default"])
+        except (ValueError, SyntaxError):
+            raise EraseError(
+                f"{path}: parameter {name} = {line['default']}: expected a plain value"
+            ) from None
+        known[name] = Parameter(name, line["inferred_type_name"], default, line["help"])
+    return known
+
+
+def convert(value: Any, kind: str, name: str) -> Any:
+    """A value as its annotated kind: texts are read (`1e-5`, `true`, `none`, `church+dog`).
+
+    YAML 1.1 takes 1e-5 for a text, and on a command line everything is one. `EraseError` when it
+    cannot be read as `kind`.
+    """
+    if optional := re.fullmatch(r"Optional\[(.+)\]", kind):
+        nothing = value is None or (isinstance(value, str) and value.lower() in ("none", "null"))
+        return None if nothing else convert(value, optional[1], name)
+    if many := re.fullmatch(r"list\[(.+)\]", kind):
+        items = value.split("+") if isinstance(value, str) else value
+        if isinstance(items, (bool, int, float)):
+            items = [items]
+        if not isinstance(items, (list, tuple)) or not items:
+            raise EraseError(f"{name} is {value!r}: expected {kind}, such as one or more values")
+        return [convert(item, many[1], name) for item in items]
+    if kind == "str" and isinstance(value, str):
+        return value
+    if kind == "bool" and str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    if kind in ("int", "float") and not isinstance(value, bool):
+        try:
+            number = {"int": int, "float": float}[kind](value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number) and (isinstance(value, str) or number == value):
+            return number
+    if kind not in ("str", "bool", "int", "float"):
+        return value  # no annotation, or one of the notebook's own
+    raise EraseError(f"{name} is {value!r} ({type(value).__name__}): expected {kind}")
+
+
+def read_arguments(pairs: Iterable[str]) -> Values:
+    """`["method=esd,eap", "seed=0"]` as `{"grid": {"method": ["esd", "eap"], "seed": ["0"]}}`."""
+    grid: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.strip() or not text.strip():
+            raise EraseError(f"-p {pair!r}: expected name=value or name=value,value")
+        if name.strip() in grid:
+            raise EraseError(f"-p {name.strip()} is given twice: write {name.strip()}=value,value")
+        grid[name.strip()] = [value.strip() for value in text.split(",")]
+    return {"grid": grid}
+
+
+class _Strict(yaml.SafeLoader):
+    """YAML that refuses a key given twice, where PyYAML silently takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                line = node.start_mark.line + 1
+                raise EraseError(f"{key!r} is given twice in the block at line {line}")
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str | Path) -> Values:
+    """The sections of a grid file. Raises `EraseError`, with the line, for what is not one."""
+    try:
+        found = yaml.load(Path(path).read_text("utf-8"), _Strict)
+    except EraseError as error:
+        raise EraseError(f"{path}: {error}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        what = getattr(error, "problem", None) or reason(error)
+        raise EraseError(f"{path}{where}: {what} (tabs are not allowed in YAML)") from None
+    if not isinstance(found, dict) or not found:
+        raise EraseError(f"{path} is no grid: expected the sections {', '.join(SECTIONS)}")
+    for key in found:
+        if key not in SECTIONS:
+            raise EraseError(f"{path}: {unknown('section', key, SECTIONS)}")
+    return found
+
+
+def expand(spec: Mapping[str, Any]) -> list[Values]:
+    """Every case: each row of `cases` × each row of `zip` × the product of `grid`, over `fixed`.
+
+    Raises `EraseError` for a section of the wrong form, lists of unequal length in `zip`, a name in
+    two sections, and an empty grid.
+    """
+    fixed, grid, zipped = (_table(spec, name) for name in ("fixed", "grid", "zip"))
+    for name, values in (grid | zipped).items():
+        if not isinstance(values, list) or not values:
+            raise EraseError(f"{name} is {values!r}: expected a list of values to run through")
+    if len({len(values) for values in zipped.values()}) > 1:
+        sizes = ", ".join(f"{name} {len(values)}" for name, values in zipped.items())
+        raise EraseError(f"zip has lists of unequal length: {sizes}")
+    cases = spec.get("cases") or [{}]
+    if not isinstance(cases, list) or not all(isinstance(case, dict) for case in cases):
+        raise EraseError("cases: expected a list of mappings from parameter to value")
+    sections = [fixed, grid, zipped, dict.fromkeys(k for case in cases for k in case)]
+    for first, second in itertools.combinations(sections, 2):
+        if both := sorted(map(str, first.keys() & second.keys())):
+            raise EraseError(f"{both[0]} stands in two sections of the grid: keep one")
+    rows = zip(*zipped.values(), strict=True) if zipped else [()]
+    product = list(itertools.product(cases, rows, itertools.product(*grid.values())))
+    return [
+        fixed | case | dict(zip(zipped, row, strict=True)) | dict(zip(grid, point, strict=True))
+        for case, row, point in product
+    ]
+
+
+def _table(spec: Mapping[str, Any], name: str) -> Values:
+    found = spec.get(name) or {}
+    if not isinstance(found, dict):
+        raise EraseError(f"{name} is {found!r}: expected a mapping from parameter to value")
+    return found
+
+
+def check(known: Mapping[str, Parameter], cases: Sequence[Values]) -> list[Values]:
+    """Each case with every parameter of the notebook, converted to its kind; `output` left out.
+
+    What belongs to `EraseConfig` is checked by it too. Raises `EraseError` for the first wrong one.
+    """
+    free = {name: p for name, p in known.items() if name != OUTPUT}
+    own = {field.name for field in fields(EraseConfig)} & free.keys()
+    checked = []
+    for case in cases:
+        for name in case:
+            if name == OUTPUT:
+                raise EraseError(f"{OUTPUT} is set by the sweep itself: give --out instead")
+            if name not in free:
+                raise unknown("parameter", name, free)
+        values = {name: p.default for name, p in free.items()}
+        values |= {name: convert(value, free[name].kind, name) for name, value in case.items()}
+        if own:
+            settings = {name: values[name] for name in own}
+            settings.setdefault("targets", [values.get("target") or "church"])
+            EraseConfig.from_profile(values.get("profile") or "course", **settings)
+        checked.append(values)
+    return checked

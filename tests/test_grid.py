@@ -1,0 +1,192 @@
+"""Grids: read, multiplied out, and refused before the first run when something is wrong."""
+
+from __future__ import annotations
+
+import nbformat
+import pytest
+
+from erase_lib import grid
+from erase_lib.errors import EraseError
+
+CELL = """
+targets: list[str] = ["church"]  # what to erase
+method: Optional[str] = None  # how
+lam: float = 5.0
+steps: int = 100
+hard: bool = True
+output: str = "runs/x"
+"""
+
+
+def notebook(folder, cell=CELL, body="print('done')"):
+    """A notebook with a parameters cell and a body, as a file."""
+    book = nbformat.v4.new_notebook()
+    first = nbformat.v4.new_code_cell("from typing import Optional")
+    parameters = nbformat.v4.new_code_cell(cell.strip(), metadata={"tags": ["parameters"]})
+    book.cells = [first, parameters, nbformat.v4.new_code_cell(body)]
+    book.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "P"}
+    path = folder / "book.ipynb"
+    nbformat.write(book, path)
+    return path
+
+
+@pytest.fixture
+def known(tmp_path):
+    return grid.parameters(notebook(tmp_path))
+
+
+def test_parameters_come_from_the_annotated_cell(known):
+    assert list(known) == ["targets", "method", "lam", "steps", "hard", "output"]
+    assert known["targets"] == grid.Parameter("targets", "list[str]", ["church"], "what to erase")
+    assert known["method"].kind == "Optional[str]" and known["method"].default is None
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "read"),
+    [
+        ("1e-5", "float", 1e-5),  # YAML 1.1 takes it for a text
+        (1, "float", 1.0),
+        ("7", "int", 7),
+        (3.0, "int", 3),
+        ("true", "bool", True),
+        (False, "bool", False),
+        ("none", "Optional[float]", None),
+        (None, "Optional[str]", None),
+        ("2", "Optional[int]", 2),
+        ("church+fuel pump", "list[str]", ["church", "fuel pump"]),
+        ("dog", "list[str]", ["dog"]),
+        ([1, "2"], "list[int]", [1, 2]),
+        (4, "list[int]", [4]),
+    ],
+)
+def test_values_become_their_annotated_kind(value, kind, read):
+    found = grid.convert(value, kind, "x")
+    assert found == read and type(found) is type(read)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("abc", "float"),
+        ("nan", "float"),
+        ("1e999", "float"),
+        (True, "int"),
+        (1.5, "int"),
+        ("1.5", "int"),
+        ("yes", "bool"),
+        (1, "str"),
+        (None, "str"),
+        ({"a": 1}, "list[str]"),
+        ([], "list[str]"),
+        ([1], "list[str]"),
+    ],
+)
+def test_values_of_another_kind_are_refused(value, kind):
+    with pytest.raises(EraseError, match=r"^x is .*expected"):
+        grid.convert(value, kind, "x")
+
+
+def test_sections_are_multiplied_in_order():
+    spec = {
+        "fixed": {"seed": 0},
+        "grid": {"method": ["esd", "eap"]},
+        "zip": {"lam": [1, 5], "lr": [1e-4, 1e-5]},
+        "cases": [{"targets": "church"}, {"targets": "dog", "steps": 50}],
+    }
+    found = grid.expand(spec)
+    assert len(found) == 2 * 2 * 2 and found[0] == {
+        "seed": 0,
+        "targets": "church",
+        "lam": 1,
+        "lr": 1e-4,
+        "method": "esd",
+    }
+    assert {(case["lam"], case["lr"]) for case in found} == {(1, 1e-4), (5, 1e-5)}
+    assert [case.get("steps") for case in found] == [None] * 4 + [50] * 4
+    assert grid.expand({}) == [{}]
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"grid": {"lam": 5}}, "lam is 5: expected a list"),
+        ({"grid": {"lam": []}}, "expected a list of values"),
+        ({"zip": {"a": [1, 2], "b": [1]}}, "unequal length: a 2, b 1"),
+        ({"fixed": {"a": 1}, "grid": {"a": [1]}}, "a stands in two sections"),
+        ({"cases": {"a": 1}}, "expected a list of mappings"),
+        ({"fixed": [1]}, "expected a mapping"),
+    ],
+)
+def test_a_section_of_the_wrong_form_is_refused(spec, says):
+    with pytest.raises(EraseError, match=says):
+        grid.expand(spec)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("grid:\n\tlam: [1]\n", "line 2.*tabs"),
+        ("grid: {lam: [1, 2]}\ngrid: {lam: [3]}\n", "'grid' is given twice"),
+        ("grid:\n  lam: [1]\n  lam: [2]\n", "'lam' is given twice.*line 2"),
+        ("girds: {lam: [1]}\n", "unknown section 'girds': did you mean 'grid'"),
+        ("- 1\n", "is no grid"),
+        ("", "is no grid"),
+        ("grid: {lam: [1}\n", "line 1"),
+    ],
+)
+def test_a_wrong_grid_file_is_one_line(tmp_path, text, says):
+    path = tmp_path / "grid.yaml"
+    path.write_text(text)
+    with pytest.raises(EraseError, match=says) as error:
+        grid.read_yaml(path)
+    assert "\n" not in str(error.value) and "grid.yaml" in str(error.value)
+
+
+def test_a_missing_grid_file_is_one_line(tmp_path):
+    with pytest.raises(EraseError, match="none.yaml.*No such file"):
+        grid.read_yaml(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [
+        ({"metod": "esd"}, "unknown parameter 'metod': did you mean 'method'"),
+        ({"method": "esdd"}, "unknown method 'esdd': did you mean 'esd'"),
+        ({"lam": -1}, "lam is -1.0"),
+        ({"steps": "many"}, "steps is 'many'"),
+        ({"output": "here"}, "--out"),
+    ],
+)
+def test_a_wrong_case_is_refused(known, case, says):
+    with pytest.raises(EraseError, match=says):
+        grid.check(known, [{"lam": 1}, case])
+
+
+def test_a_checked_case_has_every_parameter_but_output(known):
+    (found,) = grid.check(known, [{"lam": "1e-1", "targets": "dog"}])
+    assert found == {"targets": ["dog"], "method": None, "lam": 0.1, "steps": 100, "hard": True}
+
+
+def test_pairs_of_the_command_line():
+    assert grid.read_arguments(["a=1,2", "b = fuel pump+dog"]) == {
+        "grid": {"a": ["1", "2"], "b": ["fuel pump+dog"]}
+    }
+    for wrong in (["a"], ["=1"], ["a="], ["a=1", "a=2"]):
+        with pytest.raises(EraseError, match="^-p"):
+            grid.read_arguments(wrong)
+
+
+def test_notebooks_that_cannot_be_swept(tmp_path):
+    for cell, says in (("x: int = 1", "sets `output`"), ("output = str(1)", "a plain value")):
+        with pytest.raises(EraseError, match=says):
+            grid.parameters(notebook(tmp_path, cell))
+    with pytest.raises(EraseError, match="does not exist"):
+        grid.parameters(tmp_path / "none.ipynb")
+    (tmp_path / "text.ipynb").write_text("not a notebook")
+    with pytest.raises(EraseError, match="is no notebook"):
+        grid.parameters(tmp_path / "text.ipynb")
+
+
+def test_ten_thousand_cases_are_planned(known):
+    cases = grid.expand({"grid": {"steps": list(range(1, 101)), "lam": list(range(100))}})
+    assert len(grid.check(known, cases)) == 10_000

@@ -1,0 +1,237 @@
+"""Sweeps of small notebooks: what is run, what is kept, and what happens when something breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_grid import notebook
+
+from erase_lib import batch
+from erase_lib.collect import collect
+from erase_lib.errors import EraseError
+from erase_lib.lock import alone
+from erase_lib.sweep import main, plan, sweep
+
+CELL = """
+number: int = 0  # which run this is
+wait: float = 0.0  # seconds
+output: str = "runs/x"
+"""
+BODY = """
+import json, os, time
+from pathlib import Path
+with open(Path(output) / "log", "a") as log:
+    log.write("started\\n")
+time.sleep(wait)
+if number == 13:
+    raise ValueError("unlucky")
+if number == 99:
+    os._exit(1)
+row = {"metric": "ESR-1", "model": "erased", "value": number / 2, "low": 0.0, "high": 1.0, "n": 4}
+result = {"threads": int(os.environ["OMP_NUM_THREADS"]), "metrics": [row]}
+(Path(output) / "metrics.json").write_text(json.dumps(result))
+with open(Path(output) / "log", "a") as log:
+    log.write("finished\\n")
+"""
+SWEEP = [sys.executable, "-m", "erase_lib.sweep"]
+
+
+@pytest.fixture
+def book(tmp_path):
+    return notebook(tmp_path, CELL, BODY)
+
+
+def numbers(*values):
+    return {"grid": {"number": list(values)}}
+
+
+def logs(out):
+    return {path.parent.name: path.read_text().split() for path in out.glob("*/log")}
+
+
+def test_a_sweep_fills_a_table_and_skips_what_is_done(book, tmp_path):
+    out = tmp_path / "out"
+    found = sweep(book, numbers(0, 1), out, threads=1, progress=False)
+    assert found["status"].tolist() == ["done", "done"] and found["number"].tolist() == [0, 1]
+    assert found["ESR-1 erased"].tolist() == [0.0, 0.5] and set(found["ESR-1 erased n"]) == {4}
+    assert (found["seconds"] > 0).all() and found["error"].isna().all()
+    assert (found["torch"] == batch.version("torch")).all()
+    for name in found["id"]:
+        assert (out / name / batch.EXECUTED).is_file()
+        assert not (out / name / "executing.ipynb").exists()
+    more = sweep(book, numbers(0, 1, 2), out, threads=1, progress=False)
+    assert len(more) == 3 and all(log == ["started", "finished"] for log in logs(out).values())
+    sweep(book, numbers(2), out, threads=1, force=True, progress=False)
+    assert sum(log.count("finished") for log in logs(out).values()) == 4
+
+
+def test_the_table_is_rebuilt_from_the_folders(book, tmp_path):
+    out = tmp_path / "out"
+    first = sweep(book, numbers(0, 1), out, progress=False)
+    for file in ("results.parquet", "results.csv"):
+        (out / file).unlink()
+    again = collect(out).set_index("id").loc[first["id"]].reset_index()
+    pd.testing.assert_frame_equal(first, again)
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "results.parquet"), collect(out))
+    name = first["id"][0]
+    (out / name / "metrics.json").write_text('{"metr')
+    assert "damaged" in collect(out).set_index("id").loc[name, "error"]
+    with pytest.raises(EraseError, match="holds no runs"):
+        collect(tmp_path / "empty")
+
+
+def test_the_same_run_has_the_same_folder_in_every_grid(book, tmp_path):
+    (one,) = plan(book, numbers(1), tmp_path)
+    (two,) = plan(book, {"cases": [{"number": "1", "wait": 0}]}, tmp_path)
+    assert one.id == two.id and one.id.startswith("1-")
+    assert len(plan(book, numbers(1, "1", 1.0, 2), tmp_path)) == 2
+    (other,) = plan(notebook(tmp_path, CELL, BODY + "\n1"), numbers(1), tmp_path)
+    assert other.id != one.id
+
+
+def test_a_failure_is_recorded_and_the_others_go_on(book, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [str(book), "--out", str(out)]
+    assert main([*arguments, "-p", "number=13,1"]) == 1
+    said = capsys.readouterr()
+    assert "1 of 2 runs done" in said.out and "ValueError: unlucky" in said.err
+    found = pd.read_csv(out / "results.csv").set_index("number")
+    assert found["status"].to_dict() == {13: "failed", 1: "done"}
+    assert found.loc[13, "error"] == "ValueError: unlucky" and found.loc[13, "cell"] == 3
+    record = json.loads((out / found.loc[13, "id"] / batch.RECORD).read_text())
+    assert (
+        'raise ValueError("unlucky")' in record["traceback"] and "\x1b" not in record["traceback"]
+    )
+    assert "unlucky" in (out / found.loc[13, "id"] / batch.EXECUTED).read_text()
+    assert main([*arguments, "-p", "number=13,1,2", "--only-failed"]) == 1
+    assert {name: log.count("started") for name, log in logs(out).items()} == {
+        found.loc[13, "id"]: 2,
+        found.loc[1, "id"]: 1,
+    }
+
+
+def test_a_dead_kernel_and_a_hanging_cell_are_failures(book, tmp_path):
+    spec = {"cases": [{"number": 99}, {"wait": 60.0}, {"number": 1}]}
+    found = sweep(book, spec, tmp_path / "out", cell_timeout=4, progress=False)
+    assert found["status"].tolist() == ["failed", "failed", "done"]
+    assert "Dead" in found["error"][0] and "Timeout" in found["error"][1]
+    assert found["cell"].tolist()[:2] == [3, 3], found[["cell", "error"]]
+
+
+def test_two_workers_share_the_cores_and_survive_the_death_of_one(book, tmp_path):
+    out = tmp_path / "out"
+    cases = [{"number": n, "wait": 6.0 if n < 2 else 0.0} for n in range(5)]
+    call = [*SWEEP, str(book), "--out", str(out), "--workers", "2", "--grid", "grid.yaml"]
+    (tmp_path / "grid.yaml").write_text(json.dumps({"cases": cases}))
+    with subprocess.Popen(call, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: sum("started" in log for log in logs(out).values()) == 2)
+        record = json.loads(next(out.glob(f"*/{batch.RECORD}")).read_text())
+        os.kill(record["worker"], signal.SIGKILL)
+        errors = process.stderr.read()
+    assert process.returncode == 1 and "process died" in errors
+    found = pd.read_csv(out / "results.csv")
+    died = found["status"] == "failed"
+    assert 1 <= died.sum() <= 2 and (found[~died]["threads"] == max(1, os.cpu_count() // 2)).all()
+    assert all(log.count("finished") <= 1 for log in logs(out).values())
+    found = sweep(book, {"cases": cases}, out, workers=2, progress=False)
+    assert (found["status"] == "done").all()
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def test_a_sweep_that_was_killed_goes_on(book, tmp_path):
+    out = tmp_path / "out"
+    call = [*SWEEP, str(book), "--out", str(out), "-p", "number=0,1", "-p", "wait=3"]
+    with subprocess.Popen(call) as process:
+        wait_for(lambda: any(log == ["started"] for log in logs(out).values()))
+        process.kill()
+    assert "unfinished" in set(collect(out)["status"])
+    again = subprocess.run(call, capture_output=True, text=True)
+    assert again.returncode == 0 and "broke off" in again.stderr
+    assert all(log[-1] == "finished" for log in logs(out).values()) and len(logs(out)) == 2
+
+
+def test_two_sweeps_cannot_use_one_folder(book, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    holder = (
+        "import sys, time\nfrom pathlib import Path\nfrom erase_lib.lock import alone\n"
+        "with alone(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
+    )
+    call = [sys.executable, "-c", holder, str(out / "lock")]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(EraseError, match=f"in use by process {process.pid} on .* since"):
+            sweep(book, numbers(0), out, progress=False)
+        process.kill()
+    with alone(out / "lock") as before:  # the dead one's lock is free, and says whose it was
+        assert f"process {process.pid}" in before
+    with alone(out / "lock") as before:
+        assert before == ""
+
+
+def test_a_run_that_another_process_is_at_is_waited_for(book, tmp_path):
+    (case,) = plan(book, {"fixed": {"wait": 3.0}}, tmp_path / "out")
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom erase_lib import batch, sweep\n"
+        "(case,) = sweep.plan(sys.argv[1], {'fixed': {'wait': 3.0}}, sys.argv[2])\n"
+        "batch.execute(Path(sys.argv[1]), case)"
+    )
+    call = [sys.executable, "-c", code, str(book), str(tmp_path / "out")]
+    with subprocess.Popen(call):
+        wait_for(lambda: logs(tmp_path / "out"))
+        record = batch.execute(book, case)
+    assert record["status"] == "done"
+    assert logs(tmp_path / "out")[case.id] == ["started", "finished"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-p", "nubmer=1"], "unknown parameter 'nubmer': did you mean 'number'"),
+        (["-p", "number=x"], "number is 'x'"),
+        (["--backend", "dusk"], "unknown backend 'dusk': did you mean 'dask'"),
+        (["--workers", "0"], "workers is 0"),
+    ],
+)
+def test_bad_input_is_one_line_before_the_first_run(book, tmp_path, capsys, arguments, says):
+    assert main([str(book), "--out", str(tmp_path / "out"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_prints_the_plan_and_runs_nothing(book, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [str(book), "--out", str(out), "-p", "number=1,2"]
+    assert main([*arguments, "--dry-run"]) == 0 and not out.exists()
+    assert "2 runs, 0 of them done" in capsys.readouterr().out
+    sweep(book, numbers(1), out, progress=False)
+    assert main([*arguments, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "2 runs, 1 of them done" in said and "minutes left" in said
+
+
+def test_a_grid_is_published_with_its_hours_and_versions(book, tmp_path):
+    file = tmp_path / "named.yaml"
+    file.write_text("grid: {number: [0, 1]}\n")
+    target = tmp_path / "results"
+    arguments = [str(book), "--grid", str(file), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--publish", str(target)]) == 0
+    about = json.loads((target / "named.json").read_text())
+    assert about["runs"] == 2 and about["torch"] == [batch.version("torch")]
+    assert len(pd.read_csv(target / "named.csv")) == 2 and (target / file.name).is_file()
+    assert Path(file).read_text() == (target / file.name).read_text()
