@@ -14,7 +14,7 @@ export PYTHONNOUSERSITE := 1
 .PHONY: help setup quickstart test test-all lab check gpu-check data clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## /  make \1\t/; s/%/NAME/' | expand -t 20
 
 setup: $(STAMP) ## create .venv and install the pinned packages; a second run installs nothing
 
@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into .venv (once; some minutes) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
-	    -c constraints.txt -e '.[dev,build]'
+	    -c constraints.txt -e '.[dev,build,dask]'
 	@touch $@
 
 quickstart: setup ## erase a first concept: run notebooks/00_quickstart.ipynb
@@ -54,6 +54,10 @@ check: setup ## ruff, mypy, and that notebooks are committed without outputs
 
 gpu-check: setup ## seconds and memory of an erasure at Stable Diffusion's size, on a CUDA GPU
 	$(BIN)/python -m erase_lib.gpu_check
+
+results-%: setup ## run the grid notebooks/params/NAME.yaml; its table goes to data/results
+	$(BIN)/erase-sweep --grid notebooks/params/$*.yaml --out runs/results-$* --workers 2 \
+	    --publish data/results
 
 data: setup ## build data/emoji again from the npm packages (about 160 MB, fetched once)
 	@command -v npm >/dev/null || { echo "npm is needed to fetch the pictures: install Node.js" >&2; exit 1; }

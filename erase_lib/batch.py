@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -19,13 +20,13 @@ import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from erase_lib.errors import EraseError, reason
+from erase_lib.errors import reason
 from erase_lib.files import whole
 from erase_lib.grid import OUTPUT, Parameter, Values
 from erase_lib.lock import alone
 from erase_lib.paths import DATA
 
-RECORD, EXECUTED = "run.json", "executed.ipynb"
+RECORD, EXECUTED, LOCK = "run.json", "executed.ipynb", "lock"
 DONE, FAILED, RUNNING = "done", "failed", "running"
 VERSIONS = ("erase-lib", "torch", "diffusers", "transformers")
 
@@ -112,18 +113,17 @@ def execute(
     threads: int = 1,
     cell_timeout: int = 3600,
     commit: str = "",
-    again: bool = False,
 ) -> dict[str, Any]:
     """Run the notebook in the case's folder; its record, which is also written to run.json.
 
     Nothing is raised for a notebook that fails: the record then holds the cell, the error and the
-    traceback, and the executed notebook stays. A case that is done is not done twice (unless
-    `again`): if another process is at it, this one waits and returns what came of it.
+    traceback, and the executed notebook stays. A case that is done is not done twice: if another
+    process is at it, this one waits and returns what came of it.
     """
     try:
         case.folder.mkdir(parents=True, exist_ok=True)
-        with alone(case.folder / "lock", wait=True):
-            if not again and case.status == DONE:
+        with alone(case.folder / LOCK, wait=True):
+            if case.status == DONE:
                 return case.record()
             record: dict[str, Any] = {"id": case.id, "status": RUNNING, "parameters": case.values}
             record |= {"notebook": notebook.name, "threads": threads, "git_commit": commit}
@@ -185,13 +185,17 @@ def unfinished(notebook: Path) -> int | None:
     return None
 
 
-def forgotten(case: Case, commit: str) -> dict[str, Any]:
-    """Record a run whose worker died as failed; nothing is tried again unasked."""
-    record = case.record() or {"id": case.id, "parameters": case.values, "git_commit": commit}
-    text = "the worker's process died (killed, or out of memory)"
-    record |= {"status": FAILED, "cell": unfinished(case.folder / "executing.ipynb"), "error": text}
-    try:
-        write(case.folder / RECORD, record)
-    except OSError as error:
-        raise EraseError(f"cannot write to {case.folder} ({reason(error)}): free space") from None
-    return record
+def forget(case: Case, everything: bool) -> None:
+    """Remove the record, so that the case counts as not run; with `everything` all its files, or a
+    finished checkpoint would answer for a new run."""
+    for path in case.folder.glob("*" if everything else RECORD):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:  # its holder may be a worker that outlived its sweep
+            path.unlink()
+
+
+def fail(case: Case, error: str) -> None:
+    """Record as failed what could not do so itself; nothing is tried again unasked."""
+    cell = unfinished(case.folder / "executing.ipynb")
+    write(case.folder / RECORD, case.record() | {"status": FAILED, "cell": cell, "error": error})

@@ -65,6 +65,21 @@ def flat(metrics: dict[str, Any]) -> dict[str, Any]:
     return columns
 
 
+def long(table: pd.DataFrame) -> pd.DataFrame:
+    """The finished runs with a row for each metric: the run's own columns, then metric, model,
+    value, low, high, n."""
+    names = [name.removesuffix(" low") for name in table if name.endswith(" low")]
+    fields = ("", " low", " high", " n")
+    runs = table[table["status"] == DONE]
+    own = runs.drop(columns=[f"{name}{field}" for name in names for field in fields])
+    parts = []
+    for name in names:
+        metric, _, model = name.rpartition(" ")
+        values = {field.strip() or "value": runs[f"{name}{field}"] for field in fields}
+        parts.append(own.assign(metric=metric, model=model, **values))
+    return pd.concat(parts, ignore_index=True)
+
+
 def publish(table: pd.DataFrame, target: Path, grid: Path) -> None:
     """Put a finished table where later notebooks read it: NAME.csv, the grid, and NAME.json with
     the hours it took and the versions, NAME being the grid file's."""

@@ -19,7 +19,7 @@ from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, reason, unknown
 
 OUTPUT = "output"  # the parameter that every swept notebook has: where the sweep puts the run
-SECTIONS = ("fixed", "grid", "zip", "cases")
+SECTIONS = ("notebook", "fixed", "grid", "zip", "cases")
 Values = dict[str, Any]
 
 

@@ -103,6 +103,44 @@ def paired(
     )
 
 
+def means(table: pd.DataFrame, by: Sequence[str], over: str = "targets") -> pd.DataFrame:
+    """Mean `value` of several runs for each combination of the columns `by`.
+
+    Columns: `by`, value, low, high (95 %, bootstrap over whole groups of the column `over`), runs,
+    groups.
+    """
+    rows = []
+    for names, part in table.groupby(list(by), sort=False):
+        low, high = bootstrap(part["value"].to_numpy(), part[over].to_numpy())
+        row = dict(zip(by, names, strict=True)) | {"value": part["value"].mean()}
+        row |= {"low": low, "high": high, "runs": len(part), "groups": part[over].nunique()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def gains(
+    table: pd.DataFrame, column: str, base: str, matched: Sequence[str] = ("targets", "seed")
+) -> pd.DataFrame:
+    """`value` of every setting in `column` minus that of the setting `base`, run by run.
+
+    Runs are matched on the columns `matched`; the interval is a bootstrap over the first of them.
+    Columns: `column`, value, low, high, runs. Raises `EraseError` when no run has its match.
+    """
+    wide = table.pivot_table(index=list(matched), columns=column, values="value")
+    if base not in wide:
+        raise EraseError(f"no run with {column} {base!r}: expected one of {list(wide.columns)}")
+    rows = []
+    for name in wide.columns.drop(base):
+        pairs = wide[[base, name]].dropna()
+        if pairs.empty:
+            raise EraseError(f"no run with {column} {name!r} has a match with {base!r}")
+        groups = pairs.index.get_level_values(0).to_numpy()
+        low, high = paired(pairs[base].to_numpy(), pairs[name].to_numpy(), groups)
+        row = {column: name, "value": (pairs[name] - pairs[base]).mean(), "low": low, "high": high}
+        rows.append(row | {"runs": len(pairs)})
+    return pd.DataFrame(rows)
+
+
 def summary(
     verdicts_before: pd.DataFrame,
     verdicts_after: pd.DataFrame,

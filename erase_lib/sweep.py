@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import joblib
 import pandas as pd
@@ -22,13 +23,22 @@ from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.lock import alone
 
 BACKENDS = ("loky", "dask", "ray")
+Work = Callable[[Case], dict[str, Any]]
+
+
+class Place(NamedTuple):
+    """Where runs are done: joblib's backend, the cluster's address, processes side by side."""
+
+    backend: str
+    scheduler: str | None
+    workers: int
 
 
 def plan(notebook: str | Path, spec: grid.Values, out: str | Path) -> list[Case]:
     """The cases of a grid, checked against the notebook; the same run only once.
 
-    `spec` has the sections of a grid file: fixed, grid, zip, cases. Raises `EraseError` for the
-    first thing that is wrong.
+    `spec` has the sections of a grid file: fixed, grid, zip, cases (its `notebook` is for the
+    command line). Raises `EraseError` for the first thing that is wrong.
     """
     notebook, known = Path(notebook), grid.parameters(notebook)
     values = grid.check(known, grid.expand(spec))
@@ -89,29 +99,30 @@ def sweep(
         with alone(out / "lock") as before:
             if before:
                 print(f"the sweep by {before} broke off: what it finished is kept", file=sys.stderr)
-            run_all(
-                select(cases, force, only_failed),
-                {"notebook": notebook, "threads": threads, "cell_timeout": cell_timeout}
-                | {"commit": batch.git_commit(), "again": force},
-                {"backend": backend, "scheduler": scheduler, "workers": workers},
-                progress,
+            chosen = select(cases, force, only_failed)
+            work = partial(
+                batch.execute,
+                notebook,
+                threads=threads,
+                cell_timeout=cell_timeout,
+                commit=batch.git_commit(),
             )
+            run_all(work, chosen, Place(backend, scheduler, workers), progress)
             return collect(out, [case.id for case in cases])
     except OSError as error:
         raise EraseError(f"cannot write to {out} ({reason(error)}): free space") from None
 
 
 def select(cases: Sequence[Case], force: bool, only_failed: bool) -> list[Case]:
-    """The cases to run now."""
+    """The cases to run now. They have no record any more, and with `force` no files at all."""
     commit, chosen, other = batch.git_commit(), [], 0
     for case in cases:
         record = case.record()
         state = record.get("status")
-        if state == RUNNING:  # of a sweep that broke off
-            (case.folder / batch.RECORD).unlink()
+        other += state == DONE and record.get("git_commit") != commit and not force
         if force or (state == FAILED if only_failed else state != DONE):
             chosen.append(case)
-        other += state == DONE and record.get("git_commit") != commit and not force
+            batch.forget(case, force)
     if other:
         print(
             f"{other} finished runs are of another commit than {commit}: --force runs them again",
@@ -120,45 +131,49 @@ def select(cases: Sequence[Case], force: bool, only_failed: bool) -> list[Case]:
     return chosen
 
 
-def run_all(
-    cases: Sequence[Case], settings: dict[str, Any], where: dict[str, Any], progress: bool
-) -> None:
-    """Execute the cases; one line tells how far it is."""
+def run_all(work: Work, cases: Sequence[Case], place: Place, progress: bool) -> None:
+    """Execute the cases; one line tells how far it is. A worker's death fails the runs that were
+    at work, for it takes the pool of workers with it, and the sweep goes on with the others."""
     quiet = not progress or bool(os.environ.get("CI")) or not sys.stderr.isatty()
     failed, left = 0, list(cases)
     with tqdm(total=len(left), desc="sweep", unit="run", disable=quiet) as bar:
         while left:
-            done = set()
-            try:
-                for record in executed(left, settings, where):
-                    done.add(record["id"])
+            with suppress(BrokenProcessPool):
+                for record in executed(work, left, place):
                     failed += record["status"] == FAILED
                     bar.set_postfix(failed=failed)
                     bar.update()
                 return
-            except BrokenProcessPool:  # one worker's death takes the pool with it, not the sweep
-                for case in left:
-                    if case.id not in done and case.status == RUNNING:
-                        batch.forgotten(case, settings["commit"])
-                before, left = left, [c for c in left if c.status not in (DONE, FAILED)]
-                failed += sum(c.id not in done and c.status == FAILED for c in before)
-                bar.update(len(before) - len(left) - len(done))
-                settings = settings | {"again": False}
+            for case in left:
+                if case.status == RUNNING:
+                    batch.fail(case, "the worker's process died (killed, or out of memory)")
+            left = [case for case in left if not case.status]
+            bar.update(len(cases) - len(left) - bar.n)
 
 
-def executed(
-    cases: Sequence[Case], settings: dict[str, Any], where: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def executed(work: Work, cases: Sequence[Case], place: Place) -> Iterator[dict[str, Any]]:
     """The cases' records, each as soon as its run has ended."""
-    backend, scheduler, workers = where["backend"], where["scheduler"], where["workers"]
     with ExitStack() as stack:
-        options: dict[str, Any] = {"n_jobs": workers}
+        stack.enter_context(joblib.parallel_config(**cluster(stack, place)))
+        # Ray's joblib backend gives no results before the last
+        how = "list" if place.backend == "ray" else "generator_unordered"
+        # one run a task: batches of them would leave workers idle at the end
+        parallel = joblib.Parallel(return_as=how, batch_size=1)
+        yield from parallel(joblib.delayed(work)(case) for case in cases)
+
+
+def cluster(stack: ExitStack, place: Place) -> dict[str, Any]:
+    """joblib's options, connected to the cluster until the stack is closed.
+
+    Raises `EraseError` when the backend is not installed, or nothing answers at `scheduler`.
+    """
+    backend, scheduler, workers = place
+    try:
         if backend == "dask":
             from distributed import Client
 
-            client = Client(scheduler, n_workers=None if scheduler else workers)
-            stack.enter_context(client)
-            options["n_jobs"] = -1
+            own = {} if scheduler else {"n_workers": workers, "threads_per_worker": 1}
+            stack.enter_context(Client(scheduler, **own))
         elif backend == "ray":
             import ray
             from ray.util.joblib import register_ray
@@ -166,15 +181,11 @@ def executed(
             ray.init(scheduler, num_cpus=None if scheduler else workers, log_to_driver=False)
             stack.callback(ray.shutdown)
             register_ray()
-            options["n_jobs"] = -1 if scheduler else workers
-        stack.enter_context(joblib.parallel_config(backend=backend, **options))
-        notebook, rest = (
-            settings["notebook"],
-            {k: v for k, v in settings.items() if k != "notebook"},
-        )
-        jobs = (joblib.delayed(batch.execute)(notebook, case, **rest) for case in cases)
-        # one run a task: batches of them would leave workers idle at the end
-        yield from joblib.Parallel(return_as="generator_unordered", batch_size=1)(jobs)
+    except ImportError:
+        raise EraseError(f"{backend} is missing: pip install 'erase-lib[{backend}]'") from None
+    except (OSError, ValueError, ConnectionError) as error:
+        raise EraseError(f"no {backend} cluster at {scheduler} ({reason(error)})") from None
+    return {"backend": backend, "n_jobs": -1 if scheduler else workers}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -201,9 +212,9 @@ def command(name: str) -> argparse.ArgumentParser:
 def run(words: Sequence[str]) -> int:
     """`erase-sweep NOTEBOOK …`."""
     parser = command("erase-sweep")
-    parser.add_argument("notebook", help="the notebook to run, or `collect` and a folder")
+    parser.add_argument("notebook", nargs="?", help="what to run; or `collect` and a folder")
     parser.add_argument("-p", action="append", default=[], metavar="NAME=A,B", dest="pairs")
-    parser.add_argument("--grid", metavar="FILE", help="YAML: fixed, grid, zip, cases")
+    parser.add_argument("--grid", metavar="FILE", help="YAML: notebook, fixed, grid, zip, cases")
     parser.add_argument("--out", type=Path, help="runs/NOTEBOOK if absent")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--workers", type=int, default=1)
@@ -217,6 +228,10 @@ def run(words: Sequence[str]) -> int:
     given = vars(parser.parse_args(words))
     pairs, file, dry = given.pop("pairs"), given.pop("grid"), given.pop("dry_run")
     spec = grid.read_yaml(file) if file else {}
+    if file and "notebook" in spec:  # a path from the grid file on
+        given["notebook"] = given["notebook"] or Path(file).parent / str(spec["notebook"])
+    if not given["notebook"]:
+        raise EraseError("no notebook: name one, or write `notebook: PATH` into the grid file")
     spec["grid"] = dict(spec.get("grid") or {}) | grid.read_arguments(pairs)["grid"]
     out = given["out"] = given["out"] or Path("runs") / Path(given["notebook"]).stem
     shown, target = (

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -94,6 +95,53 @@ def intervals(summary: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set(xlim=(-0.03, 1.03), xlabel="share of pictures, 95 % interval over prompts")
     ax.legend(frameon=False, loc="lower left")
     return ax
+
+
+def pivots(table: pd.DataFrame, rows: str, columns: str) -> Figure:
+    """A heat map a metric: mean `value` of the runs, `rows` down, `columns` across."""
+    metrics = list(table["metric"].unique())
+    fig, axes = plt.subplots(
+        1, len(metrics), figsize=(4.2 * len(metrics), 3.4), squeeze=False, layout="constrained"
+    )
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        part = table[table["metric"] == metric]
+        wide = part.pivot_table(index=rows, columns=columns, values="value")
+        sns.heatmap(wide, vmin=0, vmax=1, annot=True, fmt=".2f", cmap="cividis", cbar=False, ax=ax)
+        ax.set(title=metric, xlabel="", ylabel="")
+    return fig
+
+
+def multiples(table: pd.DataFrame, x: str, hue: str) -> Figure:
+    """Small multiples, one a metric: each run a point, `x` across, `hue` by colour, means as
+    bars."""
+    grid = sns.FacetGrid(table, col="metric", height=3.6, aspect=1.05, sharey=True)
+    order, hues = sorted(table[x].unique()), sorted(table[hue].unique())
+    grid.map_dataframe(
+        sns.stripplot,
+        x=x,
+        y="value",
+        hue=hue,
+        order=order,
+        hue_order=hues,
+        dodge=True,
+        palette="colorblind",
+        size=6,
+    )
+    grid.map_dataframe(
+        sns.pointplot,
+        x=x,
+        y="value",
+        order=order,
+        errorbar=None,
+        linestyle="none",
+        marker="_",
+        markersize=44,
+        color=QUIET,
+    )
+    grid.add_legend(title=hue)
+    grid.set_titles("{col_name}")
+    grid.set_axis_labels("", "share of pictures")
+    return grid.figure
 
 
 def preserved(history: pd.DataFrame, most: int = 12, ax: Axes | None = None) -> Axes:

@@ -314,3 +314,16 @@ def test_loading_shows_no_bars_and_leaves_the_libraries_as_they_were(tiny_folder
     finally:
         for library in (diffusers_logging, transformers_logging):
             library.enable_progress_bar()
+
+
+def test_a_random_search_leaves_every_candidate_as_likely(tiny):
+    settings = {"targets": ["church"], "steps": 12, "sampling_steps": 2, "nearest": 8}
+    settings |= {"candidates": 4, "search_lr": 0.5}
+    random, gumbel = (
+        erase(tiny, EraseConfig(**settings, search=search), progress=False).history
+        for search in ("random", "gumbel")
+    )
+    assert all("pi" not in row for row in random)
+    assert gumbel[-1]["pi"] != gumbel[0]["pi"]
+    chosen = {word for row in random for word in row["chosen"].split("|")}
+    assert len(chosen) == 4 and random[-1]["evaluations"] == gumbel[-1]["evaluations"]

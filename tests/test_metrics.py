@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 from erase_lib.clip import clip_score, load_clip
-from erase_lib.concepts import near_and_far
+from erase_lib.collect import long
+from erase_lib.concepts import evaluation_prompts, near_and_far
 from erase_lib.errors import EraseError
 from erase_lib.judge import JUDGE, Judge, picture_tensor, ranks
-from erase_lib.metrics import bootstrap, esr, paired, psr, summary, verdicts
+from erase_lib.metrics import bootstrap, esr, gains, means, paired, psr, summary, verdicts
 from erase_lib.models import encode_prompts
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "emoji"
@@ -293,3 +294,68 @@ def test_a_missing_clip_says_where_it_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(EraseError) as error:
         load_clip(tmp_path, tmp_path)
     assert "text_encoder is missing" in one_line(error)
+
+
+def runs_table():
+    """Two targets, two seeds, two methods; eap is better by .1, .2, .3, .4."""
+    rows = [
+        {"targets": t, "seed": s, "method": m, "metric": "PSR-1", "value": 0.1 * i + better}
+        for i, (t, s) in enumerate([("church", 0), ("church", 1), ("dog", 0), ("dog", 1)])
+        for m, better in (("esd", 0.0), ("eap", 0.1 * (i + 1)))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_means_of_runs_by_hand():
+    found = means(runs_table(), ["metric", "method"]).set_index("method")
+    assert found.loc["esd", "value"] == pytest.approx(0.15)
+    # two targets, of mean .05 and .25: each resample is one of them twice, or both
+    assert found.loc["esd", ["low", "high"]].tolist() == pytest.approx([0.05, 0.25])
+    assert found.loc["eap", "runs"] == 4 and found.loc["eap", "groups"] == 2
+
+
+def test_gains_are_differences_of_matched_runs():
+    (row,) = gains(runs_table(), "method", "esd").to_dict("records")
+    assert row["method"] == "eap" and row["runs"] == 4
+    assert row["value"] == pytest.approx(0.25)
+    assert [row["low"], row["high"]] == pytest.approx([0.15, 0.35])
+    lost = runs_table().drop(index=1)  # eap on (church, 0) failed: its esd has no match
+    assert gains(lost, "method", "esd")["value"].tolist() == pytest.approx([0.3])
+    with pytest.raises(EraseError, match="no run with method 'uce'"):
+        gains(runs_table(), "method", "uce")
+    with pytest.raises(EraseError, match="has a match"):
+        gains(runs_table().iloc[[0, 3]], "method", "esd")
+
+
+def test_a_table_of_runs_becomes_long():
+    table = pd.DataFrame(
+        {"id": ["a", "b"], "status": ["done", "failed"], "ESR-1 erased": [0.5, None]}
+        | {
+            f"ESR-1 erased {name}": [value, None]
+            for name, value in zip(("low", "high", "n"), (0, 1, 8), strict=True)
+        }
+    )
+    (row,) = long(table).to_dict("records")
+    assert row == {"id": "a", "status": "done", "metric": "ESR-1", "model": "erased"} | {
+        "value": 0.5,
+        "low": 0,
+        "high": 1,
+        "n": 8,
+    }
+
+
+def test_evaluation_prompts_cover_every_style_and_never_change(tiny):
+    table = evaluation_prompts(tiny, ["church", "dog"], near=4, far=8)
+    sizes = table.groupby("group")["concept"].agg(["size", "nunique"])
+    assert sizes.T.to_dict() == {
+        "target": {"size": 16, "nunique": 2},
+        "near": {"size": 8, "nunique": 4},
+        "far": {"size": 8, "nunique": 8},
+    }
+    assert (
+        table["seed"].tolist() == list(range(1000, 1032)) and not table["prompt"].isin([""]).any()
+    )
+    assert table[table["concept"] == "dog"]["style"].value_counts().tolist() == [2, 2, 2, 2]
+    pd.testing.assert_frame_equal(table, evaluation_prompts(tiny, ["church", "dog"], 4, 8))
+    with pytest.raises(EraseError, match="unknown target 'chruch': did you mean 'church'"):
+        evaluation_prompts(tiny, ["chruch"])

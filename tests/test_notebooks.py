@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import kills
+import pandas as pd
 import papermill
 import pytest
+
+from erase_lib.sweep import main
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,6 +39,33 @@ def test_quickstart(tmp_path, method):
         assert row["low"] <= row["value"] <= row["high"]
     for name in ("before_after.png", "erasure/erased.safetensors", "erasure/config.json"):
         assert (tmp_path / name).stat().st_size > 100
+
+
+@pytest.mark.slow
+def test_a_swept_erasure_and_the_table_of_its_runs(tmp_path):
+    out, target = tmp_path / "out", tmp_path / "results"
+    arguments = ["--grid", str(ROOT / "notebooks/params/smoke.yaml"), "--out", str(out)]
+    assert main([*arguments, "--publish", str(target)]) == 0
+    runs = pd.read_csv(target / "smoke.csv")
+    assert (
+        len(runs) == 4
+        and (runs["status"] == "done").all()
+        and set(runs["method"]) == {"esd", "eap"}
+    )
+    assert (runs["ESR-1 erased n"] == 8).all() and (runs["PSR-1 near erased n"] == 6).all()
+    for name in runs["id"]:
+        for file in ("before_after.png", "erased.safetensors", "history.csv", "executed.ipynb"):
+            assert (out / name / file).stat().st_size > 100
+    result = run("11_batch_results", tmp_path, table=str(target / "smoke.csv"))
+    assert result["runs"] == 4 and result["failed"] == 0
+    assert {row["method"] for row in result["differences"]} == {"eap"}
+    for row in result["means"] + result["differences"]:
+        assert row["low"] <= row["value"] <= row["high"]
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twice_ends_as_if_it_had_not_been():
+    kills.main(2, each=2, seed=1)
 
 
 @pytest.mark.slow

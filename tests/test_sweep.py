@@ -69,8 +69,10 @@ def test_a_sweep_fills_a_table_and_skips_what_is_done(book, tmp_path):
         assert not (out / name / "executing.ipynb").exists()
     more = sweep(book, numbers(0, 1, 2), out, threads=1, progress=False)
     assert len(more) == 3 and all(log == ["started", "finished"] for log in logs(out).values())
+    (out / more["id"][2] / "checkpoint").mkdir()  # would answer for a run that is forced
     sweep(book, numbers(2), out, threads=1, force=True, progress=False)
-    assert sum(log.count("finished") for log in logs(out).values()) == 4
+    assert not (out / more["id"][2] / "checkpoint").exists()
+    assert all(log == ["started", "finished"] for log in logs(out).values())
 
 
 def test_the_table_is_rebuilt_from_the_folders(book, tmp_path):

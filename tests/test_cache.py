@@ -1,0 +1,65 @@
+"""Pictures of the unedited model are drawn once, and only once for the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from erase_lib import cache
+from erase_lib.diffusion import generate
+
+PROMPTS, SEEDS = ["a church", "a dog"], [3, 4]
+
+
+@pytest.fixture
+def drawings(monkeypatch):
+    """How often `generate` was called by the cache."""
+    calls = []
+
+    def counted(*arguments, **settings):
+        calls.append(arguments)
+        return generate(*arguments, **settings)
+
+    monkeypatch.setattr(cache, "generate", counted)
+    return calls
+
+
+def arrays(pictures):
+    return np.stack([np.asarray(picture) for picture in pictures])
+
+
+def draw(pipe, folder, prompts=PROMPTS, seed=SEEDS, **settings):
+    return arrays(
+        cache.originals(pipe, prompts, seed, 2, folder=folder, progress=False, **settings)
+    )
+
+
+def test_the_same_pictures_come_from_the_cache(tiny, tmp_path, drawings):
+    first = draw(tiny, tmp_path)
+    assert (first == arrays(generate(tiny, PROMPTS, SEEDS, 2, progress=False))).all()
+    assert (draw(tiny, tmp_path) == first).all() and len(drawings) == 1
+
+
+def test_whatever_changes_the_pictures_is_another_entry(tiny, tmp_path, drawings):
+    draw(tiny, tmp_path)
+    draw(tiny, tmp_path, seed=[3, 5])
+    draw(tiny, tmp_path, prompts=["a church", "a cat"])
+    draw(tiny, tmp_path, guidance_scale=2.0)
+    tiny.unet.conv_in.weight.data[0, 0, 0, 0] += 1.0
+    draw(tiny, tmp_path)
+    assert len(drawings) == 5 and len(list(tmp_path.glob("*.npz"))) == 5
+
+
+def test_a_damaged_entry_is_drawn_again(tiny, tmp_path, drawings):
+    first = draw(tiny, tmp_path)
+    (path,) = tmp_path.glob("*.npz")
+    for damage in (b"", b"not a picture", path.read_bytes()[:-40]):
+        path.write_bytes(damage)
+        assert (draw(tiny, tmp_path) == first).all()
+    assert len(drawings) == 4 and (draw(tiny, tmp_path) == first).all() and len(drawings) == 4
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match="not cached in .*file"):
+        draw(tiny, tmp_path / "file")

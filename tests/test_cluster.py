@@ -1,0 +1,57 @@
+"""The same sweep on a local cluster: Dask with a worker killed in the middle, and Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+
+import pytest
+from test_grid import notebook
+from test_sweep import BODY, CELL, logs, wait_for
+
+from erase_lib import batch
+from erase_lib.sweep import sweep
+
+
+def test_dask_workers_share_a_sweep_and_one_is_killed(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    book, out = notebook(tmp_path, CELL, BODY), tmp_path / "out"
+    cases = {"cases": [{"number": n, "wait": 4.0 if n < 2 else 0.0} for n in range(5)]}
+    killed = []
+
+    def kill_one():
+        wait_for(lambda: sum("started" in log for log in logs(out).values()) == 2)
+        record = json.loads(next(out.glob(f"*/{batch.RECORD}")).read_text())
+        os.kill(record["worker"], signal.SIGKILL)
+        killed.append(record["worker"])
+
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        killer = threading.Thread(target=kill_one)
+        killer.start()
+        found = sweep(
+            book, cases, out, backend="dask", scheduler=cluster.scheduler_address, progress=False
+        )
+        killer.join()
+    assert killed and (found["status"] == "done").all() and len(found) == 5
+    workers = {
+        json.loads((out / name / batch.RECORD).read_text())["worker"] for name in found["id"]
+    }
+    assert os.getpid() not in workers and killed[0] not in workers
+    assert all(log.count("finished") == 1 for log in logs(out).values())
+
+
+def test_a_local_ray_runs_a_sweep(tmp_path):
+    pytest.importorskip("ray")
+    book, out = notebook(tmp_path, CELL, BODY), tmp_path / "out"
+    found = sweep(
+        book, {"grid": {"number": [0, 1, 13]}}, out, workers=2, backend="ray", progress=False
+    )
+    assert found["status"].tolist() == ["done", "done", "failed"]
+    workers = {
+        json.loads((out / name / batch.RECORD).read_text())["worker"] for name in found["id"]
+    }
+    assert os.getpid() not in workers
