@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from erase_lib.config import EraseConfig
     from erase_lib.diffusion import generate
-    from erase_lib.erase import erase
     from erase_lib.erasure import Erasure
     from erase_lib.errors import EraseError
+    from erase_lib.loop import erase
     from erase_lib.models import load_pipeline
 
 __all__ = ["EraseConfig", "EraseError", "Erasure", "erase", "generate", "load_pipeline"]
 
 _HOME = {"EraseConfig": "config", "EraseError": "errors", "Erasure": "erasure"}
-_HOME |= {"erase": "erase", "generate": "diffusion", "load_pipeline": "models"}
+_HOME |= {"erase": "loop", "generate": "diffusion", "load_pipeline": "models"}
 
 
 def __getattr__(name: str) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -26,7 +27,7 @@ from erase_lib.grid import OUTPUT, Parameter, Values
 from erase_lib.lock import alone
 from erase_lib.paths import DATA
 
-RECORD, EXECUTED, LOCK = "run.json", "executed.ipynb", "lock"
+RECORD, EXECUTED, LOG, LOCK = "run.json", "executed.ipynb", "log.txt", "lock"
 DONE, FAILED, RUNNING = "done", "failed", "running"
 VERSIONS = ("erase-lib", "torch", "diffusers", "transformers")
 
@@ -43,10 +44,6 @@ class Case:
     def record(self) -> dict[str, Any]:
         """What run.json holds; empty before the first run."""
         return read_json(self.folder / RECORD)
-
-    @property
-    def status(self) -> str:
-        return self.record().get("status", "")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -107,32 +104,45 @@ def threads_of(number: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def execute(
-    notebook: Path,
-    case: Case,
-    threads: int = 1,
-    cell_timeout: int = 3600,
-    commit: str = "",
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Settings:
+    """How a sweep does its runs."""
+
+    notebook: Path
+    sweep: str
+    """Which sweep it is: what a record of it may be told from an older one by."""
+    threads: int = 1
+    cell_timeout: int = 3600
+    commit: str = ""
+    force: bool = False
+
+
+def execute(settings: Settings, case: Case) -> dict[str, Any]:
     """Run the notebook in the case's folder; its record, which is also written to run.json.
 
     Nothing is raised for a notebook that fails: the record then holds the cell, the error and the
     traceback, and the executed notebook stays. A case that is done is not done twice: if another
-    process is at it, this one waits and returns what came of it.
+    process is at it, this one waits and returns what came of it. With `force` only this sweep's own
+    result counts, and the files of an older one go.
     """
     try:
         case.folder.mkdir(parents=True, exist_ok=True)
         with alone(case.folder / LOCK, wait=True):
-            if case.status == DONE:
-                return case.record()
+            found = case.record()
+            own = not settings.force or found.get("sweep") == settings.sweep
+            if own and found.get("status") == DONE:
+                return found
+            if not own:
+                clear(case.folder)
             record: dict[str, Any] = {"id": case.id, "status": RUNNING, "parameters": case.values}
-            record |= {"notebook": notebook.name, "threads": threads, "git_commit": commit}
-            record |= {name: version(name) for name in VERSIONS}
-            record |= {"worker": os.getpid()}
+            record |= {"notebook": settings.notebook.name, "threads": settings.threads}
+            record |= {"git_commit": settings.commit} | {name: version(name) for name in VERSIONS}
+            record |= {"worker": os.getpid(), "sweep": settings.sweep}
             record["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             write(case.folder / RECORD, record)
             begin = time.perf_counter()
-            record |= attempt(notebook, case, threads, cell_timeout)
+            with logged(case.folder / LOG):
+                record |= attempt(settings, case)
             record["seconds"] = round(time.perf_counter() - begin, 2)
             write(case.folder / RECORD, record)
             return record
@@ -147,55 +157,79 @@ def write(path: Path, record: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
-def attempt(notebook: Path, case: Case, threads: int, cell_timeout: int) -> dict[str, Any]:
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """papermill's log within the block, with times: when each cell began, and what it printed."""
+    logger, handler = logging.getLogger("papermill"), logging.FileHandler(path, "w", "utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    level, spreads = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+        logger.setLevel(level)
+        logger.propagate = spreads
+
+
+def attempt(settings: Settings, case: Case) -> dict[str, Any]:
     """Execute the notebook: the status, and for a failure its cell, error and traceback."""
     executing = case.folder / "executing.ipynb"
     try:
-        with threads_of(threads):
+        with threads_of(settings.threads):
             papermill.execute_notebook(
-                str(notebook),
+                str(settings.notebook),
                 str(executing),
-                parameters=case.values | {OUTPUT: str(case.folder.resolve())},
+                parameters=case.values | {OUTPUT: str(case.folder)},
                 kernel_name="python3",
                 start_timeout=180,
-                execution_timeout=cell_timeout,
+                execution_timeout=settings.cell_timeout,
                 progress_bar=False,
+                log_output=True,
                 extra_arguments=["--log-level=ERROR"],  # no word on every kernel's transport
             )
         found: dict[str, Any] = {"status": DONE}
     except PapermillExecutionError as error:
-        text = f"{error.ename}: {error.evalue}"
+        text = " ".join(f"{error.ename}: {error.evalue}".split())
         found = {"status": FAILED, "cell": error.cell_index, "error": text}
         found["traceback"] = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback))
     except Exception as error:  # a dead kernel, a cell over its time, a full disk
         text = f"{type(error).__name__}: {reason(error)}"
-        found = {"status": FAILED, "cell": unfinished(executing), "error": text}
+        found = {"status": FAILED, "cell": last_begun(executing), "error": text}
     with suppress(OSError):
         os.replace(executing, case.folder / EXECUTED)
     return found
 
 
-def unfinished(notebook: Path) -> int | None:
-    """Index of the cell at which a run broke off: the last that was begun when it was saved."""
-    with suppress(OSError, ValueError, nbformat.reader.NotJSONError):
+def last_begun(notebook: Path) -> int | None:
+    """Index of the cell at which a run broke off."""
+    with suppress(OSError, ValueError):
         cells = nbformat.read(notebook, as_version=4).cells
-        states = [cell.metadata.get("papermill", {}).get("status") for cell in cells]
-        begun = [i for i, state in enumerate(states) if state not in (None, "pending")]
+        # when a run ends papermill calls all its cells completed; only those begun have a time
+        times = [cell.metadata.get("papermill", {}).get("start_time") for cell in cells]
+        begun = [i for i, time_ in enumerate(times) if time_]
         return begun[-1] if begun else None
     return None
 
 
-def forget(case: Case, everything: bool) -> None:
-    """Remove the record, so that the case counts as not run; with `everything` all its files, or a
-    finished checkpoint would answer for a new run."""
-    for path in case.folder.glob("*" if everything else RECORD):
+def clear(folder: Path) -> None:
+    """Remove an older run's files, or its finished checkpoint would answer for the new one. The
+    record goes first: without its files it would still say that the run is done."""
+    (folder / RECORD).unlink(missing_ok=True)
+    for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != LOCK:  # its holder may be a worker that outlived its sweep
+        elif path.name != LOCK:
             path.unlink()
 
 
-def fail(case: Case, error: str) -> None:
-    """Record as failed what could not do so itself; nothing is tried again unasked."""
-    cell = unfinished(case.folder / "executing.ipynb")
-    write(case.folder / RECORD, case.record() | {"status": FAILED, "cell": cell, "error": error})
+def fail(case: Case, error: str) -> dict[str, Any]:
+    """Record as failed what could not do so itself."""
+    cell = last_begun(case.folder / "executing.ipynb")
+    record = {"id": case.id, "parameters": case.values} | case.record()
+    record |= {"status": FAILED, "cell": cell, "error": error}
+    write(case.folder / RECORD, record)
+    return record

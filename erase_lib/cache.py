@@ -6,6 +6,7 @@ import hashlib
 import json
 import warnings
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,5 +64,5 @@ def read(path: Path) -> list[Image.Image] | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             return [Image.fromarray(array) for array in file["pictures"]]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile):
         return None

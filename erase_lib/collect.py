@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from erase_lib.batch import DONE, FAILED, RECORD, VERSIONS, read_json
-from erase_lib.errors import EraseError
+from erase_lib.errors import EraseError, reason
 from erase_lib.files import whole
 
 METRICS, UNFINISHED = "metrics.json", "unfinished"
@@ -31,6 +31,9 @@ def collect(out: str | Path, ids: Iterable[str] | None = None) -> pd.DataFrame:
     if not rows:
         raise EraseError(f"{out} holds no runs: expected the folder of a sweep")
     table = pd.DataFrame(rows)
+    for name in table.columns[table.map(type).nunique() > 1]:  # Parquet has one kind a column
+        if table[name].map(lambda value: isinstance(value, str)).any():
+            table[name] = table[name].map(lambda value: None if pd.isna(value) else str(value))
     with whole(out / "results.parquet", out / "results.csv") as (parquet, csv):
         table.to_parquet(parquet, index=False)
         table.to_csv(csv, index=False, lineterminator="\n")
@@ -47,9 +50,11 @@ def row(folder: Path) -> dict[str, Any]:
         found[name] = "+".join(map(str, value)) if isinstance(value, list) else value
     error = record.get("error")
     if done and (folder / METRICS).exists():
-        metrics = read_json(folder / METRICS)
-        error = None if metrics else f"{METRICS} is damaged: run again with --force"
-        found |= flat(metrics)
+        try:
+            metrics = flat(json.loads((folder / METRICS).read_text("utf-8")))
+            found |= {name: metrics[name] for name in metrics if name not in found}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as wrong:
+            error = f"{METRICS} is damaged ({reason(wrong)}): run again with --force"
     kept = ("seconds", "threads", "started", "git_commit", *VERSIONS)
     found |= {name: record.get(name) for name in kept}
     return found | {"cell": record.get("cell"), "error": error}
@@ -67,7 +72,7 @@ def flat(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def long(table: pd.DataFrame) -> pd.DataFrame:
     """The finished runs with a row for each metric: the run's own columns, then metric, model,
-    value, low, high, n."""
+    value, low, high, n. Raises `EraseError` when there is none."""
     names = [name.removesuffix(" low") for name in table if name.endswith(" low")]
     fields = ("", " low", " high", " n")
     runs = table[table["status"] == DONE]
@@ -77,6 +82,8 @@ def long(table: pd.DataFrame) -> pd.DataFrame:
         metric, _, model = name.rpartition(" ")
         values = {field.strip() or "value": runs[f"{name}{field}"] for field in fields}
         parts.append(own.assign(metric=metric, model=model, **values))
+    if not parts:
+        raise EraseError("no finished run has a metric with an interval: is it a sweep's table?")
     return pd.concat(parts, ignore_index=True)
 
 

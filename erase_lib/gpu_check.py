@@ -21,8 +21,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from erase_lib.config import EraseConfig
 from erase_lib.diffusion import generate
-from erase_lib.erase import erase
 from erase_lib.errors import EraseError
+from erase_lib.loop import erase
 from erase_lib.models import EMBEDDED, Pipeline, pick_device
 
 ATTENTION, PLAIN = "CrossAttn{}Block2D", "{}Block2D"

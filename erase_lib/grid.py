@@ -53,11 +53,15 @@ def parameters(notebook: str | Path) -> dict[str, Parameter]:
     for name, line in found.items():
         try:
             default = ast.literal_eval(line["default"])
+            kind = line["inferred_type_name"]
+            if kind == "None":  # no annotation: the default's own kind
+                kind = "None" if default is None else type(default).__name__
+            default = convert(default, kind, name)  # `lam: float = 5` is 5.0, as `-p lam=5` is
         except (ValueError, SyntaxError):
             raise EraseError(
                 f"{path}: parameter {name} = {line['default']}: expected a plain value"
             ) from None
-        known[name] = Parameter(name, line["inferred_type_name"], default, line["help"])
+        known[name] = Parameter(name, kind, default, line["help"])
     return known
 
 
@@ -71,7 +75,7 @@ def convert(value: Any, kind: str, name: str) -> Any:
         nothing = value is None or (isinstance(value, str) and value.lower() in ("none", "null"))
         return None if nothing else convert(value, optional[1], name)
     if many := re.fullmatch(r"list\[(.+)\]", kind):
-        items = value.split("+") if isinstance(value, str) else value
+        items = [v.strip() for v in value.split("+")] if isinstance(value, str) else value
         if isinstance(items, (bool, int, float)):
             items = [items]
         if not isinstance(items, (list, tuple)) or not items:
@@ -94,7 +98,7 @@ def convert(value: Any, kind: str, name: str) -> Any:
 
 
 def read_arguments(pairs: Iterable[str]) -> Values:
-    """`["method=esd,eap", "seed=0"]` as `{"grid": {"method": ["esd", "eap"], "seed": ["0"]}}`."""
+    """`["method=esd,eap", "seed=0"]` as the section `{"method": ["esd", "eap"], "seed": ["0"]}`."""
     grid: dict[str, list[str]] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -103,14 +107,15 @@ def read_arguments(pairs: Iterable[str]) -> Values:
         if name.strip() in grid:
             raise EraseError(f"-p {name.strip()} is given twice: write {name.strip()}=value,value")
         grid[name.strip()] = [value.strip() for value in text.split(",")]
-    return {"grid": grid}
+    return grid
 
 
 class _Strict(yaml.SafeLoader):
     """YAML that refuses a key given twice, where PyYAML silently takes the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        own = [key for key, _ in node.value if not key.tag.endswith(":merge")]
+        keys = [self.construct_object(key, deep=True) for key in own]
         for key in keys:
             if keys.count(key) > 1:
                 line = node.start_mark.line + 1
@@ -124,11 +129,12 @@ def read_yaml(path: str | Path) -> Values:
         found = yaml.load(Path(path).read_text("utf-8"), _Strict)
     except EraseError as error:
         raise EraseError(f"{path}: {error}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         what = getattr(error, "problem", None) or reason(error)
-        raise EraseError(f"{path}{where}: {what} (tabs are not allowed in YAML)") from None
+        hint = " (indent with blanks, not tabs)" if "\\t" in what else ""
+        raise EraseError(f"{path}{where}: {what}{hint}") from None
     if not isinstance(found, dict) or not found:
         raise EraseError(f"{path} is no grid: expected the sections {', '.join(SECTIONS)}")
     for key in found:
@@ -143,15 +149,19 @@ def expand(spec: Mapping[str, Any]) -> list[Values]:
     Raises `EraseError` for a section of the wrong form, lists of unequal length in `zip`, a name in
     two sections, and an empty grid.
     """
-    fixed, grid, zipped = (_table(spec, name) for name in ("fixed", "grid", "zip"))
+    fixed, grid, zipped = (section(spec, name) for name in ("fixed", "grid", "zip"))
     for name, values in (grid | zipped).items():
         if not isinstance(values, list) or not values:
             raise EraseError(f"{name} is {values!r}: expected a list of values to run through")
     if len({len(values) for values in zipped.values()}) > 1:
         sizes = ", ".join(f"{name} {len(values)}" for name, values in zipped.items())
         raise EraseError(f"zip has lists of unequal length: {sizes}")
-    cases = spec.get("cases") or [{}]
-    if not isinstance(cases, list) or not all(isinstance(case, dict) for case in cases):
+    cases = spec.get("cases", [{}])
+    if (
+        not isinstance(cases, list)
+        or not cases
+        or not all(isinstance(case, dict) for case in cases)
+    ):
         raise EraseError("cases: expected a list of mappings from parameter to value")
     sections = [fixed, grid, zipped, dict.fromkeys(k for case in cases for k in case)]
     for first, second in itertools.combinations(sections, 2):
@@ -165,7 +175,8 @@ def expand(spec: Mapping[str, Any]) -> list[Values]:
     ]
 
 
-def _table(spec: Mapping[str, Any], name: str) -> Values:
+def section(spec: Mapping[str, Any], name: str) -> Values:
+    """The section of a grid; empty if absent. Raises `EraseError` when it is no mapping."""
     found = spec.get(name) or {}
     if not isinstance(found, dict):
         raise EraseError(f"{name} is {found!r}: expected a mapping from parameter to value")

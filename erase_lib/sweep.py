@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
-from functools import partial
+import uuid
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import joblib
 import pandas as pd
-from joblib.externals.loky.process_executor import BrokenProcessPool
 from tqdm import tqdm
 
 from erase_lib import batch, grid
-from erase_lib.batch import DONE, FAILED, RUNNING, Case
+from erase_lib.batch import DONE, FAILED, Case, Settings
 from erase_lib.collect import collect, publish
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.lock import alone
-
-BACKENDS = ("loky", "dask", "ray")
-Work = Callable[[Case], dict[str, Any]]
-
-
-class Place(NamedTuple):
-    """Where runs are done: joblib's backend, the cluster's address, processes side by side."""
-
-    backend: str
-    scheduler: str | None
-    workers: int
+from erase_lib.workers import BACKENDS, executed
 
 
 def plan(notebook: str | Path, spec: grid.Values, out: str | Path) -> list[Case]:
@@ -42,7 +29,7 @@ def plan(notebook: str | Path, spec: grid.Values, out: str | Path) -> list[Case]
     """
     notebook, known = Path(notebook), grid.parameters(notebook)
     values = grid.check(known, grid.expand(spec))
-    code, out = batch.content(notebook), Path(out)
+    code, out = batch.content(notebook), Path(out).resolve()  # a cluster's workers stand elsewhere
     cases = {case.id: case for v in values if (case := batch.make_case(out, code, known, v))}
     return list(cases.values())
 
@@ -52,8 +39,8 @@ def table(cases: Sequence[Case], workers: int = 1) -> str:
     rows = pd.DataFrame([case.values for case in cases]).map(batch.shorten)
     rows = rows.loc[:, rows.nunique() > 1]
     records = [case.record() for case in cases]
-    rows.insert(0, "run", [case.id for case in cases])
-    rows["state"] = [record.get("status", "to do") for record in records]
+    rows.insert(0, "(run)", [case.id for case in cases])
+    rows["(state)"] = [record.get("status", "to do") for record in records]
     spent = [r["seconds"] for r in records if r.get("status") == DONE]
     left = len(cases) - len(spent)
     lines = [rows.to_string(index=False), f"{len(cases)} runs, {len(spent)} of them done"]
@@ -92,126 +79,80 @@ def sweep(
     for name, value in (("workers", workers), ("threads", threads), ("cell_timeout", cell_timeout)):
         if value is not None and value < 1:
             raise EraseError(f"{name} is {value}: expected 1 or more")
-    cases, out, notebook = plan(notebook, spec, out), Path(out), Path(notebook).resolve()
-    threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    cases, out = plan(notebook, spec, out), Path(out)
+    settings = Settings(
+        notebook=Path(notebook).resolve(),
+        sweep=uuid.uuid4().hex,
+        threads=threads or (1 if scheduler else max(1, (os.cpu_count() or 1) // workers)),
+        cell_timeout=cell_timeout,
+        commit=batch.git_commit(),
+        force=force,
+    )
     try:
         out.mkdir(parents=True, exist_ok=True)
         with alone(out / "lock") as before:
             if before:
                 print(f"the sweep by {before} broke off: what it finished is kept", file=sys.stderr)
-            chosen = select(cases, force, only_failed)
-            work = partial(
-                batch.execute,
-                notebook,
-                threads=threads,
-                cell_timeout=cell_timeout,
-                commit=batch.git_commit(),
-            )
-            run_all(work, chosen, Place(backend, scheduler, workers), progress)
+            chosen = select(cases, settings, only_failed)
+            quiet = not progress or bool(os.environ.get("CI")) or not sys.stderr.isatty()
+            failed = 0
+            with tqdm(total=len(chosen), desc="sweep", unit="run", disable=quiet) as bar:
+                for record in executed(settings, chosen, backend, workers, scheduler):
+                    failed += record["status"] == FAILED
+                    bar.set_postfix(failed=failed)
+                    bar.update()
             return collect(out, [case.id for case in cases])
     except OSError as error:
-        raise EraseError(f"cannot write to {out} ({reason(error)}): free space") from None
+        raise unwritable(out, error) from None
 
 
-def select(cases: Sequence[Case], force: bool, only_failed: bool) -> list[Case]:
-    """The cases to run now. They have no record any more, and with `force` no files at all."""
-    commit, chosen, other = batch.git_commit(), [], 0
+def unwritable(path: Path, error: OSError) -> EraseError:
+    """The one line for a file that cannot be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    todo = "free space and run again" if full else "choose another folder"
+    return EraseError(f"cannot write to {path} ({reason(error)}): {todo}")
+
+
+def select(cases: Sequence[Case], settings: Settings, only_failed: bool) -> list[Case]:
+    """The cases to run now: what is not done, or also that, or only what was begun and failed."""
+    chosen, other = [], 0
     for case in cases:
         record = case.record()
-        state = record.get("status")
-        other += state == DONE and record.get("git_commit") != commit and not force
-        if force or (state == FAILED if only_failed else state != DONE):
+        done = record.get("status") == DONE
+        if settings.force or (record and not done if only_failed else not done):
             chosen.append(case)
-            batch.forget(case, force)
+        elif done:
+            other += record.get("git_commit") != settings.commit
     if other:
         print(
-            f"{other} finished runs are of another commit than {commit}: --force runs them again",
+            f"{other} finished runs are of another commit than {settings.commit}:"
+            " --force runs them again",
             file=sys.stderr,
         )
     return chosen
 
 
-def run_all(work: Work, cases: Sequence[Case], place: Place, progress: bool) -> None:
-    """Execute the cases; one line tells how far it is. A worker's death fails the runs that were
-    at work, for it takes the pool of workers with it, and the sweep goes on with the others."""
-    quiet = not progress or bool(os.environ.get("CI")) or not sys.stderr.isatty()
-    failed, left = 0, list(cases)
-    with tqdm(total=len(left), desc="sweep", unit="run", disable=quiet) as bar:
-        while left:
-            with suppress(BrokenProcessPool):
-                for record in executed(work, left, place):
-                    failed += record["status"] == FAILED
-                    bar.set_postfix(failed=failed)
-                    bar.update()
-                return
-            for case in left:
-                if case.status == RUNNING:
-                    batch.fail(case, "the worker's process died (killed, or out of memory)")
-            left = [case for case in left if not case.status]
-            bar.update(len(cases) - len(left) - bar.n)
-
-
-def executed(work: Work, cases: Sequence[Case], place: Place) -> Iterator[dict[str, Any]]:
-    """The cases' records, each as soon as its run has ended."""
-    with ExitStack() as stack:
-        stack.enter_context(joblib.parallel_config(**cluster(stack, place)))
-        # Ray's joblib backend gives no results before the last
-        how = "list" if place.backend == "ray" else "generator_unordered"
-        # one run a task: batches of them would leave workers idle at the end
-        parallel = joblib.Parallel(return_as=how, batch_size=1)
-        yield from parallel(joblib.delayed(work)(case) for case in cases)
-
-
-def cluster(stack: ExitStack, place: Place) -> dict[str, Any]:
-    """joblib's options, connected to the cluster until the stack is closed.
-
-    Raises `EraseError` when the backend is not installed, or nothing answers at `scheduler`.
-    """
-    backend, scheduler, workers = place
-    try:
-        if backend == "dask":
-            from distributed import Client
-
-            own = {} if scheduler else {"n_workers": workers, "threads_per_worker": 1}
-            stack.enter_context(Client(scheduler, **own))
-        elif backend == "ray":
-            import ray
-            from ray.util.joblib import register_ray
-
-            ray.init(scheduler, num_cpus=None if scheduler else workers, log_to_driver=False)
-            stack.callback(ray.shutdown)
-            register_ray()
-    except ImportError:
-        raise EraseError(f"{backend} is missing: pip install 'erase-lib[{backend}]'") from None
-    except (OSError, ValueError, ConnectionError) as error:
-        raise EraseError(f"no {backend} cluster at {scheduler} ({reason(error)})") from None
-    return {"backend": backend, "n_jobs": -1 if scheduler else workers}
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; the exit status: 0 all done, 1 some failed, 2 bad input."""
+    """The command line. Exit status: 0 all done, 1 some failed, 2 bad input, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if words[:1] == ["collect"]:
-            folder = command("erase-sweep collect").parse_args(words[1:]).out
-            return report(collect(folder), folder)
-        return run(words)
+        if words[:1] != ["collect"]:
+            return run(words)
+        parser = argparse.ArgumentParser("erase-sweep collect", description=collect.__doc__)
+        parser.add_argument("out", type=Path, help="the folder of a sweep")
+        folder = parser.parse_args(words[1:]).out
+        return report(collect(folder), folder)
     except EraseError as error:
         print(f"erase-sweep: {error}", file=sys.stderr)
         return 2
-
-
-def command(name: str) -> argparse.ArgumentParser:
-    """The parser that both commands begin with."""
-    parser = argparse.ArgumentParser(prog=name, description=(__doc__ or "").splitlines()[0])
-    if name.endswith("collect"):
-        parser.add_argument("out", type=Path, help="the folder of a sweep")
-    return parser
+    except KeyboardInterrupt:
+        print("erase-sweep: interrupted; what is done is kept, run it again", file=sys.stderr)
+        return 130
 
 
 def run(words: Sequence[str]) -> int:
     """`erase-sweep NOTEBOOK …`."""
-    parser = command("erase-sweep")
+    parser = argparse.ArgumentParser("erase-sweep", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("notebook", nargs="?", help="what to run; or `collect` and a folder")
     parser.add_argument("-p", action="append", default=[], metavar="NAME=A,B", dest="pairs")
     parser.add_argument("--grid", metavar="FILE", help="YAML: notebook, fixed, grid, zip, cases")
@@ -227,32 +168,32 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--publish", type=Path, metavar="FOLDER", help="put the table there too")
     given = vars(parser.parse_args(words))
     pairs, file, dry = given.pop("pairs"), given.pop("grid"), given.pop("dry_run")
-    spec = grid.read_yaml(file) if file else {}
+    target, spec = given.pop("publish"), grid.read_yaml(file) if file else {}
     if file and "notebook" in spec:  # a path from the grid file on
         given["notebook"] = given["notebook"] or Path(file).parent / str(spec["notebook"])
     if not given["notebook"]:
         raise EraseError("no notebook: name one, or write `notebook: PATH` into the grid file")
-    spec["grid"] = dict(spec.get("grid") or {}) | grid.read_arguments(pairs)["grid"]
+    spec["grid"] = grid.section(spec, "grid") | grid.read_arguments(pairs)
     out = given["out"] = given["out"] or Path("runs") / Path(given["notebook"]).stem
-    shown, target = (
-        table(plan(given["notebook"], spec, out), given["workers"]),
-        given.pop("publish"),
-    )
-    print(shown)
     if dry:
+        print(table(plan(given["notebook"], spec, out), max(1, given["workers"])))
         return 0
     found = sweep(spec=spec, **given)
-    if target and not report(found, out):
-        publish(found, target, Path(file or given["notebook"]))
-        return 0
-    return report(found, out)
+    status = report(found, out)
+    if target and not status:
+        try:
+            publish(found, target, Path(file or given["notebook"]))
+        except OSError as error:
+            raise unwritable(target, error) from None
+    return status
 
 
 def report(found: pd.DataFrame, out: Path) -> int:
     """Say how it ended; 1 if a run failed."""
-    bad = found[found["status"] != DONE]
+    bad = found[(found["status"] != DONE) | found["error"].notna()]
     for row in bad.itertuples():
-        print(f"{row.status}: {row.id}: {row.error or 'run the sweep again'}", file=sys.stderr)
+        error = "run the sweep again" if pd.isna(row.error) else row.error
+        print(f"{row.status}: {row.id}: {error}", file=sys.stderr)
     print(f"{len(found) - len(bad)} of {len(found)} runs done, table in {out / 'results.csv'}")
     return int(len(bad) > 0)
 

@@ -12,6 +12,7 @@ from test_grid import notebook
 from test_sweep import BODY, CELL, logs, wait_for
 
 from erase_lib import batch
+from erase_lib.errors import EraseError
 from erase_lib.sweep import sweep
 
 
@@ -42,6 +43,13 @@ def test_dask_workers_share_a_sweep_and_one_is_killed(tmp_path):
     }
     assert os.getpid() not in workers and killed[0] not in workers
     assert all(log.count("finished") == 1 for log in logs(out).values())
+
+
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path):
+    pytest.importorskip("distributed")
+    book, settings = notebook(tmp_path, CELL, BODY), {"backend": "dask", "progress": False}
+    with pytest.raises(EraseError, match="no dask cluster at nowhere"):
+        sweep(book, {}, tmp_path / "out", scheduler="nowhere", **settings)
 
 
 def test_a_local_ray_runs_a_sweep(tmp_path):

@@ -23,7 +23,8 @@ def notebook(folder, cell=CELL, body="print('done')"):
     book = nbformat.v4.new_notebook()
     first = nbformat.v4.new_code_cell("from typing import Optional")
     parameters = nbformat.v4.new_code_cell(cell.strip(), metadata={"tags": ["parameters"]})
-    book.cells = [first, parameters, nbformat.v4.new_code_cell(body)]
+    last = nbformat.v4.new_code_cell("'the end'")
+    book.cells = [first, parameters, nbformat.v4.new_code_cell(body), last]
     book.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "P"}
     path = folder / "book.ipynb"
     nbformat.write(book, path)
@@ -53,7 +54,7 @@ def test_parameters_come_from_the_annotated_cell(known):
         ("none", "Optional[float]", None),
         (None, "Optional[str]", None),
         ("2", "Optional[int]", 2),
-        ("church+fuel pump", "list[str]", ["church", "fuel pump"]),
+        ("church + fuel pump", "list[str]", ["church", "fuel pump"]),
         ("dog", "list[str]", ["dog"]),
         ([1, "2"], "list[int]", [1, 2]),
         (4, "list[int]", [4]),
@@ -114,6 +115,7 @@ def test_sections_are_multiplied_in_order():
         ({"zip": {"a": [1, 2], "b": [1]}}, "unequal length: a 2, b 1"),
         ({"fixed": {"a": 1}, "grid": {"a": [1]}}, "a stands in two sections"),
         ({"cases": {"a": 1}}, "expected a list of mappings"),
+        ({"cases": []}, "expected a list of mappings"),
         ({"fixed": [1]}, "expected a mapping"),
     ],
 )
@@ -132,6 +134,7 @@ def test_a_section_of_the_wrong_form_is_refused(spec, says):
         ("- 1\n", "is no grid"),
         ("", "is no grid"),
         ("grid: {lam: [1}\n", "line 1"),
+        ("fixed: {date: 2024-13-45}\n", "month"),
     ],
 )
 def test_a_wrong_grid_file_is_one_line(tmp_path, text, says):
@@ -140,6 +143,12 @@ def test_a_wrong_grid_file_is_one_line(tmp_path, text, says):
     with pytest.raises(EraseError, match=says) as error:
         grid.read_yaml(path)
     assert "\n" not in str(error.value) and "grid.yaml" in str(error.value)
+
+
+def test_settings_are_shared_by_an_anchor(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text("cases: [&one {lam: 1, seed: 2}, {<<: *one, lam: 3}]\n")
+    assert grid.expand(grid.read_yaml(path)) == [{"lam": 1, "seed": 2}, {"lam": 3, "seed": 2}]
 
 
 def test_a_missing_grid_file_is_one_line(tmp_path):
@@ -168,9 +177,8 @@ def test_a_checked_case_has_every_parameter_but_output(known):
 
 
 def test_pairs_of_the_command_line():
-    assert grid.read_arguments(["a=1,2", "b = fuel pump+dog"]) == {
-        "grid": {"a": ["1", "2"], "b": ["fuel pump+dog"]}
-    }
+    found = grid.read_arguments(["a=1,2", "b = fuel pump+dog"])
+    assert found == {"a": ["1", "2"], "b": ["fuel pump+dog"]}
     for wrong in (["a"], ["=1"], ["a="], ["a=1", "a=2"]):
         with pytest.raises(EraseError, match="^-p"):
             grid.read_arguments(wrong)
@@ -185,6 +193,12 @@ def test_notebooks_that_cannot_be_swept(tmp_path):
     (tmp_path / "text.ipynb").write_text("not a notebook")
     with pytest.raises(EraseError, match="is no notebook"):
         grid.parameters(tmp_path / "text.ipynb")
+
+
+def test_without_annotation_the_default_says_the_kind(tmp_path):
+    found = grid.parameters(notebook(tmp_path, "seed = 0\nlam: float = 5\noutput = 'x'"))
+    assert found["seed"].kind == "int" and type(found["lam"].default) is float
+    assert grid.check(found, [{"seed": "3"}]) == [{"seed": 3, "lam": 5.0}]
 
 
 def test_ten_thousand_cases_are_planned(known):

@@ -357,5 +357,5 @@ def test_evaluation_prompts_cover_every_style_and_never_change(tiny):
     )
     assert table[table["concept"] == "dog"]["style"].value_counts().tolist() == [2, 2, 2, 2]
     pd.testing.assert_frame_equal(table, evaluation_prompts(tiny, ["church", "dog"], 4, 8))
-    with pytest.raises(EraseError, match="unknown target 'chruch': did you mean 'church'"):
-        evaluation_prompts(tiny, ["chruch"])
+    with pytest.raises(EraseError, match="unknown target 'trumpett': did you mean 'trumpet'"):
+        evaluation_prompts(tiny, ["trumpett"])

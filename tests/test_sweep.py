@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,13 +13,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from joblib.externals.loky.process_executor import BrokenProcessPool
 from test_grid import notebook
 
-from erase_lib import batch
+from erase_lib import batch, workers
 from erase_lib.collect import collect
 from erase_lib.errors import EraseError
 from erase_lib.lock import alone
-from erase_lib.sweep import main, plan, sweep
+from erase_lib.sweep import main, plan, select, sweep
 
 CELL = """
 number: int = 0  # which run this is
@@ -66,6 +68,7 @@ def test_a_sweep_fills_a_table_and_skips_what_is_done(book, tmp_path):
     assert (found["torch"] == batch.version("torch")).all()
     for name in found["id"]:
         assert (out / name / batch.EXECUTED).is_file()
+        assert re.search(r"^20.*Executing Cell 4", (out / name / batch.LOG).read_text(), re.M)
         assert not (out / name / "executing.ipynb").exists()
     more = sweep(book, numbers(0, 1, 2), out, threads=1, progress=False)
     assert len(more) == 3 and all(log == ["started", "finished"] for log in logs(out).values())
@@ -186,18 +189,57 @@ def test_two_sweeps_cannot_use_one_folder(book, tmp_path):
 
 
 def test_a_run_that_another_process_is_at_is_waited_for(book, tmp_path):
-    (case,) = plan(book, {"fixed": {"wait": 3.0}}, tmp_path / "out")
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom erase_lib import batch, sweep\n"
-        "(case,) = sweep.plan(sys.argv[1], {'fixed': {'wait': 3.0}}, sys.argv[2])\n"
-        "batch.execute(Path(sys.argv[1]), case)"
-    )
-    call = [sys.executable, "-c", code, str(book), str(tmp_path / "out")]
+    out = tmp_path / "out"
+    (case,) = plan(book, {"fixed": {"wait": 3.0}}, out)
+    call = [*SWEEP, str(book), "-p", "wait=3.0", "--out", str(out)]
     with subprocess.Popen(call):
-        wait_for(lambda: logs(tmp_path / "out"))
-        record = batch.execute(book, case)
+        wait_for(lambda: logs(out))
+        record = batch.execute(batch.Settings(book, "another sweep"), case)
     assert record["status"] == "done"
-    assert logs(tmp_path / "out")[case.id] == ["started", "finished"]
+    assert logs(out)[case.id] == ["started", "finished"]
+
+
+def test_a_forced_run_replaces_only_what_is_older_than_its_sweep(book, tmp_path):
+    (case,) = plan(book, numbers(0), tmp_path / "out")
+    first = batch.execute(batch.Settings(book, "first"), case)
+    forced = batch.Settings(book, "second", force=True)
+    second = batch.execute(forced, case)
+    assert second["sweep"] == "second" and second["started"] >= first["started"]
+    (case.folder / "mark").touch()
+    assert batch.execute(forced, case) == second and (case.folder / "mark").exists()
+    (case.folder / batch.RECORD).write_text("{}")  # a clear that was cut off
+    batch.execute(forced, case)
+    assert not (case.folder / "mark").exists()
+
+
+def test_only_failed_keeps_what_it_has_not_come_to(book, tmp_path):
+    out = tmp_path / "out"
+    sweep(book, numbers(13, 1), out, progress=False)
+    cases = plan(book, numbers(13, 1, 2), out)
+    settings = batch.Settings(book, "next")
+    assert [case.values["number"] for case in select(cases, settings, only_failed=True)] == [13]
+    assert [case.values["number"] for case in select(cases, settings, only_failed=False)] == [13, 2]
+    assert cases[0].record()["error"] == "ValueError: unlucky"  # until it runs again
+
+
+def test_workers_that_die_at_once_end_the_sweep(book, tmp_path, monkeypatch):
+    def broken(*arguments, **options):
+        raise BrokenProcessPool("no memory")
+
+    monkeypatch.setattr(workers.joblib, "Parallel", broken)
+    with pytest.raises(EraseError, match="workers die before they begin .*no memory"):
+        sweep(book, numbers(0, 1), tmp_path / "out", progress=False)
+
+
+def test_metrics_of_another_form_are_said_and_the_table_stands(tmp_path):
+    texts = {"a": '{"metrics": {"acc": 1}}', "b": '{"status": "x", "n": 2}', "c": ""}
+    for name, text in texts.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text('{"status": "done", "parameters": {"k": "v"}}')
+        (tmp_path / name / "metrics.json").write_text(text)
+    found = collect(tmp_path).set_index("id")
+    assert (found["status"] == "done").all() and found.loc["b", "n"] == 2
+    assert found["error"].notna().to_dict() == {"a": True, "b": False, "c": True}
 
 
 @pytest.mark.parametrize(
@@ -207,9 +249,12 @@ def test_a_run_that_another_process_is_at_is_waited_for(book, tmp_path):
         (["-p", "number=x"], "number is 'x'"),
         (["--backend", "dusk"], "unknown backend 'dusk': did you mean 'dask'"),
         (["--workers", "0"], "workers is 0"),
+        (["--grid", "grid.yaml"], "grid is 5: expected a mapping"),
     ],
 )
-def test_bad_input_is_one_line_before_the_first_run(book, tmp_path, capsys, arguments, says):
+def test_bad_input_is_one_line(book, tmp_path, capsys, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    Path("grid.yaml").write_text("grid: 5\n")
     assert main([str(book), "--out", str(tmp_path / "out"), *arguments]) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1

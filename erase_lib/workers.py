@@ -1,0 +1,102 @@
+"""Where the runs of a sweep are done: processes of this machine, or a cluster of Dask or Ray.
+
+joblib has backends for both clusters, but with Dask's a run that kills its worker three times hangs
+the sweep, and with Ray's one lost worker ends it; so their own calls are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import joblib
+from joblib.externals.loky.process_executor import BrokenProcessPool
+
+from erase_lib.batch import RUNNING, Case, Settings, execute, fail
+from erase_lib.errors import EraseError, reason
+
+BACKENDS = ("loky", "dask", "ray")
+Records = Iterator[dict[str, Any]]
+
+
+def executed(
+    settings: Settings, cases: Sequence[Case], backend: str, workers: int, scheduler: str | None
+) -> Records:
+    """The cases' records, each as soon as its run has ended; a lost run counts as failed.
+
+    Raises `EraseError` when the backend is not installed, nothing answers at `scheduler`, or
+    workers die before they have begun a run.
+    """
+    if backend == "loky":
+        yield from on_processes(settings, cases, workers)
+        return
+    try:
+        on_cluster = {"dask": on_dask, "ray": on_ray}[backend]
+        yield from on_cluster(settings, cases, workers, scheduler)
+    except ImportError:
+        raise EraseError(f"{backend} is missing: pip install 'erase-lib[{backend}]'") from None
+    except (ConnectionError, TimeoutError, ValueError) as error:
+        raise EraseError(f"no {backend} cluster at {scheduler} ({reason(error)})") from None
+
+
+def on_processes(settings: Settings, cases: Sequence[Case], workers: int) -> Records:
+    """joblib's processes. One's death takes all with it: the runs they were at have failed, and
+    new processes do the rest."""
+    left = {case.id: case for case in cases}
+    while left:
+        before = len(left)
+        try:
+            # one run a task: batches of them would leave workers idle at the end
+            parallel = joblib.Parallel(workers, return_as="generator_unordered", batch_size=1)
+            work = joblib.delayed(execute)
+            for record in parallel(work(settings, case) for case in list(left.values())):
+                del left[record["id"]]
+                yield record
+        except BrokenProcessPool as error:
+            for case in list(left.values()):
+                record = case.record()
+                if record.get("sweep") == settings.sweep:
+                    if record["status"] == RUNNING:
+                        record = fail(case, "the worker's process died (killed, or out of memory)")
+                    del left[case.id]
+                    yield record
+            if len(left) == before:
+                raise EraseError(f"workers die before they begin ({reason(error)})") from None
+
+
+def on_dask(
+    settings: Settings, cases: Sequence[Case], workers: int, scheduler: str | None
+) -> Records:
+    """Dask: a dead worker's runs go on at another, as often as the cluster allows."""
+    from distributed import Client, as_completed
+
+    own = {} if scheduler else {"n_workers": workers, "threads_per_worker": 1}
+    with Client(scheduler, **own) as client:
+        client.wait_for_workers(1, timeout=60)
+        futures = client.map(partial(execute, settings), cases, pure=False)
+        waiting = {future.key: case for future, case in zip(futures, cases, strict=True)}
+        for future, result in as_completed(futures, with_results=True, raise_errors=False):
+            lost = future.status == "error"
+            yield fail(waiting[future.key], f"lost: {reason(result[1])}") if lost else result
+
+
+def on_ray(
+    settings: Settings, cases: Sequence[Case], workers: int, scheduler: str | None
+) -> Records:
+    """Ray: a dead worker's runs go on at another, three times."""
+    import ray
+
+    ray.init(scheduler, num_cpus=None if scheduler else workers, log_to_driver=False)
+    try:
+        remote = ray.remote(execute)
+        waiting = {remote.remote(settings, case): case for case in cases}
+        while waiting:
+            (ready, *_), _ = ray.wait(list(waiting))
+            case = waiting.pop(ready)
+            try:
+                yield ray.get(ready)
+            except ray.exceptions.RayError as error:
+                yield fail(case, f"lost: {reason(error)}")
+    finally:
+        ray.shutdown()
