@@ -1,8 +1,13 @@
-"""The whole state of a run in one file, so that a run that was cut off goes on where it was."""
+"""The whole state of a run in one file, so that a run that was cut off goes on where it was.
+
+The last two are kept: a damaged one costs the updates since the one before it, not the run.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import warnings
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass
@@ -18,7 +23,7 @@ from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, reason
 from erase_lib.files import whole
 
-FILE = "checkpoint.safetensors"
+FILE, PREVIOUS = "checkpoint.safetensors", "previous.safetensors"
 
 
 @dataclass
@@ -37,9 +42,10 @@ class State:
 
 
 def write(folder: str | Path, config: EraseConfig, base: str, state: State) -> None:
-    """Write the state as `checkpoint.safetensors`, renamed in when whole.
+    """Write the state as `checkpoint.safetensors`, renamed in when whole; the one before it stays
+    as `previous.safetensors`.
 
-    Raises `EraseError` when it cannot be written; an older checkpoint then stays.
+    Raises `EraseError` when it cannot be written; the older checkpoints then stay.
     """
     folder = Path(folder)
     tensors = {name: t.detach().cpu().contiguous() for name, t in state.tensors.items()}
@@ -49,42 +55,59 @@ def write(folder: str | Path, config: EraseConfig, base: str, state: State) -> N
         folder.mkdir(parents=True, exist_ok=True)
         with whole(folder / FILE) as (temporary,):
             save_file(tensors, temporary, {"run": text, "crc32": checksum(text, tensors)})
+            if (folder / FILE).exists():  # a kill here leaves the previous one, which `read` finds
+                os.replace(folder / FILE, folder / PREVIOUS)
     except (OSError, SafetensorError) as error:
         raise EraseError(f"no checkpoint in {folder} ({reason(error)}): free space") from None
 
 
 def read(folder: str | Path, config: EraseConfig, base: str) -> State | None:
-    """The state in the folder, on the CPU, or None when there is none.
+    """The last state in the folder, on the CPU, or None when there is none.
 
-    Raises `EraseError` when it is damaged, or of another config or base model.
+    A damaged one is a warning, and the one before it is taken. Raises `EraseError` when that is
+    damaged or missing too, and for a state of another config or base model.
     """
-    path = Path(folder) / FILE
     if Path(folder).exists() and not Path(folder).is_dir():
         raise EraseError(f"checkpoint {folder} is a file: give a folder")
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        if metadata["crc32"] != checksum(metadata["run"], tensors):
-            raise ValueError("its checksum is wrong")
-        run = json.loads(metadata["run"])
-        there, found, values = run["config"], run["base"], run["values"]
-    except Exception as error:  # safetensors, json and a missing key each raise their own kinds
-        raise EraseError(f"{path} is damaged ({reason(error)}): delete it to start anew") from None
+    paths = [path for name in (FILE, PREVIOUS) if (path := Path(folder) / name).is_file()]
+    for i, path in enumerate(paths):
+        try:
+            run, tensors = _load(path)
+        except Exception as error:  # safetensors, json and a missing key each raise their own kinds
+            damage = f"{path} is damaged ({reason(error)})"
+            if i + 1 == len(paths):
+                raise EraseError(f"{damage}: delete {folder} to start anew") from None
+            warnings.warn(f"{damage}: the run goes on from the one before it", stacklevel=3)
+            continue
+        _match(path, run, config, base)
+        if i:
+            os.replace(path, paths[0])  # or the next write would put the damaged one in its place
+        return State(tensors, run["values"])
+    return None
+
+
+def _load(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    if metadata["crc32"] != checksum(metadata["run"], tensors):
+        raise ValueError("its checksum is wrong")
+    run = json.loads(metadata["run"])
+    return {name: run[name] for name in ("config", "base", "values")}, tensors
+
+
+def _match(path: Path, run: dict[str, Any], config: EraseConfig, base: str) -> None:
     for name, value in config.to_dict().items():
-        if there.get(name) != value:
+        if (there := run["config"].get(name)) != value:
             raise EraseError(
-                f"{path} is of another run, with {name} {there.get(name)!r} instead of {value!r}:"
+                f"{path} is of another run, with {name} {there!r} instead of {value!r}:"
                 " choose another folder, or delete it to start anew"
             )
-    if found != base:
+    if run["base"] != base:
         raise EraseError(
-            f"{path} is of base model {found}, the loaded one is {base}: load that model, or"
+            f"{path} is of base model {run['base']}, the loaded one is {base}: load that model, or"
             " choose another folder"
         )
-    return State(tensors, values)
 
 
 def checksum(text: str, tensors: dict[str, Tensor]) -> str:

@@ -7,7 +7,7 @@ import torch
 
 from erase_lib import EraseConfig, EraseError, erase
 from erase_lib.adversarial import GumbelSearch
-from erase_lib.checkpoint import FILE
+from erase_lib.checkpoint import FILE, PREVIOUS
 from erase_lib.run import Run
 
 
@@ -91,7 +91,7 @@ def test_an_interrupt_in_the_middle_of_an_update_loses_only_that(tiny, tmp_path,
 
 def test_a_finished_run_returns_at_once(tiny, tmp_path, monkeypatch):
     whole = erase(tiny, smoke(), progress=False, checkpoint=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert {path.name for path in tmp_path.iterdir()} == {FILE, PREVIOUS}
     monkeypatch.setattr(Run, "__init__", None)
     again = erase(tiny, smoke(), progress=False, checkpoint=tmp_path)
     assert again.history == whole.history and equal(again, whole)
@@ -137,7 +137,33 @@ def test_a_damaged_checkpoint_is_refused(tiny, tmp_path, damage):
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(EraseError) as error:
         erase(tiny, smoke(method="esd"), progress=False, checkpoint=tmp_path)
-    assert f"{FILE} is damaged" in one_line(error) and "delete it" in one_line(error)
+    assert f"{FILE} is damaged" in one_line(error) and "delete" in one_line(error)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-100], flipped, None])
+def test_the_checkpoint_before_a_damaged_one_is_taken(tiny, tmp_path, damage):
+    config, steps = smoke(method="esd"), []
+    whole = erase(tiny, config, progress=False)
+    cut_off(tiny, config, tmp_path, step=4, every=2)  # checkpoints after two and four updates
+    file = tmp_path / FILE
+    if damage is None:  # killed between the two renamings of a write
+        file.unlink()
+        again = erase(tiny, config, False, tmp_path, 2, lambda row: steps.append(row["step"]))
+    else:
+        file.write_bytes(damage(file.read_bytes()))
+        with pytest.warns(UserWarning, match=f"{FILE} is damaged .* goes on from the one before"):
+            again = erase(tiny, config, False, tmp_path, 2, lambda row: steps.append(row["step"]))
+    assert steps == [2, 3, 4, 5]
+    assert again.history == whole.history and equal(again, whole)
+
+
+def test_two_damaged_checkpoints_are_refused(tiny, tmp_path):
+    cut_off(tiny, smoke(method="esd"), tmp_path, step=4, every=2)
+    for name in (FILE, PREVIOUS):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=FILE), pytest.raises(EraseError) as error:
+        erase(tiny, smoke(method="esd"), progress=False, checkpoint=tmp_path)
+    assert f"{PREVIOUS} is damaged" in one_line(error)
 
 
 def test_checkpoints_that_cannot_be_written_are_one_warning(tiny, tmp_path, monkeypatch):
