@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from erase_lib.concepts import prompts_of, spread_candidates, vocabulary
+from erase_lib.concepts import prompts_of, vocabulary
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError
 from erase_lib.models import Pipeline, encode_prompts
+from erase_lib.neighbours import spread_candidates
 
 
 def candidates(

@@ -21,7 +21,7 @@ import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from erase_lib.errors import reason
+from erase_lib.errors import reason, unwritable
 from erase_lib.files import whole
 from erase_lib.grid import OUTPUT, Parameter, Values
 from erase_lib.lock import alone
@@ -147,7 +147,7 @@ def execute(settings: Settings, case: Case) -> dict[str, Any]:
             write(case.folder / RECORD, record)
             return record
     except OSError as error:  # a full disk: this run cannot even be recorded, the next may
-        why = f"cannot write to {case.folder} ({reason(error)})"
+        why = str(unwritable(case.folder, error))
         return {"id": case.id, "status": FAILED, "parameters": case.values, "error": why}
 
 

@@ -1,18 +1,13 @@
-"""Concept lists, vocabularies, prompt templates; what is near a target, far, or a candidate."""
+"""Concept lists, vocabularies and prompt templates: words only, no tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import torch
-from sklearn.cluster import KMeans
-from torch import Tensor
 
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.models import Pipeline, encode_prompts
 from erase_lib.paths import DATA
 
 EMOJI = DATA / "emoji"
@@ -21,6 +16,19 @@ EMOJI = DATA / "emoji"
 def concept_table() -> pd.DataFrame:
     """The concepts of the embedded model: concept, category, subgroup, keywords, codepoint."""
     return pd.read_csv(EMOJI / "concepts.csv", keep_default_na=False)
+
+
+def style_names() -> list[str]:
+    """The house styles that the embedded model was trained in."""
+    return pd.read_csv(EMOJI / "styles.csv", keep_default_na=False)["style"].tolist()
+
+
+def check_concepts(targets: Iterable[str]) -> None:
+    """Raise `EraseError` for the first target that is no concept of the embedded model."""
+    known = concept_table()["concept"].tolist()
+    for target in targets:
+        if target not in known:
+            raise unknown("target", target, known)
 
 
 def vocabulary(name: str) -> list[str]:
@@ -50,88 +58,3 @@ def prompts_of(concept: str, styles: tuple[str, ...] = ()) -> list[str]:
         return [concept]
     plain = [concept, f"a {concept}", f"a picture of a {concept}"]
     return plain + [f"a {concept} in {style} style" for style in styles]
-
-
-def distances(embeddings: Tensor, target: Tensor) -> Tensor:
-    """L2 distance `(n,)` of embeddings `(n, tokens, dim)` to the target's `(1, tokens, dim)`."""
-    return (embeddings - target).flatten(1).norm(dim=1)
-
-
-def near_and_far(
-    pipe: Pipeline,
-    targets: Sequence[str],
-    near: int = 10,
-    far: int = 50,
-    seed: int = 0,
-    words: Sequence[str] | None = None,
-) -> tuple[list[str], list[str]]:
-    """Kept concepts for PSR near and far: the nearest to the targets, and others drawn with a seed.
-
-    Nearness is the mean of `distances` to the targets' bare words. `words` (default: the concepts
-    of the embedded model) are what both lists are taken from, targets excepted; the near come
-    nearest first, the far in the order of `words`. Give the near to `metrics.summary`, which calls
-    the other concepts far. Raises `EraseError` for no target, or too few words.
-    """
-    if not targets or isinstance(targets, str):
-        raise EraseError(f"targets is {targets!r}: expected a list of concepts, such as ['church']")
-    pool = concept_table()["concept"].tolist() if words is None else list(dict.fromkeys(words))
-    kept = [word for word in pool if word not in targets]
-    if min(near, far) < 0 or near + far > len(kept):
-        raise EraseError(
-            f"{near} near and {far} far concepts: expected 0 or more, and together at most the"
-            f" {len(kept)} that are no targets"
-        )
-    if not kept:
-        return [], []
-    every = encode_prompts(pipe, kept)
-    apart = torch.stack([distances(every, encode_prompts(pipe, [t])) for t in targets]).mean(0)
-    order = apart.argsort(stable=True).tolist()
-    drawn = np.random.default_rng(seed).choice(sorted(order[near:]), far, replace=False)
-    return [kept[i] for i in order[:near]], [kept[i] for i in sorted(drawn)]
-
-
-def evaluation_prompts(
-    pipe: Pipeline, targets: Sequence[str], near: int = 10, far: int = 50, seed: int = 0
-) -> pd.DataFrame:
-    """What ESR and PSR are measured on: prompt, concept, style, group (target, near, far), seed.
-
-    Each target twice in every style, the `near` in two styles, the `far` in one. The pictures'
-    seeds are 1000, 1001, …: every model draws the same prompts from the same noise. Raises
-    `EraseError` for a target that is no concept of the embedded model, and as `near_and_far`.
-    """
-    known = concept_table()["concept"].tolist()
-    for target in targets:
-        if target not in known:
-            raise unknown("target", target, known)
-    styles = pd.read_csv(EMOJI / "styles.csv", keep_default_na=False)["style"].tolist()
-    close, others = near_and_far(pipe, targets, near, far, seed)
-    asked = [(c, s, "target") for c in targets for s in 2 * styles]
-    asked += [(c, styles[(i + k) % 4], "near") for i, c in enumerate(close) for k in (0, 2)]
-    asked += [(c, styles[i % 4], "far") for i, c in enumerate(others)]
-    table = pd.DataFrame(asked, columns=["concept", "style", "group"])
-    table.insert(0, "prompt", "a " + table["concept"] + " in " + table["style"] + " style")
-    return table.assign(seed=range(1000, 1000 + len(table)))
-
-
-def spread_candidates(
-    embeddings: Tensor, target: Tensor, nearest: int, keep: int, thinning: str, seed: int
-) -> list[int]:
-    """Indices of the `nearest` embeddings to the target, thinned to about `keep`.
-
-    `distance` clusters the 1-D distances, as the published code does; `meaning` clusters the
-    embeddings. The member nearest to each cluster's centre stands for it.
-    """
-    d = distances(embeddings, target)
-    order = d.argsort()[:nearest]
-    if len(order) <= keep:
-        return [int(i) for i in order]
-    points = d[order, None] if thinning == "distance" else embeddings[order].flatten(1)
-    x = points.cpu().numpy().astype(np.float64)
-    means = KMeans(n_clusters=keep, n_init=1, random_state=seed).fit(x)
-    gap = torch.from_numpy(np.linalg.norm(x - means.cluster_centers_[means.labels_], axis=1))
-    chosen = [
-        int(order[members[gap[members].argmin()]])
-        for k in range(keep)
-        if len(members := torch.from_numpy(np.flatnonzero(means.labels_ == k)))
-    ]
-    return sorted(chosen, key=lambda i: float(d[i]))

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from erase_lib.config import EraseConfig
-from erase_lib.errors import EraseError, reason
+from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.files import whole
 from erase_lib.interrupt import uninterrupted
 from erase_lib.models import Pipeline, fingerprint, in_place
@@ -86,7 +86,7 @@ class Erasure:
                 config.write_text(json.dumps(settings, indent=2), encoding="utf-8")
                 pd.DataFrame(rows).to_csv(history, index=False)
         except (OSError, SafetensorError) as error:
-            raise _unwritable(folder, error) from None
+            raise unwritable(folder, error) from None
         return folder
 
     @classmethod
@@ -135,7 +135,7 @@ class Erasure:
         except EraseError:
             raise
         except Exception as error:  # diffusers, tokenizers and safetensors raise their own kinds
-            raise _unwritable(folder, error) from None
+            raise unwritable(folder, error) from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -147,7 +147,3 @@ def _replaceable(folder: Path) -> bool:
     return folder.is_dir() and (
         (folder / "model_index.json").is_file() or not any(folder.iterdir())
     )
-
-
-def _unwritable(folder: Path, error: Exception) -> EraseError:
-    return EraseError(f"cannot write to {folder} ({reason(error)}): free space or choose another")

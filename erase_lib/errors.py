@@ -18,6 +18,11 @@ def unknown(kind: str, value: object, known: Iterable[str]) -> EraseError:
     return EraseError(f"unknown {kind} {value!r}: {hint}")
 
 
+def unwritable(path: object, error: BaseException) -> EraseError:
+    """The error for a file that cannot be written."""
+    return EraseError(f"cannot write to {path} ({reason(error)}): free space or choose another")
+
+
 def reason(error: BaseException) -> str:
     """What another library's exception says, as at most 160 characters of one line."""
     return " ".join(str(error).split())[:160] or type(error).__name__

@@ -15,6 +15,7 @@ from typing import Any
 import papermill
 import yaml
 
+from erase_lib.concepts import check_concepts
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, reason, unknown
 
@@ -190,7 +191,7 @@ def check(known: Mapping[str, Parameter], cases: Sequence[Values]) -> list[Value
     """
     free = {name: p for name, p in known.items() if name != OUTPUT}
     own = {field.name for field in fields(EraseConfig)} & free.keys()
-    checked = []
+    checked, targets = [], set()
     for case in cases:
         for name in case:
             if name == OUTPUT:
@@ -203,5 +204,8 @@ def check(known: Mapping[str, Parameter], cases: Sequence[Values]) -> list[Value
             settings = {name: values[name] for name in own}
             settings.setdefault("targets", [values.get("target") or "church"])
             EraseConfig.from_profile(values.get("profile") or "course", **settings)
+            if not values.get("model"):  # the embedded one: its judge knows these
+                targets.update(settings["targets"])
         checked.append(values)
+    check_concepts(sorted(targets))
     return checked

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
 import uuid
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from erase_lib import batch, grid
 from erase_lib.batch import DONE, FAILED, Case, Settings
 from erase_lib.collect import collect, publish
-from erase_lib.errors import EraseError, reason, unknown
+from erase_lib.errors import EraseError, unknown, unwritable
 from erase_lib.lock import alone
 from erase_lib.workers import BACKENDS, executed
 
@@ -104,13 +103,6 @@ def sweep(
             return collect(out, [case.id for case in cases])
     except OSError as error:
         raise unwritable(out, error) from None
-
-
-def unwritable(path: Path, error: OSError) -> EraseError:
-    """The one line for a file that cannot be written."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    todo = "free space and run again" if full else "choose another folder"
-    return EraseError(f"cannot write to {path} ({reason(error)}): {todo}")
 
 
 def select(cases: Sequence[Case], settings: Settings, only_failed: bool) -> list[Case]:

@@ -164,6 +164,7 @@ def test_a_missing_grid_file_is_one_line(tmp_path):
         ({"lam": -1}, "lam is -1.0"),
         ({"steps": "many"}, "steps is 'many'"),
         ({"output": "here"}, "--out"),
+        ({"targets": "church+chruch"}, "unknown target 'chruch': did you mean 'crutch'"),
     ],
 )
 def test_a_wrong_case_is_refused(known, case, says):
@@ -193,6 +194,14 @@ def test_notebooks_that_cannot_be_swept(tmp_path):
     (tmp_path / "text.ipynb").write_text("not a notebook")
     with pytest.raises(EraseError, match="is no notebook"):
         grid.parameters(tmp_path / "text.ipynb")
+
+
+def test_the_targets_of_another_model_are_its_own(tmp_path):
+    cell = 'target: str = "dog"\nmodel: str = ""\nlam: float = 1.0\noutput: str = "x"'
+    known = grid.parameters(notebook(tmp_path, cell))
+    assert grid.check(known, [{"target": "nudity", "model": "an/id"}])
+    with pytest.raises(EraseError, match="unknown target 'nudity'"):
+        grid.check(known, [{"target": "nudity"}])
 
 
 def test_without_annotation_the_default_says_the_kind(tmp_path):

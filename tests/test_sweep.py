@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -259,6 +260,38 @@ def test_bad_input_is_one_line(book, tmp_path, capsys, monkeypatch, arguments, s
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one megabyte, and a call that gives it more."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mounted, capture_output=True).returncode:
+        pytest.skip("may not mount a file system")
+    yield (
+        folder,
+        lambda: subprocess.run(["mount", "-o", "remount,size=9m", str(folder)], check=True),
+    )
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_costs_only_the_runs_that_do_not_fit(small_disk, tmp_path, capsys):
+    disk, enlarge = small_disk
+    save = "\n(Path(output) / 'pictures').write_bytes(bytes(400_000 if number < 4 else 0))"
+    book, out = notebook(tmp_path, CELL, BODY + save), disk / "out"
+    arguments = [str(book), "--out", str(out), "-p", "number=0,1,2,3"]
+    assert main(arguments) in (1, 2)
+    said = capsys.readouterr().err
+    assert "No space left on device" in said
+    whole = [path.parent.name for path in out.glob("*/run.json") if '"done"' in path.read_text()]
+    assert len(whole) == 2 and not list(out.rglob("*.tmp"))
+    enlarge()
+    assert main(arguments) == 0
+    assert (pd.read_csv(out / "results.csv")["status"] == "done").all()
+    for name, log in logs(out).items():
+        assert log[-1] == "finished" and (name not in whole or log.count("started") == 1)
 
 
 def test_a_dry_run_prints_the_plan_and_runs_nothing(book, tmp_path, capsys):
