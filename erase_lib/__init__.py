@@ -1,6 +1,7 @@
 """Erase concepts from text-to-image diffusion models, and see what an erasure does to everything
 else."""
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,11 @@ __all__ = ["EraseConfig", "EraseError", "Erasure", "erase", "generate", "load_pi
 
 _HOME = {"EraseConfig": "config", "EraseError": "errors", "Erasure": "erasure"}
 _HOME |= {"erase": "loop", "generate": "diffusion", "load_pipeline": "models"}
+
+# No picture goes through transformers' processors here, so what they say on import is noise.
+logging.getLogger("transformers.utils.import_utils").addFilter(
+    lambda record: "requires torchvision" not in record.getMessage()
+)
 
 
 def __getattr__(name: str) -> object:

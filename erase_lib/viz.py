@@ -98,7 +98,8 @@ def intervals(summary: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def pivots(table: pd.DataFrame, rows: str, columns: str) -> Figure:
-    """A heat map a metric: mean `value` of the runs, `rows` down, `columns` across."""
+    """A heat map a metric: mean `value` of the runs, `rows` down, `columns` across, both in the
+    table's own order."""
     metrics = list(table["metric"].unique())
     fig, axes = plt.subplots(
         1, len(metrics), figsize=(4.2 * len(metrics), 3.4), squeeze=False, layout="constrained"
@@ -106,16 +107,20 @@ def pivots(table: pd.DataFrame, rows: str, columns: str) -> Figure:
     for ax, metric in zip(axes[0], metrics, strict=True):
         part = table[table["metric"] == metric]
         wide = part.pivot_table(index=rows, columns=columns, values="value")
+        wide = wide.loc[part[rows].unique(), part[columns].unique()]
         sns.heatmap(wide, vmin=0, vmax=1, annot=True, fmt=".2f", cmap="cividis", cbar=False, ax=ax)
+        ax.tick_params(length=0, rotation=0)
         ax.set(title=metric, xlabel="", ylabel="")
     return fig
 
 
-def multiples(table: pd.DataFrame, x: str, hue: str) -> Figure:
-    """Small multiples, one a metric: each run a point, `x` across, `hue` by colour, means as
-    bars."""
-    grid = sns.FacetGrid(table, col="metric", height=3.6, aspect=1.05, sharey=True)
-    order, hues = sorted(table[x].unique()), sorted(table[hue].unique())
+def multiples(table: pd.DataFrame, pooled: pd.DataFrame, x: str, hue: str) -> Figure:
+    """Small multiples, one a metric: each erased run a point, `x` across, `hue` by colour; in
+    black the mean and interval of `pooled` (`metrics.means`); a dashed line where the table has
+    the unedited model's value."""
+    runs, rest = (table[table["model"] == model] for model in ("erased", "original"))
+    order, hues = list(runs[x].unique()), list(runs[hue].unique())
+    grid = sns.FacetGrid(runs, col="metric", height=3.8, aspect=1.05, sharey=True)
     grid.map_dataframe(
         sns.stripplot,
         x=x,
@@ -126,18 +131,14 @@ def multiples(table: pd.DataFrame, x: str, hue: str) -> Figure:
         dodge=True,
         palette="colorblind",
         size=6,
+        alpha=0.8,
     )
-    grid.map_dataframe(
-        sns.pointplot,
-        x=x,
-        y="value",
-        order=order,
-        errorbar=None,
-        linestyle="none",
-        marker="_",
-        markersize=44,
-        color=QUIET,
-    )
+    for metric, ax in grid.axes_dict.items():
+        mean = pooled[pooled["metric"] == metric].set_index(x).loc[order]
+        gaps = [mean["value"] - mean["low"], mean["high"] - mean["value"]]
+        ax.errorbar(range(len(order)), mean["value"], yerr=gaps, fmt="k_", ms=40, capsize=5, lw=2)
+        if metric.startswith("PSR"):
+            ax.axhline(rest.loc[rest["metric"] == metric, "value"].mean(), color=QUIET, ls="--")
     grid.add_legend(title=hue)
     grid.set_titles("{col_name}")
     grid.set_axis_labels("", "share of pictures")
