@@ -29,7 +29,6 @@ from erase_lib.sweep import sweep
 ROOT = Path(__file__).resolve().parent.parent
 ERASE = ROOT / "notebooks" / "06_erase.ipynb"
 EQUAL = {"fixed": {"profile": "smoke", "steps": 100}, "grid": {"seed": list(range(8))}}
-# the arrangement of every round is measured before the next round begins
 ARRANGEMENTS = {"1 worker x 1 thread": (1, 1), "2 x 1": (2, 1), "1 x 2": (1, 2)}
 
 
@@ -56,7 +55,8 @@ def trivial(folder: Path) -> Path:
 
 def workers(folder: Path) -> pd.DataFrame:
     """Wall seconds of 8 equal erasures under each arrangement of two cores."""
-    sweep(ERASE, {"fixed": EQUAL["fixed"]}, folder / "warm", progress=False)  # caches the originals
+    for threads in (1, 2):  # the originals are cached for each number of threads
+        sweep(ERASE, {"fixed": EQUAL["fixed"]}, folder / f"{threads}", 1, threads, progress=False)
     rows = []
     for name, (processes, threads) in ARRANGEMENTS.items():
         out = folder / name.replace(" ", "")

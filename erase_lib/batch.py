@@ -19,6 +19,7 @@ from typing import Any
 
 import nbformat
 import papermill
+from nbclient.exceptions import CellTimeoutError
 from papermill.exceptions import PapermillExecutionError
 
 from erase_lib.errors import reason, unwritable
@@ -28,6 +29,8 @@ from erase_lib.lock import alone
 from erase_lib.paths import DATA
 
 RECORD, EXECUTED, LOG, LOCK = "run.json", "executed.ipynb", "log.txt", "lock"
+EXECUTING = "executing.ipynb"  # until it ends
+OWNER = "sweep"  # beside the run folders: which sweep is at them
 DONE, FAILED, RUNNING = "done", "failed", "running"
 VERSIONS = ("erase-lib", "torch", "diffusers", "transformers")
 
@@ -44,6 +47,13 @@ class Case:
     def record(self) -> dict[str, Any]:
         """What run.json holds; empty before the first run."""
         return read_json(self.folder / RECORD)
+
+
+def read_text(path: Path) -> str:
+    """What a file says; "" if it is missing."""
+    with suppress(OSError):
+        return path.read_text("utf-8")
+    return ""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -123,7 +133,9 @@ def execute(settings: Settings, case: Case) -> dict[str, Any]:
     Nothing is raised for a notebook that fails: the record then holds the cell, the error and the
     traceback, and the executed notebook stays. A case that is done is not done twice: if another
     process is at it, this one waits and returns what came of it. With `force` only this sweep's own
-    result counts, and the files of an older one go.
+    result counts, and the files of an older one go; so does what another commit left half done, or
+    its checkpoint would go on under other code. The workers of a killed sweep begin nothing once
+    another has taken over.
     """
     try:
         case.folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +144,9 @@ def execute(settings: Settings, case: Case) -> dict[str, Any]:
             own = not settings.force or found.get("sweep") == settings.sweep
             if own and found.get("status") == DONE:
                 return found
-            if not own:
+            if read_text(case.folder.parent / OWNER) not in ("", settings.sweep):
+                return {"id": case.id, "status": FAILED, "error": "another sweep has taken over"}
+            if not own or found.get("git_commit", settings.commit) != settings.commit:
                 clear(case.folder)
             record: dict[str, Any] = {"id": case.id, "status": RUNNING, "parameters": case.values}
             record |= {"notebook": settings.notebook.name, "threads": settings.threads}
@@ -177,7 +191,7 @@ def logged(path: Path) -> Iterator[None]:
 
 def attempt(settings: Settings, case: Case) -> dict[str, Any]:
     """Execute the notebook: the status, and for a failure its cell, error and traceback."""
-    executing = case.folder / "executing.ipynb"
+    executing = case.folder / EXECUTING
     try:
         with threads_of(settings.threads):
             papermill.execute_notebook(
@@ -199,6 +213,8 @@ def attempt(settings: Settings, case: Case) -> dict[str, Any]:
     except Exception as error:  # a dead kernel, a cell over its time, a full disk
         text = f"{type(error).__name__}: {reason(error)}"
         found = {"status": FAILED, "cell": last_begun(executing), "error": text}
+        if isinstance(error, CellTimeoutError):
+            found["error"] += f" (after {settings.cell_timeout} s): give more with --cell-timeout"
     with suppress(OSError):
         os.replace(executing, case.folder / EXECUTED)
     return found
@@ -228,7 +244,9 @@ def clear(folder: Path) -> None:
 
 def fail(case: Case, error: str) -> dict[str, Any]:
     """Record as failed what could not do so itself."""
-    cell = last_begun(case.folder / "executing.ipynb")
+    cell = last_begun(case.folder / EXECUTING)
+    with suppress(OSError):
+        os.replace(case.folder / EXECUTING, case.folder / EXECUTED)
     record = {"id": case.id, "parameters": case.values} | case.record()
     record |= {"status": FAILED, "cell": cell, "error": error}
     write(case.folder / RECORD, record)

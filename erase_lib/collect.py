@@ -11,8 +11,10 @@ from typing import Any
 import pandas as pd
 
 from erase_lib.batch import DONE, FAILED, RECORD, VERSIONS, read_json
-from erase_lib.errors import EraseError, reason
+from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.files import whole
+from erase_lib.lock import alone
+from erase_lib.paths import DATA
 
 METRICS, UNFINISHED = "metrics.json", "unfinished"
 
@@ -34,10 +36,33 @@ def collect(out: str | Path, ids: Iterable[str] | None = None) -> pd.DataFrame:
     for name in table.columns[table.map(type).nunique() > 1]:  # Parquet has one kind a column
         if table[name].map(lambda value: isinstance(value, str)).any():
             table[name] = table[name].map(lambda value: None if pd.isna(value) else str(value))
-    with whole(out / "results.parquet", out / "results.csv") as (parquet, csv):
-        table.to_parquet(parquet, index=False)
-        table.to_csv(csv, index=False, lineterminator="\n")
+    try:
+        with (
+            alone(out / "results.lock", wait=True),  # `collect` by hand beside a sweep
+            whole(out / "results.parquet", out / "results.csv") as (parquet, csv),
+        ):
+            table.to_parquet(parquet, index=False)
+            table.to_csv(csv, index=False, lineterminator="\n")
+    except OSError as error:
+        raise unwritable(out, error) from None
     return table
+
+
+def read(table: str | Path) -> pd.DataFrame:
+    """A sweep's table, .csv or .parquet; a relative path is looked for here and beside the library.
+
+    Raises `EraseError` when there is none, or it is no table of runs.
+    """
+    path = next((p for p in (Path(table), DATA.parent / table) if p.is_file()), None)
+    if path is None:
+        raise EraseError(f"table {table} does not exist: expected results.csv of a sweep")
+    try:
+        found = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except Exception as error:  # pandas and pyarrow each raise their own kinds
+        raise EraseError(f"{path} is no table ({reason(error)})") from None
+    if "status" not in found:
+        raise EraseError(f"{path} has no column status: expected results.csv of a sweep")
+    return found
 
 
 def row(folder: Path) -> dict[str, Any]:
@@ -52,7 +77,7 @@ def row(folder: Path) -> dict[str, Any]:
     if done and (folder / METRICS).exists():
         try:
             metrics = flat(json.loads((folder / METRICS).read_text("utf-8")))
-            found |= {name: metrics[name] for name in metrics if name not in found}
+            found |= {name: metrics[name] for name in metrics if name not in found | record}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as wrong:
             error = f"{METRICS} is damaged ({reason(wrong)}): run again with --force"
     kept = ("seconds", "threads", "started", "git_commit", *VERSIONS)

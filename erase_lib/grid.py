@@ -20,6 +20,7 @@ from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, reason, unknown
 
 OUTPUT = "output"  # the parameter that every swept notebook has: where the sweep puts the run
+RESERVED = {"id", "status", "seconds", "threads", "started", "git_commit", "cell", "error"}
 SECTIONS = ("notebook", "fixed", "grid", "zip", "cases")
 Values = dict[str, Any]
 
@@ -50,6 +51,8 @@ def parameters(notebook: str | Path) -> dict[str, Parameter]:
         raise EraseError(f"{path} is no notebook ({reason(error)})") from None
     if OUTPUT not in found:
         raise EraseError(f"{path} cannot be swept: no cell tagged parameters sets `{OUTPUT}`")
+    if taken := sorted(RESERVED & found.keys()):
+        raise EraseError(f"{path}: parameter {taken[0]!r} is a column of the results: rename it")
     known = {}
     for name, line in found.items():
         try:

@@ -30,7 +30,8 @@ def erase(
 
     min_θ' E_{c_e} max_{c_a} L1(θ'; c_e) + λ L2(θ'; c_a), in alternation (Bui et al. 2024, eq. 5
     and alg. 1). A NaN or infinite loss or gradient, or Ctrl-C, ends the run with the tensors of the
-    last whole update of θ', all finite, and a warning that says so. `callback` is given each
+    last whole update of θ', all finite, and a warning that says so (`EraseError` for such a loss
+    before any update). `callback` is given each
     update's row of the history.
 
     With a folder `checkpoint` the state of the run is written there every `checkpoint_every`
@@ -72,11 +73,11 @@ def erase(
                 if callback is not None:
                     callback(row)
     except FloatingPointError:
-        warnings.warn(
-            f"the loss or its gradient became NaN or infinite at update {step}: stopped with the"
-            f" last finite tensors; lower lr ({config.lr}) or lam ({config.lam})",
-            stacklevel=2,
-        )
+        what = f"the loss or its gradient became NaN or infinite at update {step}"
+        hint = f"lower lr ({config.lr}) or lam ({config.lam})"
+        if not run.history:
+            raise EraseError(f"{what}: {hint}") from None
+        warnings.warn(f"{what}: stopped with the last finite tensors; {hint}", stacklevel=2)
     except KeyboardInterrupt:
         done = len(run.history)
         warnings.warn(f"interrupted: {done} of {config.steps} updates kept", stacklevel=2)

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+import joblib
 import pandas as pd
 from tqdm import tqdm
 
@@ -75,6 +76,8 @@ def sweep(
     """
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
+    if scheduler and backend == "loky":
+        raise EraseError(f"scheduler is {scheduler!r}: it needs --backend dask or ray")
     for name, value in (("workers", workers), ("threads", threads), ("cell_timeout", cell_timeout)):
         if value is not None and value < 1:
             raise EraseError(f"{name} is {value}: expected 1 or more")
@@ -82,7 +85,7 @@ def sweep(
     settings = Settings(
         notebook=Path(notebook).resolve(),
         sweep=uuid.uuid4().hex,
-        threads=threads or (1 if scheduler else max(1, (os.cpu_count() or 1) // workers)),
+        threads=threads or (1 if scheduler else max(1, joblib.cpu_count() // workers)),
         cell_timeout=cell_timeout,
         commit=batch.git_commit(),
         force=force,
@@ -94,13 +97,19 @@ def sweep(
                 print(f"the sweep by {before} broke off: what it finished is kept", file=sys.stderr)
             chosen = select(cases, settings, only_failed)
             quiet = not progress or bool(os.environ.get("CI")) or not sys.stderr.isatty()
-            failed = 0
+            (out / batch.OWNER).write_text(settings.sweep, "utf-8")
+            failed: dict[str, str] = {}
             with tqdm(total=len(chosen), desc="sweep", unit="run", disable=quiet) as bar:
                 for record in executed(settings, chosen, backend, workers, scheduler):
-                    failed += record["status"] == FAILED
-                    bar.set_postfix(failed=failed)
+                    if record["status"] == FAILED:
+                        failed[record["id"]] = record["error"]
+                    bar.set_postfix(failed=len(failed))
                     bar.update()
-            return collect(out, [case.id for case in cases])
+            found = collect(out, [case.id for case in cases])
+            # a folder that cannot be written to does not say why
+            if failed:
+                found["error"] = found["error"].fillna(found["id"].map(failed))
+            return found
     except OSError as error:
         raise unwritable(out, error) from None
 
@@ -111,7 +120,7 @@ def select(cases: Sequence[Case], settings: Settings, only_failed: bool) -> list
     for case in cases:
         record = case.record()
         done = record.get("status") == DONE
-        if settings.force or (record and not done if only_failed else not done):
+        if (record and not done) if only_failed else (settings.force or not done):
             chosen.append(case)
         elif done:
             other += record.get("git_commit") != settings.commit
@@ -165,7 +174,10 @@ def run(words: Sequence[str]) -> int:
         given["notebook"] = given["notebook"] or Path(file).parent / str(spec["notebook"])
     if not given["notebook"]:
         raise EraseError("no notebook: name one, or write `notebook: PATH` into the grid file")
-    spec["grid"] = grid.section(spec, "grid") | grid.read_arguments(pairs)
+    given_pairs = grid.read_arguments(pairs)  # they replace what the file says
+    for name in ("fixed", "grid"):
+        spec[name] = {k: v for k, v in grid.section(spec, name).items() if k not in given_pairs}
+    spec["grid"] |= given_pairs
     out = given["out"] = given["out"] or Path("runs") / Path(given["notebook"]).stem
     if dry:
         print(table(plan(given["notebook"], spec, out), max(1, given["workers"])))

@@ -7,6 +7,7 @@ the sweep, and with Ray's one lost worker ends it; so their own calls are used.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -36,7 +37,14 @@ def executed(
         yield from on_cluster(settings, cases, workers, scheduler)
     except ImportError:
         raise EraseError(f"{backend} is missing: pip install 'erase-lib[{backend}]'") from None
-    except (ConnectionError, TimeoutError, ValueError) as error:
+
+
+@contextmanager
+def connecting(backend: str, scheduler: str | None) -> Iterator[None]:
+    """Whatever goes wrong within the block is one line."""
+    try:
+        yield
+    except (OSError, ValueError, TimeoutError) as error:  # ConnectionError is an OSError
         raise EraseError(f"no {backend} cluster at {scheduler} ({reason(error)})") from None
 
 
@@ -72,11 +80,16 @@ def on_dask(
     from distributed import Client, as_completed
 
     own = {} if scheduler else {"n_workers": workers, "threads_per_worker": 1}
-    with Client(scheduler, **own) as client:
-        client.wait_for_workers(1, timeout=60)
+    with connecting("dask", scheduler):
+        client = Client(scheduler, **own)
+    with client:
+        with connecting("dask", scheduler):
+            client.wait_for_workers(1, timeout=60)
         futures = client.map(partial(execute, settings), cases, pure=False)
         waiting = {future.key: case for future, case in zip(futures, cases, strict=True)}
         for future, result in as_completed(futures, with_results=True, raise_errors=False):
+            if future.status == "cancelled":
+                raise EraseError("the Dask scheduler was lost: run the sweep again")
             lost = future.status == "error"
             yield fail(waiting[future.key], f"lost: {reason(result[1])}") if lost else result
 
@@ -87,7 +100,8 @@ def on_ray(
     """Ray: a dead worker's runs go on at another, three times."""
     import ray
 
-    ray.init(scheduler, num_cpus=None if scheduler else workers, log_to_driver=False)
+    with connecting("ray", scheduler):
+        ray.init(scheduler, num_cpus=None if scheduler else workers, log_to_driver=False)
     try:
         remote = ray.remote(execute)
         waiting = {remote.remote(settings, case): case for case in cases}

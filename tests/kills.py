@@ -2,9 +2,10 @@
 
     python tests/kills.py --kills 30
 
-Each trial is a sweep over 06_erase in its smoke profile, killed several times, the sweep or the
-notebook's kernel in turn, and started again each time. In the end its weights and history must be
-those of an undisturbed sweep, byte for byte, and so must its metrics but for the seconds.
+Each trial is a sweep of two erasures (06_erase in its smoke profile) by two workers, killed again
+and again: the sweep itself, a worker or a notebook's kernel in turn. A kill that comes too late
+does not count. In the end weights and history must be those of an undisturbed sweep, byte for
+byte, and so must the metrics but for the seconds; what was finished is not done again.
 """
 
 from __future__ import annotations
@@ -20,56 +21,74 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent
 CALL = [sys.executable, "-m", "erase_lib.sweep", str(ROOT / "notebooks" / "06_erase.ipynb")]
-CALL += ["-p", "profile=smoke", "-p", "steps=20", "--threads", "1", "--out"]
+CALL += ["-p", "profile=smoke", "-p", "steps=20", "-p", "seed=0,1", "--workers", "2", "--out"]
+VICTIMS = {"sweep": "erase_lib.sweep", "worker": "popen_loky", "kernel": "ipykernel"}
 
 
 def results(out: Path) -> dict[str, bytes]:
-    """What must not differ."""
-    (folder,) = (path.parent for path in out.glob("*/run.json"))
-    metrics = json.loads((folder / "metrics.json").read_text())
-    for row in metrics["metrics"]:
-        row.pop("seconds")
-    found = {name: (folder / name).read_bytes() for name in ("erased.safetensors", "history.csv")}
-    assert json.loads((folder / "run.json").read_text())["status"] == "done"
-    return found | {"metrics.json": json.dumps(metrics).encode()}
+    """What must not differ, of every run."""
+    found = {}
+    for folder in sorted(path.parent for path in out.glob("*/run.json")):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        for row in metrics["metrics"]:
+            row.pop("seconds")
+        files = {
+            name: (folder / name).read_bytes() for name in ("erased.safetensors", "history.csv")
+        }
+        assert json.loads((folder / "run.json").read_text())["status"] == "done"
+        files["metrics.json"] = json.dumps(metrics).encode()
+        found |= {f"{folder.name}/{name}": data for name, data in files.items()}
+    assert len(found) == 6
+    return found
 
 
-def below(pid: int) -> list[int]:
-    """Processes whose parent is `pid`: the kernel of a sweep."""
-    listing = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True).stdout
-    rows = [line.split() for line in listing.splitlines()[1:]]
-    return [int(child) for child, parent in rows if int(parent) == pid]
+def done(out: Path) -> dict[str, str]:
+    """When each finished run was begun."""
+    records = [json.loads(path.read_text()) for path in out.glob("*/run.json")]
+    return {r["id"]: r["started"] for r in records if r["status"] == "done"}
 
 
-def kill(out: Path, after: float, kernel: bool) -> int:
-    """Start the sweep and kill it, or its kernel, after so many seconds; its exit status."""
+def kill(out: Path, victim: str, after: float) -> bool:
+    """Start the sweep, and after so many seconds kill part of it; whether that met a live one."""
     nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([*CALL, str(out)], **nowhere) as process:
         time.sleep(after)
-        for victim in below(process.pid) if kernel else [process.pid]:
-            os.kill(victim, signal.SIGKILL)
-        return process.wait()
+        met = False
+        if process.poll() is None:
+            family = psutil.Process(process.pid)
+            for one in [family, *family.children(recursive=True)]:
+                if one.is_running() and VICTIMS[victim] in " ".join(one.cmdline()):
+                    one.send_signal(signal.SIGKILL)
+                    met = True
+                    break
+        process.wait()
+    return met
 
 
-def trial(out: Path, kills: int, seconds: float, rng: random.Random) -> list[str]:
-    """Kill and resume; what each kill met."""
-    met = []
-    for i in range(kills):
-        kernel = i % 2 == 1
-        status = kill(out, rng.uniform(0.1, 1.0) * seconds, kernel)
-        met.append(f"{'kernel' if kernel else 'sweep'} ended with {status}")
+def trial(out: Path, kills: int, seconds: float, rng: random.Random) -> dict[str, int]:
+    """Kill and resume; how many of each kind were killed."""
+    met = dict.fromkeys(VICTIMS, 0)
+    for _ in range(10 * kills):
+        if sum(met.values()) == kills:
+            break
+        victim, before = rng.choice(list(VICTIMS)), done(out)
+        met[victim] += kill(out, victim, rng.uniform(0.1, 1.0) * seconds)
+        after = done(out)
+        assert before == {name: after[name] for name in before}, "a finished run was done again"
     subprocess.run([*CALL, str(out)], check=True, capture_output=True)
     return met
 
 
-def main(kills: int, each: int = 5, seed: int = 0) -> None:
+def main(kills: int, each: int = 3, seed: int = 0) -> None:
     """Raises AssertionError, or CalledProcessError, when a resumed sweep is not the same."""
-    rng = random.Random(seed)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    rng, begin = random.Random(seed), time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        begin = time.monotonic()
         subprocess.run([*CALL, str(folder / "whole")], check=True, capture_output=True)
         seconds, wanted = time.monotonic() - begin, results(folder / "whole")
         for number, first in enumerate(range(0, kills, each)):
@@ -78,7 +97,7 @@ def main(kills: int, each: int = 5, seed: int = 0) -> None:
             found = results(out)
             assert found == wanted, [name for name in wanted if found[name] != wanted[name]]
             left = [path.name for path in out.rglob("*.tmp")]
-            print(f"trial {number}: the same after {len(met)} kills ({'; '.join(met)}) {left}")
+            print(f"trial {number}: the same after {met}, left over: {left}", flush=True)
 
 
 if __name__ == "__main__":

@@ -46,10 +46,13 @@ def test_dask_workers_share_a_sweep_and_one_is_killed(tmp_path):
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path):
+    dask = pytest.importorskip("dask")
     pytest.importorskip("distributed")
     book, settings = notebook(tmp_path, CELL, BODY), {"backend": "dask", "progress": False}
-    with pytest.raises(EraseError, match="no dask cluster at nowhere"):
-        sweep(book, {}, tmp_path / "out", scheduler="nowhere", **settings)
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        for address in ("nowhere", "tcp://127.0.0.1:1"):
+            with pytest.raises(EraseError, match=f"no dask cluster at {address}"):
+                sweep(book, {}, tmp_path / "out", scheduler=address, **settings)
 
 
 def test_a_local_ray_runs_a_sweep(tmp_path):

@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from erase_lib import EraseConfig, Erasure, erase, generate, load_pipeline
+from erase_lib import EraseConfig, EraseError, Erasure, erase, generate, load_pipeline
 from erase_lib.adversarial import GumbelSearch
 from erase_lib.diffusion import alpha_bar, predict, to_clean, to_noise
 from erase_lib.models import encode_prompts, fingerprint, in_place, trained_names
@@ -228,6 +228,13 @@ def test_nan_stops_before_it_reaches_a_tensor(tiny, monkeypatch, breaks):
         erasure = erase(tiny, smoke(steps=3), progress=False)
     assert erasure.history == whole.history
     assert all(torch.equal(t, whole.tensors[k]) for k, t in erasure.tensors.items())
+
+
+def test_nan_at_once_is_refused(tiny):
+    with torch.no_grad():
+        tiny.unet.conv_in.weight.fill_(float("nan"))
+    with pytest.raises(EraseError, match="NaN or infinite at update 0: lower lr"):
+        erase(tiny, smoke(), progress=False)
 
 
 def test_nan_in_the_search_leaves_pi_and_stops(tiny, monkeypatch):

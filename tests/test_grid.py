@@ -186,7 +186,11 @@ def test_pairs_of_the_command_line():
 
 
 def test_notebooks_that_cannot_be_swept(tmp_path):
-    for cell, says in (("x: int = 1", "sets `output`"), ("output = str(1)", "a plain value")):
+    for cell, says in (
+        ("x: int = 1", "sets `output`"),
+        ("output = str(1)", "a plain value"),
+        ("output = 'x'\nstatus = 'y'", "'status' is a column of the results"),
+    ):
         with pytest.raises(EraseError, match=says):
             grid.parameters(notebook(tmp_path, cell))
     with pytest.raises(EraseError, match="does not exist"):

@@ -12,13 +12,14 @@ import sys
 import time
 from pathlib import Path
 
+import joblib
 import pandas as pd
 import pytest
 from joblib.externals.loky.process_executor import BrokenProcessPool
 from test_grid import notebook
 
 from erase_lib import batch, workers
-from erase_lib.collect import collect
+from erase_lib.collect import collect, read
 from erase_lib.errors import EraseError
 from erase_lib.lock import alone
 from erase_lib.sweep import main, plan, select, sweep
@@ -39,7 +40,7 @@ if number == 13:
 if number == 99:
     os._exit(1)
 row = {"metric": "ESR-1", "model": "erased", "value": number / 2, "low": 0.0, "high": 1.0, "n": 4}
-result = {"threads": int(os.environ["OMP_NUM_THREADS"]), "metrics": [row]}
+result = {"kernel_threads": int(os.environ["OMP_NUM_THREADS"]), "metrics": [row]}
 (Path(output) / "metrics.json").write_text(json.dumps(result))
 with open(Path(output) / "log", "a") as log:
     log.write("finished\\n")
@@ -145,7 +146,10 @@ def test_two_workers_share_the_cores_and_survive_the_death_of_one(book, tmp_path
     assert process.returncode == 1 and "process died" in errors
     found = pd.read_csv(out / "results.csv")
     died = found["status"] == "failed"
-    assert 1 <= died.sum() <= 2 and (found[~died]["threads"] == max(1, os.cpu_count() // 2)).all()
+    assert (
+        1 <= died.sum() <= 2
+        and (found[~died]["kernel_threads"] == max(1, joblib.cpu_count() // 2)).all()
+    )
     assert all(log.count("finished") <= 1 for log in logs(out).values())
     found = sweep(book, {"cases": cases}, out, workers=2, progress=False)
     assert (found["status"] == "done").all()
@@ -213,6 +217,39 @@ def test_a_forced_run_replaces_only_what_is_older_than_its_sweep(book, tmp_path)
     assert not (case.folder / "mark").exists()
 
 
+def test_what_another_commit_left_half_done_is_begun_anew(book, tmp_path):
+    (case,) = plan(book, numbers(0), tmp_path / "out")
+    (case.folder / "checkpoint").mkdir(parents=True)
+    left = {"status": "running", "sweep": "old", "git_commit": "one"}
+    batch.write(case.folder / batch.RECORD, left)
+    assert batch.execute(batch.Settings(book, "new", commit="one"), case)["status"] == "done"
+    assert (case.folder / "checkpoint").exists()  # the same code goes on from it
+    batch.write(case.folder / batch.RECORD, left)
+    batch.execute(batch.Settings(book, "new", commit="two"), case)
+    assert not (case.folder / "checkpoint").exists()
+
+
+def test_workers_of_a_killed_sweep_begin_nothing_under_another(book, tmp_path):
+    out = tmp_path / "out"
+    first, second = plan(book, numbers(0, 1), out)
+    batch.execute(batch.Settings(book, "new"), first)
+    (out / batch.OWNER).write_text("new")
+    orphan = batch.Settings(book, "old", force=True)
+    for case in (first, second):
+        assert batch.execute(orphan, case)["error"] == "another sweep has taken over"
+    assert first.record()["sweep"] == "new" and logs(out).keys() == {first.id}
+
+
+def test_a_folder_that_cannot_be_made_is_said(book, tmp_path, capsys):
+    out = tmp_path / "out"
+    cases = plan(book, numbers(0, 1), out)
+    out.mkdir()
+    cases[0].folder.touch()  # a file where the run's folder should be
+    assert main([str(book), "--out", str(out), "-p", "number=0,1"]) == 1
+    said = capsys.readouterr()
+    assert f"unfinished: {cases[0].id}: cannot write to" in said.err and "1 of 2 runs" in said.out
+
+
 def test_only_failed_keeps_what_it_has_not_come_to(book, tmp_path):
     out = tmp_path / "out"
     sweep(book, numbers(13, 1), out, progress=False)
@@ -220,6 +257,9 @@ def test_only_failed_keeps_what_it_has_not_come_to(book, tmp_path):
     settings = batch.Settings(book, "next")
     assert [case.values["number"] for case in select(cases, settings, only_failed=True)] == [13]
     assert [case.values["number"] for case in select(cases, settings, only_failed=False)] == [13, 2]
+    forced = batch.Settings(book, "next", force=True)
+    assert [case.values["number"] for case in select(cases, forced, only_failed=True)] == [13]
+    assert select(cases, forced, only_failed=False) == cases
     assert cases[0].record()["error"] == "ValueError: unlucky"  # until it runs again
 
 
@@ -250,6 +290,7 @@ def test_metrics_of_another_form_are_said_and_the_table_stands(tmp_path):
         (["-p", "number=x"], "number is 'x'"),
         (["--backend", "dusk"], "unknown backend 'dusk': did you mean 'dask'"),
         (["--workers", "0"], "workers is 0"),
+        (["--scheduler", "tcp://here:1"], "it needs --backend dask or ray"),
         (["--grid", "grid.yaml"], "grid is 5: expected a mapping"),
     ],
 )
@@ -303,6 +344,24 @@ def test_a_dry_run_prints_the_plan_and_runs_nothing(book, tmp_path, capsys):
     assert main([*arguments, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "2 runs, 1 of them done" in said and "minutes left" in said
+
+
+def test_the_command_line_replaces_what_the_file_says(book, tmp_path, capsys):
+    file = tmp_path / "grid.yaml"
+    file.write_text("fixed: {wait: 9}\ngrid: {number: [0, 1]}\n")
+    pairs = ["-p", "wait=0,1", "-p", "number=2"]
+    assert main([str(book), "--grid", str(file), "--dry-run", *pairs]) == 0
+    assert "2 runs" in capsys.readouterr().out
+
+
+def test_tables_are_read_or_refused(tmp_path):
+    for name, says in (("none.csv", "does not exist"), ("a.csv", "no column status")):
+        (tmp_path / "a.csv").write_text("x\n1\n")
+        with pytest.raises(EraseError, match=says):
+            read(tmp_path / name)
+    (tmp_path / "b.parquet").write_text("none")
+    with pytest.raises(EraseError, match="b.parquet is no table"):
+        read(str(tmp_path / "b.parquet"))
 
 
 def test_a_grid_is_published_with_its_hours_and_versions(book, tmp_path):
