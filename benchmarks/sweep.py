@@ -28,7 +28,7 @@ from erase_lib.sweep import sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 ERASE = ROOT / "notebooks" / "06_erase.ipynb"
-EQUAL = {"fixed": {"profile": "smoke", "steps": 100}, "grid": {"seed": list(range(8))}}
+EQUAL = {"fixed": {"profile": "smoke", "steps": 20}, "grid": {"seed": list(range(8))}}
 ARRANGEMENTS = {"1 worker x 1 thread": (1, 1), "2 x 1": (2, 1), "1 x 2": (1, 2)}
 
 
