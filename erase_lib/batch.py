@@ -203,7 +203,7 @@ def attempt(settings: Settings, case: Case) -> dict[str, Any]:
                 execution_timeout=settings.cell_timeout,
                 progress_bar=False,
                 log_output=True,
-                extra_arguments=["--log-level=ERROR"],  # no word on every kernel's transport
+                extra_arguments=["--log-level=CRITICAL"],  # on transport and shutdown, every time
             )
         found: dict[str, Any] = {"status": DONE}
     except PapermillExecutionError as error:
