@@ -243,11 +243,13 @@ def clear(folder: Path) -> None:
 
 
 def fail(case: Case, error: str) -> dict[str, Any]:
-    """Record as failed what could not do so itself."""
-    cell = last_begun(case.folder / EXECUTING)
-    with suppress(OSError):
-        os.replace(case.folder / EXECUTING, case.folder / EXECUTED)
-    record = {"id": case.id, "parameters": case.values} | case.record()
-    record |= {"status": FAILED, "cell": cell, "error": error}
-    write(case.folder / RECORD, record)
-    return record
+    """Record as failed what could not do so itself; unless, at the last moment, it has ended."""
+    with alone(case.folder / LOCK, wait=True):
+        record = {"id": case.id, "parameters": case.values} | case.record()
+        if record.get("status") in (DONE, FAILED):
+            return record
+        record |= {"status": FAILED, "cell": last_begun(case.folder / EXECUTING), "error": error}
+        with suppress(OSError):
+            os.replace(case.folder / EXECUTING, case.folder / EXECUTED)
+        write(case.folder / RECORD, record)
+        return record
