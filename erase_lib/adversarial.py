@@ -1,13 +1,15 @@
-"""Which concept is hurt most: the Gumbel-Softmax search of adversarial preservation."""
+"""Which concepts an update preserves: the candidates, and the published search among them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from erase_lib.checkpoint import adam_tensors, load_adam
 from erase_lib.concepts import prompts_of, vocabulary
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError
@@ -38,24 +40,66 @@ def candidates(
     return found
 
 
-class GumbelSearch:
+class Choice(NamedTuple):
+    """What one update preserves."""
+
+    embeddings: Tensor
+    """`(k, tokens, dim)`; in the published search with a gradient to π."""
+    chosen: Tensor
+    """Which candidate, `(k,)`."""
+    template: Tensor
+    """Under which training prompt, `(k,)`."""
+
+
+class Search:
+    """The candidates of one target, `embeddings (templates, n, tokens, dim)`, and which of them an
+    update preserves. Here all alike: the control that every other search has to beat."""
+
+    def __init__(self, words: list[str], embeddings: Tensor) -> None:
+        self.words, self.embeddings = words, embeddings
+
+    def choose(self, k: int, g: torch.Generator) -> Choice:
+        """k candidates, each under a random training prompt."""
+        chosen, device = self.pick(k, g), self.embeddings.device
+        template = torch.randint(len(self.embeddings), (k,), generator=g)
+        chosen, template = chosen.to(device), template.to(device)
+        return Choice(self.embeddings[template, chosen], chosen, template)
+
+    def pick(self, k: int, g: torch.Generator) -> Tensor:
+        """Which candidates `(k,)`."""
+        return torch.randint(len(self.words), (k,), generator=g)
+
+    def look(self, student: Mapping[str, Tensor], step: int) -> int:
+        """See the student before update `step`; UNet evaluations spent."""
+        return 0
+
+    def learn(self, choice: Choice, moved: Tensor) -> None:
+        """Be told how far each preserved latent had moved, `(k,)`: L2 before its mean."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What it has learnt, for a checkpoint; `load` is the way back."""
+        return {}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `tensors` gave."""
+
+
+class GumbelSearch(Search):
     """c_a = G(π) · E: a relaxed choice among candidates (Bui et al. 2024, §4.3).
 
-    `embeddings`: `(templates, n, tokens, dim)`, the candidates under every training template. π
-    starts uniform; `ascend` moves it towards what the student changed most.
+    π starts uniform; `ascend` moves it towards what the student changed most.
     """
 
     def __init__(
         self, words: list[str], embeddings: Tensor, lr: float, temperature: float, hard: bool
     ) -> None:
-        self.words, self.embeddings = words, embeddings
+        super().__init__(words, embeddings)
         self.temperature, self.hard = temperature, hard
         self.pi = nn.Parameter(torch.full((len(words),), 1 / len(words), device=embeddings.device))
         self.optimiser = torch.optim.Adam([self.pi], lr=lr)
 
-    def choose(self, k: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """k choices: embeddings `(k, tokens, dim)` with gradient to π, candidate and template
-        `(k,)`."""
+    def choose(self, k: int, g: torch.Generator) -> Choice:
+        """k independent choices by G(π) = softmax((π + Gumbel noise) / temperature)."""
         n, device = len(self.words), self.pi.device
         uniform = torch.rand(k, n, generator=g).clamp(1e-9, 1 - 1e-7).to(device)
         gumbel = -(-uniform.log()).log()
@@ -65,7 +109,7 @@ class GumbelSearch:
         weight = one_hot - soft.detach() + soft if self.hard else soft  # straight-through
         template = torch.randint(len(self.embeddings), (k,), generator=g).to(device)
         mixed = torch.einsum("kn,kntd->ktd", weight, self.embeddings[template])
-        return mixed, chosen, template
+        return Choice(mixed, chosen, template)
 
     def ascend(self, gradient: Tensor) -> None:
         """One step of π up L2, given ∂L2/∂π. `FloatingPointError`, and no step, when it is NaN."""
@@ -77,3 +121,13 @@ class GumbelSearch:
     def probabilities(self) -> Tensor:
         """softmax(π) `(n,)`, for the history."""
         return self.pi.detach().softmax(0).cpu()
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"pi": self.pi} | {f"adam/{k}": t for k, t in adam_tensors(self.optimiser).items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            self.pi.copy_(tensors["pi"])
+        start = "adam/"
+        found = {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
+        load_adam(self.optimiser, found)

@@ -58,3 +58,13 @@ def prompts_of(concept: str, styles: tuple[str, ...] = ()) -> list[str]:
         return [concept]
     plain = [concept, f"a {concept}", f"a picture of a {concept}"]
     return plain + [f"a {concept} in {style} style" for style in styles]
+
+
+def neutral_prompts(neutral: str, styles: tuple[str, ...] = ()) -> list[str]:
+    """The forms of `prompts_of` with the neutral concept in the target's place.
+
+    An empty one leaves the words around it, "a in noto style": the style is no part of what is
+    erased, and in a causal text encoder the words before the concept keep their embeddings.
+    """
+    forms = [form.replace("\0", neutral) for form in prompts_of("\0", styles)]
+    return [" ".join(form.split()) for form in forms]

@@ -12,9 +12,10 @@ from typing import Any
 from erase_lib.errors import EraseError, unknown
 
 METHODS = ("esd", "esd_neutral", "eap")
+CLOSED_FORMS = ("uce", "rece", "speed", "eap_closed")
 TRAIN_METHODS = ("xattn", "noxattn", "full", "selfattn")
 SCHEDULES = ("published", "replay")
-SEARCHES = ("gumbel", "random")
+SEARCHES = ("gumbel", "gumbel_full", "movement", "random", "nearest", "exhaustive")
 THINNINGS = ("distance", "meaning")
 
 
@@ -30,7 +31,8 @@ class EraseConfig:
     """Concepts to erase; each update draws one of them at random."""
     method: str = "eap"
     """esd: L1 alone · esd_neutral: + λ L2 on the neutral concept · eap: + λ L2 on the adversarial
-    concept."""
+    concept. Without training, on K and V of cross-attention: uce · rece · speed · eap_closed: uce
+    that preserves what it moves most."""
     train_method: str = "xattn"
     """What is trained: cross-attention (xattn), all but it (noxattn), everything (full),
     selfattn."""
@@ -44,6 +46,11 @@ class EraseConfig:
     """Adam's learning rate of θ'."""
     lam: float = 5.0
     """λ, the weight of the preservation loss L2."""
+    ridge: float = 0.1
+    """Closed forms only: the weight of ‖W − W₀‖², which holds what is neither erased nor
+    preserved."""
+    rounds: int = 3
+    """rece and eap_closed: rounds; in each, eap_closed preserves `preserve_batch` more concepts."""
     eta: float = 1.0
     """η, how far the target is pushed beyond the neutral concept."""
     batch: int = 4
@@ -68,7 +75,9 @@ class EraseConfig:
     thinning: str = "meaning"
     """meaning: k-means on the embeddings · distance: on the 1-D distances, as published."""
     search: str = "gumbel"
-    """gumbel: π climbs L2, as published · random: the control, all candidates alike."""
+    """gumbel: π climbs L2, as published · gumbel_full: with the teacher's half of its gradient ·
+    movement: those whose K and V moved most · random: all candidates alike, the control · nearest:
+    the nearest to the target · exhaustive: the most moved of all, measured."""
     search_lr: float = 1e-2
     """Adam's learning rate of π."""
     temperature: float = 2.0
@@ -91,7 +100,7 @@ class EraseConfig:
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise EraseError(f"{name} is {getattr(self, name)}: expected a number above 0")
-        for name in ("lam", "eta"):
+        for name in ("lam", "ridge", "eta"):
             if getattr(self, name) < 0:
                 raise EraseError(f"{name} is {getattr(self, name)}: expected 0 or more")
         if not 0 <= self.seed < 2**32:  # what NumPy's generators take
@@ -134,14 +143,14 @@ class EraseConfig:
 
 
 _CHOICES = {
-    "method": METHODS,
+    "method": METHODS + CLOSED_FORMS,
     "train_method": TRAIN_METHODS,
     "schedule": SCHEDULES,
     "search": SEARCHES,
     "thinning": THINNINGS,
 }
 _POSITIVE = (
-    "steps lr batch preserve_batch guidance_scale sampling_steps refresh nearest candidates"
+    "steps lr rounds batch preserve_batch guidance_scale sampling_steps refresh nearest candidates"
     " search_lr temperature"
 ).split()
 

@@ -14,10 +14,12 @@ from erase_lib.models import Pipeline
 
 @dataclass
 class Bank:
-    """Guided trajectories: `z (steps, prompts, c, h, w)` and their timesteps `(steps,)`."""
+    """Guided trajectories: `z (steps, prompts, c, h, w)`, their timesteps `(steps,)`, and where
+    they end, `clean (prompts, c, h, w)`."""
 
     z: Tensor
     timesteps: Tensor
+    clean: Tensor
 
     def draw(self, prompts: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
         """z_t `(n, c, h, w)`, t `(n,)` of the prompts `(n,)`, each at a random timestep."""
@@ -35,12 +37,13 @@ def fill_bank(
     batch: int = 32,
 ) -> Bank:
     """A guided trajectory of every prompt `(n, tokens, dim)` with the weights in place."""
-    parts, timesteps = [], []
+    parts, ends, timesteps = [], [], []
     for part in embeddings.split(batch):
-        path = list(trajectory(pipe, noise(pipe, len(part), g), part, empty, steps, scale))[:-1]
+        *path, (_, end) = trajectory(pipe, noise(pipe, len(part), g), part, empty, steps, scale)
         parts.append(torch.stack([z for _, z in path]))
+        ends.append(end)
         timesteps = [t for t, _ in path]
-    return Bank(torch.cat(parts, 1), torch.stack(timesteps))
+    return Bank(torch.cat(parts, 1), torch.stack(timesteps), torch.cat(ends))
 
 
 def sample_to(

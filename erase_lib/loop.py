@@ -11,10 +11,11 @@ import torch
 from tqdm.auto import tqdm
 
 from erase_lib.checkpoint import read
-from erase_lib.config import EraseConfig
+from erase_lib.config import CLOSED_FORMS, EraseConfig
+from erase_lib.edit import erase_closed_form
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError
-from erase_lib.models import Pipeline, fingerprint, precision
+from erase_lib.models import Pipeline, fingerprint, precision, recomputing
 from erase_lib.run import Run
 
 
@@ -39,7 +40,15 @@ def erase(
     same tensors and history on the same machine; when the run was done, it returns them at once.
     A checkpoint that cannot be written is a warning. Raises `EraseError` when the folder holds a
     damaged checkpoint or another run's, and for a pipeline in float16.
+
+    The methods of `CLOSED_FORMS` need no training: they take seconds and ignore the checkpoint.
     """
+    if config.method in CLOSED_FORMS:
+        erasure = erase_closed_form(pipe, config)
+        if callback is not None:
+            for row in erasure.history:
+                callback(row)
+        return erasure
     if precision(pipe) == torch.float16:
         raise EraseError("a float16 pipeline cannot be trained: load it with dtype=torch.bfloat16")
     if checkpoint_every < 0 or (checkpoint_every and checkpoint is None):
@@ -64,7 +73,7 @@ def erase(
         disable=not progress,
     )
     try:
-        with run.recomputing():
+        with recomputing(pipe.unet, config.gradient_checkpointing):
             for step in bar:
                 row = run.update(step)
                 bar.set_postfix(l1=f"{row['l1']:.4f}", l2=f"{row['l2']:.4f}")

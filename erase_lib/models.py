@@ -198,3 +198,18 @@ def in_place(unet: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
         with uninterrupted():
             for owner, leaf, parameter in reversed(kept):
                 owner[leaf] = parameter
+
+
+@contextmanager
+def recomputing(unet: Any, wanted: bool) -> Iterator[None]:
+    """Gradient checkpointing, if wanted, and the UNet's own setting back afterwards."""
+    if not wanted:
+        yield
+        return
+    unet.enable_gradient_checkpointing()
+    unet.train()  # diffusers recomputes in training mode only; these UNets have no dropout
+    try:
+        yield
+    finally:
+        unet.disable_gradient_checkpointing()
+        unet.eval()

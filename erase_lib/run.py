@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from erase_lib.adversarial import GumbelSearch, candidates
+from erase_lib.adversarial import Choice, GumbelSearch, Search, candidates
 from erase_lib.checkpoint import State, adam_tensors, load_adam, write
-from erase_lib.concepts import prompts_of
+from erase_lib.closed_form import kv_names
+from erase_lib.concepts import neutral_prompts, prompts_of
 from erase_lib.config import EraseConfig
 from erase_lib.diffusion import alpha_bar, predict, to_clean
 from erase_lib.errors import EraseError
 from erase_lib.interrupt import uninterrupted
 from erase_lib.latents import Bank, fill_bank, sample_to
 from erase_lib.models import Pipeline, encode_prompts, in_place, trained_names
+from erase_lib.probe import Probe
+from erase_lib.searches import ExhaustiveSearch, new_search
 
 
 class Run:
@@ -39,7 +40,7 @@ class Run:
         }
         self.optimiser = torch.optim.Adam(self.student.values(), lr=config.lr)
         self.empty = encode_prompts(pipe, [""])
-        self.neutral = encode_prompts(pipe, [config.neutral])
+        self.neutral = encode_prompts(pipe, neutral_prompts(config.neutral, config.styles))
         self.targets = [encode_prompts(pipe, prompts_of(t, config.styles)) for t in config.targets]
         self.searches = self.new_searches()
         self.target_banks: list[Bank] = []
@@ -48,20 +49,18 @@ class Run:
         self.history: list[dict[str, Any]] = []
         self.warned = False
 
-    def new_searches(self) -> list[GumbelSearch | None]:
+    def new_searches(self) -> list[Search | None]:
         """What is preserved for each target: nothing (esd), the neutral concept, or candidates."""
         c = self.config
         if c.method == "esd":
             return [None] * len(self.targets)
         if c.method == "esd_neutral":
-            eight = self.neutral[None].expand(8, -1, -1, -1)  # eight trajectories of it
-            found = [([c.neutral], eight)] * len(self.targets)
+            found = [([c.neutral], self.neutral[:, None])] * len(self.targets)
         else:
             found = candidates(self.pipe, c, [target[:1] for target in self.targets])
-        return [
-            GumbelSearch(words, embeddings, c.search_lr, c.temperature, c.hard)
-            for words, embeddings in found
-        ]
+        names = kv_names(self.pipe.unet) if c.search == "movement" else []
+        original = {name: self.pipe.unet.get_parameter(name).detach() for name in names}
+        return [new_search(c, words, embeddings, original) for words, embeddings in found]
 
     def state(self) -> State:
         """What an interrupted run needs to go on; the rest follows from config and pipeline."""
@@ -72,11 +71,10 @@ class Run:
         }
         for i, search in enumerate(self.searches):
             if search is not None:
-                parts[f"search {i}"] = {"pi": search.pi}
-                parts[f"search adam {i}"] = adam_tensors(search.optimiser)
+                parts[f"search {i}"] = search.tensors()
         for kind, banks in (("target", self.target_banks), ("kept", self.kept_banks)):
             for i, bank in enumerate(banks):
-                parts[f"{kind} bank {i}"] = {"z": bank.z, "timesteps": bank.timesteps}
+                parts[f"{kind} bank {i}"] = vars(bank)
         tensors = {f"{part}/{name}": t for part, of in parts.items() for name, t in of.items()}
         words = [search and search.words for search in self.searches]
         values = {"history": self.history, "evaluations": self.evaluations, "words": words}
@@ -97,11 +95,11 @@ class Run:
                 self.student[name].copy_(tensor)
             for i, search in enumerate(self.searches):
                 if search is not None:
-                    search.pi.copy_(state.tensors[f"search {i}/pi"])
-                    load_adam(search.optimiser, state.part(f"search adam {i}"))
+                    search.load(state.part(f"search {i}"))
         for kind, banks in (("target", self.target_banks), ("kept", self.kept_banks)):
             while bank := state.part(f"{kind} bank {len(banks)}"):
                 banks.append(Bank(**{k: t.to(self.pipe.device) for k, t in bank.items()}))
+        self.set_probes()
 
     def keep(self, folder: str | Path, base: str) -> None:
         """Write a checkpoint; if that fails, say so once and go on."""
@@ -111,21 +109,6 @@ class Run:
             if not self.warned:
                 warnings.warn(f"{error}; the run goes on", stacklevel=3)
             self.warned = True
-
-    @contextmanager
-    def recomputing(self) -> Iterator[None]:
-        """Gradient checkpointing as configured, and the UNet's own setting back afterwards."""
-        if not self.config.gradient_checkpointing:
-            yield
-            return
-        unet = self.pipe.unet
-        unet.enable_gradient_checkpointing()
-        unet.train()  # diffusers recomputes in training mode only; these UNets have no dropout
-        try:
-            yield
-        finally:
-            unet.disable_gradient_checkpointing()
-            unet.eval()
 
     def fill(self, embeddings: Tensor) -> Bank:
         self.evaluations += 2 * len(embeddings) * self.config.sampling_steps
@@ -143,8 +126,19 @@ class Run:
                     t, n = search.embeddings.shape[:2]
                     flat = torch.stack([search.embeddings[i % t, i % n] for i in range(max(t, n))])
                     self.kept_banks.append(self.fill(flat))
+            self.evaluations += self.set_probes()
         with in_place(self.pipe.unet, self.student), torch.no_grad():
             self.target_banks = [self.fill(embeddings) for embeddings in self.targets]
+
+    def set_probes(self) -> int:
+        """Give an exhaustive search what it measures with; evaluations that takes."""
+        spent = 0
+        for search, bank in zip(self.searches, self.kept_banks, strict=False):
+            if isinstance(search, ExhaustiveSearch):
+                n = len(search.words)
+                search.probe = Probe(self.pipe, bank.clean[:n], search.embeddings[0])
+                spent += search.probe.evaluations
+        return spent
 
     def latents(
         self, embeddings: Tensor, bank: Bank | None, place: Tensor
@@ -166,24 +160,28 @@ class Run:
         return z, t
 
     def teacher(self, z: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
-        """The teacher's predicted clean latents."""
-        self.evaluations += len(z)
-        with torch.no_grad():
+        """The teacher's predicted clean latents, with a gradient only where `embeddings` have one
+        (and a backward pass to come)."""
+        needed = embeddings.requires_grad
+        self.evaluations += (3 if needed else 1) * len(z)
+        with torch.set_grad_enabled(needed):
             return self.clean(z, t, predict(self.pipe, z, t, embeddings))
 
     def clean(self, z: Tensor, t: Tensor, output: Tensor) -> Tensor:
         kind = self.pipe.scheduler.config.prediction_type
         return to_clean(output, z, alpha_bar(self.pipe, t), kind)
 
-    def kept(self, target: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Adversarial (or neutral) embeddings with z_r and t, and which candidates they are."""
-        search = self.searches[target]
-        assert search is not None
-        embeddings, chosen, template = search.choose(self.config.preserve_batch, self.g)
+    def kept(self, search: Search, target: int) -> tuple[Choice, Tensor, Tensor, Tensor]:
+        """What is preserved, with z_r, t and the teacher's predicted clean latents there."""
+        choice = search.choose(self.config.preserve_batch, self.g)
         bank = self.kept_banks[target] if self.kept_banks else None
-        place = chosen if len(search.words) > 1 else template
-        z, t = self.latents(embeddings, bank, place)
-        return embeddings, z, t, chosen
+        place = choice.chosen if len(search.words) > 1 else choice.template
+        z, t = self.latents(choice.embeddings, bank, place)
+        # as published, π's gradient takes the teacher's prediction for a constant
+        c_a = (
+            choice.embeddings if self.config.search == "gumbel_full" else choice.embeddings.detach()
+        )
+        return choice, z, t, self.teacher(z, t, c_a)
 
     def update(self, step: int) -> dict[str, Any]:
         """One update of θ' and, for eap, one of π; the row of the history."""
@@ -194,7 +192,7 @@ class Run:
         which = torch.randint(len(self.targets[k]), (c.batch,), generator=self.g).to(pipe.device)
         c_e = self.targets[k][which]
         z, t = self.latents(c_e, self.target_banks[k] if self.target_banks else None, which)
-        neutral = self.teacher(z, t, self.neutral.expand_as(c_e))
+        neutral = self.teacher(z, t, self.neutral[which])
         # target = ẑ₀(c_n) − η (ẑ₀(c_e) − ẑ₀(c_n))
         goal = neutral - c.eta * (self.teacher(z, t, c_e) - neutral)
         row: dict[str, Any] = {"step": step, "target": c.targets[k]}
@@ -202,21 +200,27 @@ class Run:
         if search is None:
             zs, ts, es = z, t, c_e
         else:
-            c_a, z_r, t_r, chosen = self.kept(k)
-            still = self.teacher(z_r, t_r, c_a.detach())
-            # with replay π climbs the very L2 that θ' descends: the search costs nothing more
-            search.pi.grad = None
-            c_a = c_a if c.schedule == "replay" else c_a.detach()
+            self.evaluations += search.look(self.student, step)
+            choice, z_r, t_r, still = self.kept(search, k)
+            c_a = choice.embeddings
+            if isinstance(search, GumbelSearch):
+                # with replay π climbs the very L2 that θ' descends: the search costs nothing more
+                search.pi.grad = None
+                c_a = c_a if c.schedule == "replay" else c_a.detach()
             zs, ts, es = torch.cat([z, z_r]), torch.cat([t, t_r]), torch.cat([c_e, c_a])
-            row["chosen"] = "|".join(search.words[i] for i in chosen.tolist())
+            row["chosen"] = "|".join(search.words[i] for i in choice.chosen.tolist())
         with in_place(pipe.unet, self.student):
             student = self.clean(zs, ts, predict(pipe, zs, ts, es))
             l1 = (student[: c.batch] - goal).pow(2).mean()
-            l2 = l1.new_zeros(()) if search is None else (student[c.batch :] - still).pow(2).mean()
+            l2 = l1.new_zeros(())
+            if search is not None:
+                moved = (student[c.batch :] - still).pow(2).mean((1, 2, 3))
+                l2 = moved.mean()
+                search.learn(choice, moved.detach())
             self.evaluations += 3 * len(zs)
             row |= {"l1": l1.item(), "l2": l2.item(), "evaluations": self.evaluations}
             self.descend(l1 + c.lam * l2, row)
-        if c.method == "eap" and c.search == "gumbel" and search is not None:
+        if isinstance(search, GumbelSearch):
             if c.schedule == "replay":
                 row["l2_search"] = row["l2"]
                 assert search.pi.grad is not None  # left by the backward pass of descend
@@ -243,10 +247,9 @@ class Run:
 
     def search_step(self, k: int, search: GumbelSearch) -> float:
         """Move π up a fresh L2 by one step, as published; the student stands still."""
-        c_a, z_r, t_r, _ = self.kept(k)
-        still = self.teacher(z_r, t_r, c_a.detach())
+        choice, z_r, t_r, still = self.kept(search, k)
         with in_place(self.pipe.unet, self.student):
-            moved = self.clean(z_r, t_r, predict(self.pipe, z_r, t_r, c_a))
+            moved = self.clean(z_r, t_r, predict(self.pipe, z_r, t_r, choice.embeddings))
             l2 = (moved - still).pow(2).mean()
             search.ascend(*torch.autograd.grad(l2, search.pi))
         self.evaluations += 3 * len(z_r)

@@ -193,7 +193,7 @@ def test_half_precision_teacher_with_a_float32_student(tiny, tiny_folder, train_
     assert all(t.dtype == torch.float32 and t.isfinite().all() for t in erasure.tensors.values())
     assert all(torch.equal(v, before[k]) for k, v in half.unet.state_dict().items())
     for ours, theirs in zip(erasure.history, reference.history, strict=True):
-        assert ours["l1"] == pytest.approx(theirs["l1"], rel=0.1)
+        assert ours["l1"] == pytest.approx(theirs["l1"], rel=0.2)
     # what was trained in half precision goes onto the model in any
     for pipe in (half, tiny):
         with erasure.applied(pipe):

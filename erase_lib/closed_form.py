@@ -1,0 +1,238 @@
+"""Edits of every cross-attention K and V without training: UCE, RECE, SPEED, adversarial UCE.
+
+Every token of a prompt's embedding is one column c, padding included, for the UNet attends to it
+too. All methods ask for the anchor's value, v* = W₀a, so one least squares serves all layers:
+W = W₀T, where T `(dim, dim)` changes the text embedding. It is solved in float64, tensors in and
+out are float32: `weights` are K and V `(out, dim)` by name, concepts are `(n, tokens, dim)`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from erase_lib.errors import EraseError
+from erase_lib.movement import Weights, gram, moved, norms
+
+# the edited weights by name, and the history: one row a round
+Edit: TypeAlias = tuple[dict[str, Tensor], list[dict[str, Any]]]
+
+
+def kv_names(unet: nn.Module) -> list[str]:
+    """Names of the weights of every cross-attention's K and V. Raises `EraseError` for none."""
+    ends = (".attn2.to_k.weight", ".attn2.to_v.weight")
+    if names := [name for name, _ in unet.named_parameters() if name.endswith(ends)]:
+        return names
+    raise EraseError("this UNet has no attn2.to_k and attn2.to_v to edit: choose method eap or esd")
+
+
+def solve(
+    weight: Tensor,
+    erased: Tensor,
+    values: Tensor,
+    preserved: Tensor,
+    ridge: float,
+    erase_scale: float = 1.0,
+    preserve_scale: float = 1.0,
+) -> Tensor:
+    """The weight `(out, dim)` that gives erased columns their values and leaves the preserved.
+
+    W = (λW₀ + Σ_e v* cᵀ + Σ_p W₀ c cᵀ) (λI + Σ_e c cᵀ + Σ_p c cᵀ)⁻¹, the minimum of
+    Σ_e ‖Wc − v*‖² + Σ_p ‖Wc − W₀c‖² + λ ‖W − W₀‖² (UCE: Gandikota et al. 2024, eq. 7). λ is
+    `ridge`, the scales multiply the sums. `weight` `(out, dim)`, `erased` `(n_e, dim)`, `values`
+    `(n_e, out)`, `preserved` `(n_p, dim)`. Raises `EraseError` for a singular matrix.
+    """
+    kept = preserve_scale * preserved.T @ preserved
+    matrix = ridge * _eye(kept) + erase_scale * erased.T @ erased + kept
+    right = ridge * weight + erase_scale * values.T @ erased + weight @ kept
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    largest = float(matrix.diagonal().max())
+    # by rounding, a singular matrix may have a factor, with a pivot that ought to be 0
+    rounding = 100 * len(matrix) * torch.finfo(matrix.dtype).eps * largest
+    if failed or not factor.diagonal().square().min() > rounding:
+        raise EraseError(
+            f"ridge is {ridge}: with these concepts the {len(matrix)} × {len(matrix)} matrix is"
+            f" singular; expected at least {1e-6 * largest + 4 * rounding:.1g}"
+        )
+    return torch.cholesky_solve(right.T, factor).T
+
+
+def uce(
+    weights: Weights, erased: Tensor, anchors: Tensor, preserved: Tensor, ridge: float, lam: float
+) -> Edit:
+    """Unified Concept Editing: K and V of the erased become their anchors', token by token.
+
+    Gandikota et al. 2024, eq. 7, with means for its sums: mean_e ‖Wc − W₀a‖² + `lam` · mean_p
+    ‖Wc − W₀c‖² + `ridge` · ‖W − W₀‖², so that neither weight depends on the number of concepts.
+    `erased` and `anchors` `(n, tokens, dim)`, `preserved` `(m, tokens, dim)`. Raises `EraseError`
+    for shapes that do not fit, an erased prompt among the preserved, and a singular matrix. In the
+    history: l1, the share left of the erased's squared distance to their anchors, and l2, the
+    squared movement of the preserved, both relative.
+    """
+    erased, anchors, preserved = _checked(weights, erased, anchors, preserved)
+    s, t = gram(weights), _uce(erased, anchors, preserved, ridge, lam)
+    return _times(weights, t), [_row(0, s, t, erased, anchors, preserved)]
+
+
+def rece(
+    weights: Weights,
+    erased: Tensor,
+    anchors: Tensor,
+    preserved: Tensor,
+    ridge: float,
+    lam: float,
+    rounds: int = 3,
+    reg: float = 0.1,
+) -> Edit:
+    """UCE, and in each round the embeddings that would bring the erased back are erased too.
+
+    RECE (Gong et al., ECCV 2024), but every round solves from W₀ for all that was found, so that
+    the rounds' errors do not add up. `before` and `after` in the history: how far the embeddings
+    found are from the original, before and after they are erased (0: the concept is back).
+    Arguments and errors as `uce`; `reg` as `recovered`.
+    """
+    erased, anchors, preserved = _checked(weights, erased, anchors, preserved)
+    s, found, history = gram(weights), erased, []
+    t = _uce(erased, anchors, preserved, ridge, lam)
+    for step in range(rounds):
+        back = recovered(_times(weights, t), weights, erased, reg)
+        found = torch.cat([found, back])
+        before = norms(s, back @ t.T - erased) / norms(s, erased)
+        # the found come on top: those of before keep their weight
+        t = _uce(found, anchors.repeat(step + 2, 1, 1), preserved, ridge, lam, len(erased))
+        after = norms(s, back @ t.T - erased) / norms(s, erased)
+        row = _row(step, s, t, erased, anchors, preserved)
+        history.append(row | {"before": before.mean().item(), "after": after.mean().item()})
+    return _times(weights, t), history
+
+
+def recovered(edited: Weights, original: Weights, concepts: Tensor, reg: float) -> Tensor:
+    """Embeddings `(n, tokens, dim)` that bring `concepts` back: nearest by edited K and V.
+
+    c′ = (Σ WᵀW + λI)⁻¹ (Σ WᵀW₀) c over all layers minimises Σ ‖Wc′ − W₀c‖² + λ ‖c′‖² (Gong et al.,
+    ECCV 2024); λ is `reg`.
+    """
+    matrix = gram(edited)
+    cross = torch.stack([edited[k].double().T @ w.double() for k, w in original.items()]).sum(0)
+    return concepts.double() @ torch.linalg.solve(matrix + reg * _eye(matrix), cross).T
+
+
+def speed(
+    weights: Weights,
+    erased: Tensor,
+    anchors: Tensor,
+    preserved: Tensor,
+    ridge: float,
+    tolerance: float = 3e-3,
+) -> Edit:
+    """An edit ΔW = RP that lies in the null space of what is kept.
+
+    SPEED (Li et al., ICLR 2026). Kept are the anchors, and those preserved columns that an edit
+    without preservation moves more than the mean (influence-based filtering). P projects on the
+    directions where their Gram matrix has singular values of at most `tolerance` times the
+    largest. Not built: its augmentation by noise. Arguments and errors as `uce`, and `EraseError`
+    when no direction is free.
+    """
+    erased, anchors, preserved = _checked(weights, erased, anchors, preserved)
+    s, columns = gram(weights), preserved.flatten(0, 1)
+    free = _uce(erased, anchors, preserved[:0], ridge, 0.0)
+    influence = norms(s, columns @ free.T - columns)
+    kept = torch.cat([columns[influence > influence.mean()], anchors.flatten(0, 1)])
+    sizes, directions = torch.linalg.eigh(kept.T @ kept)
+    null = directions[:, sizes <= tolerance * sizes[-1]]
+    if not null.shape[1]:
+        raise EraseError(
+            f"tolerance is {tolerance}: {len(kept)} kept columns leave none of {len(s)} directions"
+            " free; preserve fewer concepts or raise it"
+        )
+    # in the null space's own coordinates: ΔT = R Nᵀ, with R by `solve` from 0
+    c, gap = (erased @ null).flatten(0, 1), (anchors - erased).flatten(0, 1)
+    r = solve(torch.zeros_like(null), c, gap, c[:0], ridge, 1 / len(c))
+    t = _eye(s) + r @ null.T
+    row = _row(0, s, t, erased, anchors, preserved)
+    return _times(weights, t), [row | {"kept": len(kept), "free": null.shape[1]}]
+
+
+def adversarial(
+    weights: Weights,
+    erased: Tensor,
+    anchors: Tensor,
+    preserved: Tensor,
+    candidates: Tensor,
+    ridge: float,
+    lam: float,
+    rounds: int = 3,
+    most: int = 8,
+) -> Edit:
+    """UCE that in each round also preserves the `most` candidates it has just moved most.
+
+    The min-max of Bui et al. 2024, eq. 5, with UCE's terms for L1 and L2: no search is needed, for
+    the movement of every candidate is known. `candidates` `(n, templates, tokens, dim)`. History:
+    the numbers of the `chosen`, and their mean movement `before` and `after` they are preserved.
+    Ends early when all are. Other arguments and errors as `uce`.
+    """
+    every = _checked(weights, erased, anchors, candidates.flatten(0, 1))[2]
+    every = every.view(candidates.shape).flatten(1, 2)
+    erased, anchors, preserved = _checked(weights, erased, anchors, preserved)
+    s, history, chosen = gram(weights), [], list[int]()
+    t = _uce(erased, anchors, preserved, ridge, lam)
+    for step in range(min(rounds, -(-len(every) // most))):
+        far = moved(s, t, every)
+        far[chosen] = -1
+        worst = far.topk(min(most, len(every) - len(chosen))).indices.tolist()
+        chosen = chosen + worst
+        kept = torch.cat([preserved, every[chosen].view(-1, *preserved.shape[1:])])
+        t = _uce(erased, anchors, kept, ridge, lam)
+        before, after = far[worst], moved(s, t, every[worst])
+        row = _row(step, s, t, erased, anchors, kept) | {"chosen": worst}
+        history.append(row | {"before": before.mean().item(), "after": after.mean().item()})
+    return _times(weights, t), history
+
+
+def _checked(
+    weights: Weights, erased: Tensor, anchors: Tensor, preserved: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The three in float64, or an error that says which of them does not fit."""
+    widths = {w.shape[1] for w in weights.values()}
+    for name, e in (("erased", erased), ("anchors", anchors), ("preserved", preserved)):
+        if e.ndim != 3 or e.shape[1:] != erased.shape[1:] or widths != {e.shape[2]}:
+            raise EraseError(
+                f"{name} has shape {tuple(e.shape)}: expected (n, tokens, dim), the tokens of all"
+                f" alike and dim the weights' ({', '.join(map(str, sorted(widths)))})"
+            )
+    if not 0 < len(erased) == len(anchors):
+        raise EraseError(f"{len(anchors)} anchors for {len(erased)} erased prompts: give one each")
+    erased, anchors, preserved = (e.double() for e in (erased, anchors, preserved))
+    means = erased.mean(1), preserved.mean(1)  # tell prompts apart, and are soon compared
+    if (same := (torch.cdist(*means) <= 1e-5 * means[0].norm(dim=1)[:, None]).nonzero()).numel():
+        e, p = same[0].tolist()
+        raise EraseError(f"preserved prompt {p} is also erased (prompt {e}): leave one of them out")
+    return erased, anchors, preserved
+
+
+def _uce(
+    erased: Tensor, anchors: Tensor, preserved: Tensor, ridge: float, lam: float, n: int = 0
+) -> Tensor:
+    """T `(dim, dim)`: `solve` from the identity, with means (of the first sum over n) for sums."""
+    c, a, p = (e.flatten(0, 1) for e in (erased, anchors, preserved))
+    scale = 1 / ((n or len(erased)) * erased.shape[1])
+    return solve(_eye(c.T @ c), c, a, p, ridge, scale, lam / max(1, len(p)))
+
+
+def _eye(like: Tensor) -> Tensor:
+    return torch.eye(len(like), dtype=like.dtype, device=like.device)
+
+
+def _times(weights: Weights, t: Tensor) -> dict[str, Tensor]:
+    """W₀T of every layer in float32."""
+    return {name: (w.double() @ t).float() for name, w in weights.items()}
+
+
+def _row(
+    step: int, s: Tensor, t: Tensor, erased: Tensor, anchors: Tensor, preserved: Tensor
+) -> dict[str, Any]:
+    l1 = norms(s, erased @ t.T - anchors).norm() / norms(s, erased - anchors).norm()
+    l2 = moved(s, t, preserved[None]) if len(preserved) else torch.zeros(1)
+    return {"step": step, "evaluations": 0, "l1": l1.item() ** 2, "l2": l2.item() ** 2}

@@ -1,0 +1,71 @@
+"""Erasure without training, from words: what is erased, towards what, and what is preserved."""
+
+from __future__ import annotations
+
+import torch
+
+from erase_lib.closed_form import adversarial, kv_names, rece, speed, uce
+from erase_lib.concepts import neutral_prompts, prompts_of, vocabulary
+from erase_lib.config import CLOSED_FORMS, EraseConfig
+from erase_lib.erasure import Erasure
+from erase_lib.errors import EraseError, unknown
+from erase_lib.models import Pipeline, encode_prompts, fingerprint
+from erase_lib.neighbours import distances
+
+
+def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
+    """Erase `config.targets` by one of `CLOSED_FORMS`; the pipeline is left untouched.
+
+    Every target is erased in all its training prompts, each towards the same prompt of the neutral
+    concept. Preserved are the latter and the `nearest` words, one training prompt each, in turn.
+    `eap_closed` adds, in all their prompts, those of the `candidates` nearest words that move most.
+    Raises `EraseError` for another method, a vocabulary of fewer than two words besides the
+    targets, and as `closed_form.uce`.
+    """
+    c = config
+    if c.method not in CLOSED_FORMS:
+        raise unknown("closed form", c.method, CLOSED_FORMS)
+    weights = {name: pipe.unet.get_parameter(name).detach() for name in kv_names(pipe.unet)}
+    near, nearest = near_words(pipe, c)
+    in_turn = []
+    for i, word in enumerate(near):
+        prompts = prompts_of(word, c.styles)
+        in_turn.append(prompts[i % len(prompts)])
+    erased = encode_prompts(pipe, [p for t in c.targets for p in prompts_of(t, c.styles)])
+    neutral = encode_prompts(pipe, neutral_prompts(c.neutral, c.styles))
+    anchors = neutral.repeat(len(c.targets), 1, 1)
+    preserved = torch.cat([neutral, encode_prompts(pipe, in_turn)])
+    if c.method == "uce":
+        found = uce(weights, erased, anchors, preserved, c.ridge, c.lam)
+    elif c.method == "rece":
+        found = rece(weights, erased, anchors, preserved, c.ridge, c.lam, c.rounds)
+    elif c.method == "speed":
+        found = speed(weights, erased, anchors, preserved, c.ridge)
+    else:
+        every = encode_prompts(pipe, [p for w in nearest for p in prompts_of(w, c.styles)])
+        every = every.unflatten(0, (len(nearest), -1))
+        found = adversarial(
+            weights, erased, anchors, preserved, every, c.ridge, c.lam, c.rounds, c.preserve_batch
+        )
+        for row in found[1]:
+            row["chosen"] = "|".join(nearest[i] for i in row["chosen"])
+    return Erasure(found[0], c, fingerprint(pipe.unet), found[1])
+
+
+def near_words(pipe: Pipeline, config: EraseConfig) -> tuple[list[str], list[str]]:
+    """The vocabulary's `nearest` words to each target, and of these the `candidates` nearest.
+
+    Nothing is thinned: a closed form takes all words at once. Targets are left out.
+    """
+    gone = [target.strip().lower() for target in config.targets]
+    known = [w for w in vocabulary(config.vocabulary) if w.strip().lower() not in gone]
+    if len(known) < 2:
+        raise EraseError(f"vocabulary {config.vocabulary!r} has fewer than two candidates")
+    every = encode_prompts(pipe, known)
+    targets = encode_prompts(pipe, list(config.targets))
+    orders = torch.stack([distances(every, t[None]).argsort(stable=True) for t in targets]).cpu()
+    near, nearest = (
+        [known[i] for i in orders[:, :n].unique().tolist()]
+        for n in (config.nearest, config.candidates)
+    )
+    return near, nearest

@@ -1,0 +1,41 @@
+"""How far an edit moves a concept's K and V in all cross-attention layers: exact, without a
+picture.
+
+Concepts are `(n, …, dim)`: each a set of text-embedding columns c. Weights are K and V `(out, dim)`
+by name. With gram = ΣWᵀW over the layers, √(cᵀ gram c) is the norm of all K and V of c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Weights: TypeAlias = Mapping[str, Tensor]
+
+
+def movement(original: Weights, edited: Weights, concepts: Tensor) -> Tensor:
+    """‖(W − W₀)c‖ / ‖W₀c‖ of each concept, `(n,)` in float64; all its columns and layers as one.
+
+    `edited` may come from any erasure that holds K and V, a trained one too.
+    """
+    change = {name: edited[name].double() - w.double() for name, w in original.items()}
+    concepts = concepts.double()
+    return norms(gram(change), concepts) / norms(gram(original), concepts)
+
+
+def moved(s: Tensor, t: Tensor, concepts: Tensor) -> Tensor:
+    """`movement` `(n,)` of the edit W = W₀T, from s = ΣW₀ᵀW₀ and T, both `(dim, dim)`."""
+    return norms(s, concepts @ t.T - concepts) / norms(s, concepts)
+
+
+def gram(weights: Weights) -> Tensor:
+    """ΣWᵀW `(dim, dim)` over the layers, in float64."""
+    return torch.stack([w.double().T @ w.double() for w in weights.values()]).sum(0)
+
+
+def norms(s: Tensor, concepts: Tensor) -> Tensor:
+    """√Σcᵀ s c over the columns of each concept, `(n,)`."""
+    return ((concepts @ s) * concepts).flatten(1).sum(1).clamp(min=0).sqrt()

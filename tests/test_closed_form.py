@@ -1,0 +1,278 @@
+"""Closed forms against least squares, and each against what it promises; then as erasures."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from erase_lib import EraseConfig, EraseError, Erasure, erase, generate
+from erase_lib.closed_form import adversarial, kv_names, rece, recovered, solve, speed, uce
+from erase_lib.concepts import neutral_prompts, prompts_of
+from erase_lib.config import CLOSED_FORMS
+from erase_lib.edit import erase_closed_form, near_words
+from erase_lib.models import encode_prompts
+from erase_lib.movement import movement
+
+DIM = 12
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def weights():
+    return {"k": random(5, DIM, seed=1), "v": random(7, DIM, seed=2), "deep.k": random(9, DIM)}
+
+
+def problem(erased=1, preserved=2, tokens=2):
+    """Independent columns: erased, anchors and preserved together are fewer than dim."""
+    return (
+        random(erased, tokens, DIM, seed=3),
+        random(erased, tokens, DIM, seed=4),
+        random(preserved, tokens, DIM, seed=5),
+    )
+
+
+def stacked(tensors):
+    return torch.cat(list(tensors.values()))
+
+
+def config(**values):
+    given = {"targets": ["church", "dog"], "method": "uce", "nearest": 6, "candidates": 4}
+    return EraseConfig.from_profile("smoke", **(given | {"preserve_batch": 1} | values))
+
+
+@pytest.mark.parametrize(("ridge", "by", "kept"), [(0.3, 1.0, 1.0), (2.0, 0.2, 5.0), (0.0, 1, 1)])
+def test_solve_is_the_least_squares_solution(ridge, by, kept):
+    w = random(5, DIM, seed=1).double()
+    c, v, p = (
+        random(9, DIM).double(),
+        random(9, 5, seed=2).double(),
+        random(8, DIM, seed=3).double(),
+    )
+    rows = [by**0.5 * c, kept**0.5 * p, ridge**0.5 * torch.eye(DIM).double()]
+    right = [by**0.5 * v, kept**0.5 * p @ w.T, ridge**0.5 * w.T]
+    expected = torch.linalg.lstsq(torch.cat(rows), torch.cat(right)).solution.T
+    torch.testing.assert_close(solve(w, c, v, p, ridge, by, kept), expected)
+
+
+def test_one_change_of_the_embedding_serves_every_layer():
+    w, (erased, anchors, preserved) = weights(), problem()
+    edited, _ = uce(w, erased, anchors, preserved, ridge=0.5, lam=3.0)
+    c, a, p = (e.flatten(0, 1).double() for e in (erased, anchors, preserved))
+    for name, tensor in w.items():
+        alone = solve(tensor.double(), c, a @ tensor.double().T, p, 0.5, 1 / len(c), 3 / len(p))
+        torch.testing.assert_close(edited[name], alone.float(), rtol=1e-4, atol=1e-5)
+
+
+def test_without_ridge_uce_gives_the_anchors_values_and_moves_nothing_preserved():
+    w, (erased, anchors, preserved) = weights(), problem(erased=2)
+    edited, (row,) = uce(w, erased, anchors, preserved, ridge=1e-9, lam=1.0)
+    before, after = stacked(w), stacked(edited)
+    torch.testing.assert_close(erased @ after.T, anchors @ before.T, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(preserved @ after.T, preserved @ before.T, rtol=1e-3, atol=1e-4)
+    assert row["l1"] < 1e-6 and row["l2"] < 1e-6
+    _, (held,) = uce(w, erased, anchors, preserved, ridge=10.0, lam=1.0)
+    assert 0.2 < held["l1"] < 1 and held["l2"] > 1e-6
+
+
+def test_movement_against_its_definition():
+    w, (erased, anchors, preserved) = weights(), problem()
+    edited, (row,) = uce(w, erased, anchors, preserved, ridge=1.0, lam=1.0)
+    before, change = stacked(w), stacked(edited) - stacked(w)
+    expected = [((c @ change.T).norm() / (c @ before.T).norm()).item() for c in preserved]
+    assert movement(w, edited, preserved).tolist() == pytest.approx(expected, rel=1e-4)
+    total = (preserved @ change.T).norm() / (preserved @ before.T).norm()
+    assert row["l2"] == pytest.approx(total.item() ** 2, rel=1e-4)
+    gap, left = (anchors - erased) @ before.T, anchors @ before.T - erased @ stacked(edited).T
+    assert row["l1"] == pytest.approx((left.norm() / gap.norm()).item() ** 2, rel=1e-4)
+
+
+def test_recovered_is_the_least_squares_solution():
+    w, (erased, anchors, preserved) = weights(), problem()
+    edited, _ = uce(w, erased, anchors, preserved, ridge=0.1, lam=1.0)
+    columns, reg = erased.flatten(0, 1), 0.7
+    rows = torch.cat([stacked(edited), reg**0.5 * torch.eye(DIM)])
+    right = torch.cat([stacked(w) @ columns.T, torch.zeros(DIM, len(columns))])
+    expected = torch.linalg.lstsq(rows, right).solution.T.view_as(erased)
+    torch.testing.assert_close(recovered(edited, w, erased, reg).float(), expected)
+
+
+def test_rece_takes_away_what_brought_the_concept_back():
+    w, (erased, anchors, preserved) = weights(), problem()
+
+    def distance(edited, columns):
+        return (columns @ stacked(edited).T - erased @ stacked(w).T).norm().item()
+
+    plain, _ = uce(w, erased, anchors, preserved, ridge=0.1, lam=1.0)
+    back = recovered(plain, w, erased, 0.1).float()
+    assert distance(plain, back) < 0.3 * distance(plain, erased)
+    edited, history = rece(w, erased, anchors, preserved, ridge=0.1, lam=1.0, rounds=1, reg=0.1)
+    assert distance(edited, back) > 2 * distance(plain, back)
+    # it now draws the anchor, instead of the concept
+    gaps = [(back @ stacked(e).T - anchors @ stacked(w).T).norm() for e in (plain, edited)]
+    assert gaps[1] < 0.25 * gaps[0]
+    assert distance(edited, erased) > 0.5 * distance(plain, erased)  # and the concept stays erased
+    edited, history = rece(w, erased, anchors, preserved, ridge=0.1, lam=1.0, rounds=3)
+    assert [row["step"] for row in history] == [0, 1, 2]
+    assert all(row["after"] > row["before"] for row in history)
+
+
+def test_speed_moves_only_what_it_need_not_keep():
+    w, (erased, anchors, preserved) = weights(), problem(preserved=4)
+    columns = preserved.flatten(0, 1)
+    for concept in (erased, 30 * erased, random(1, 2, DIM, seed=9)):  # whatever is erased
+        free, _ = uce(w, concept, anchors, preserved[:0], ridge=0.1, lam=0.0)
+        influence = (columns @ (stacked(free) - stacked(w)).T).norm(dim=1)
+        hurt = influence > influence.mean()
+        assert 0 < hurt.sum() < len(columns)
+        edited, (row,) = speed(w, concept, anchors, preserved, ridge=0.1)
+        change = stacked(edited) - stacked(w)
+        kept = torch.cat([columns[hurt], anchors.flatten(0, 1)])
+        assert row["kept"] == len(kept) and row["free"] >= DIM - len(kept)
+        assert (kept @ change.T).norm() < 0.02 * (kept @ stacked(w).T).norm()
+        assert (columns[~hurt] @ change.T).norm() > 0.1 * (columns[~hurt] @ stacked(w).T).norm()
+        assert row["l1"] < 0.9
+        exact, _ = speed(w, concept, anchors, preserved, ridge=0.1, tolerance=1e-12)
+        assert (kept @ (stacked(exact) - stacked(w)).T).norm() < 1e-5 * kept.norm()
+
+
+def test_speed_needs_a_free_direction():
+    erased, anchors, preserved = problem(preserved=20)
+    with pytest.raises(EraseError, match="leave none of 12 directions free; preserve fewer"):
+        speed(weights(), erased, anchors, preserved, ridge=0.1)
+
+
+def test_adversarial_finds_the_planted_concept_first_and_protects_it():
+    w, (erased, anchors, preserved) = weights(), problem()
+    candidates = random(5, 1, 2, DIM, seed=8)
+    candidates[3, 0] = 0.9 * erased[0] + 0.3 * candidates[3, 0]
+    settings = {"ridge": 0.5, "lam": 2.0}
+    plain, _ = uce(w, erased, anchors, preserved, **settings)
+    edited, history = adversarial(
+        w, erased, anchors, preserved, candidates, rounds=9, most=2, **settings
+    )
+    by_hand = movement(w, plain, candidates[:, 0])
+    assert history[0]["chosen"] == by_hand.topk(2).indices.tolist()
+    assert history[0]["chosen"][0] == 3
+    assert movement(w, edited, candidates[3])[0] < 0.8 * by_hand[3]
+    # every candidate once, and then it ends
+    assert sorted(i for row in history for i in row["chosen"]) == [0, 1, 2, 3, 4]
+    assert len(history) == 3 and history[0]["after"] < history[0]["before"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_singular_matrix_names_a_ridge_that_helps(seed):
+    w, c = random(4, DIM).double(), random(11, DIM, seed=seed).double()
+    values = random(11, 4, seed=100).double()
+    with pytest.raises(EraseError, match="ridge is 0.0: .* singular; expected at least") as error:
+        solve(w, c, values, c[:0], 0.0)
+    enough = float(re.findall(r"at least (\S+)$", str(error.value))[0])
+    torch.testing.assert_close(c @ solve(w, c, values, c[:0], enough).T, values, rtol=0, atol=0.1)
+
+
+def test_problems_that_make_no_sense():
+    w, (erased, anchors, preserved) = weights(), problem(erased=3)
+    with pytest.raises(EraseError, match=r"preserved prompt 2 is also erased \(prompt 1\)"):
+        uce(w, erased, anchors, torch.cat([preserved, erased[1:2]]), 0.1, 1.0)
+    with pytest.raises(EraseError, match="preserved prompt 1 is also erased"):
+        candidates = torch.stack([preserved[0], erased[0]])[:, None]
+        adversarial(w, erased, anchors, preserved, candidates, 0.1, 1.0)
+    with pytest.raises(EraseError, match="2 anchors for 3 erased prompts: give one each"):
+        rece(w, erased, anchors[:2], preserved, 0.1, 1.0)
+    with pytest.raises(EraseError, match=r"preserved has shape \(2, 1, 12\): expected"):
+        speed(w, erased, anchors, preserved[:, :1], 0.1)
+    with pytest.raises(EraseError, match=r"dim the weights' \(8\)"):
+        uce({"k": random(4, 8)}, erased, anchors, preserved, 0.1, 1.0)
+    with pytest.raises(EraseError, match="no attn2.to_k"):
+        kv_names(nn.Linear(2, 2))
+    with pytest.raises(EraseError, match="unknown closed form 'esd'"):
+        erase_closed_form(None, config(method="esd"))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"ridge": -0.1}, "ridge is -0.1: expected 0 or more"),
+        ({"rounds": 0}, "rounds is 0: expected a number above 0"),
+        ({"method": "eap_close"}, "unknown method 'eap_close': did you mean 'eap_closed'"),
+    ],
+)
+def test_settings(values, words):
+    with pytest.raises(EraseError, match=words):
+        config(**values)
+
+
+@pytest.mark.parametrize("method", CLOSED_FORMS)
+def test_erasure_edits_k_and_v_alone_and_is_saved_and_loaded(tiny, tmp_path, method):
+    before = {k: v.clone() for k, v in tiny.unet.state_dict().items()}
+    prompts, rows = ["a church in noto style", "cat"], []
+    original = generate(tiny, prompts, steps=2, progress=False)
+    erasure = erase(
+        tiny, config(method=method), checkpoint=tmp_path / "state", callback=rows.append
+    )
+    assert rows == erasure.history and not (tmp_path / "state").exists()
+    assert all(torch.equal(v, before[k]) for k, v in tiny.unet.state_dict().items())
+    again = erase(tiny, config(method=method))
+    assert again.history == erasure.history
+    assert all(torch.equal(v, again.tensors[k]) for k, v in erasure.tensors.items())
+    loaded = Erasure.load(erasure.save(tmp_path / "run"))
+    assert loaded.config == erasure.config
+    for row, read in zip(erasure.history, loaded.history, strict=True):
+        assert row["evaluations"] == 0 and read == pytest.approx(row)
+    with loaded.applied(tiny):
+        after = tiny.unet.state_dict()
+        drawn = generate(tiny, prompts, steps=2, progress=False)
+    changed = [k for k, v in after.items() if not torch.equal(v, before[k])]
+    assert sorted(changed) == sorted(kv_names(tiny.unet)) == sorted(erasure.tensors)
+    assert all(t.dtype == torch.float32 for t in erasure.tensors.values())
+    assert any(a.tobytes() != b.tobytes() for a, b in zip(original, drawn, strict=True))
+
+
+def test_all_of_several_targets_go_towards_the_neutral_concept(tiny):
+    w = stacked({k: tiny.unet.get_parameter(k).detach() for k in kv_names(tiny.unet)})
+    after = stacked(erase(tiny, config(styles=(), lam=0.1, ridge=1e-3)).tensors)
+    anchor = encode_prompts(tiny, [""]) @ w.T
+    for target in encode_prompts(tiny, ["church", "dog"]):
+        assert (target @ after.T - anchor).norm() < 0.6 * (target @ w.T - anchor).norm()
+
+
+def test_eap_closed_names_the_words_that_it_added(tiny):
+    c = config(method="eap_closed", rounds=2, preserve_batch=2)
+    chosen = [word for row in erase(tiny, c).history for word in row["chosen"].split("|")]
+    near, nearest = near_words(tiny, c)
+    assert len(set(chosen)) == len(chosen) == 4
+    assert set(chosen) <= set(nearest) <= set(near) and not {"church", "dog"} & set(near)
+
+
+def test_targets_are_never_among_the_preserved_words(tiny, tmp_path):
+    file = tmp_path / "words.txt"
+    file.write_text("Church\nbell\ndog \ntower\nhouse\n")
+    near, nearest = near_words(tiny, config(vocabulary=str(file), nearest=2, candidates=1))
+    assert set(near) <= {"bell", "tower", "house"} and set(nearest) <= set(near)
+    assert len(near) in (2, 3) and len(nearest) in (1, 2)  # nearest to either target
+    file.write_text("church\nbell\n")
+    with pytest.raises(EraseError, match="has fewer than two candidates"):
+        near_words(tiny, config(vocabulary=str(file)))
+
+
+def test_what_stands_before_the_concept_is_its_own_anchor(tiny):
+    c = config(styles=["noto"])
+    neutral = neutral_prompts("", c.styles)
+    assert neutral == ["", "a", "a picture of a", "a in noto style"]
+    assert neutral_prompts("house", ("noto",)) == prompts_of("house", ("noto",))
+    erased = encode_prompts(tiny, prompts_of("church", c.styles))
+    same = (erased - encode_prompts(tiny, neutral)).abs().amax(-1) < 1e-5
+    assert same.long().cumprod(1).sum(1).tolist() == [1, 2, 5, 2]
+
+
+def test_a_half_precision_model_is_edited_too(tiny_folder, tiny):
+    from erase_lib import load_pipeline
+
+    half = load_pipeline(tiny_folder, device="cpu", dtype=torch.float16)
+    tensors = erase(tiny, config()).tensors
+    for name, tensor in erase(half, config()).tensors.items():
+        torch.testing.assert_close(tensor, tensors[name], rtol=0.1, atol=0.02)

@@ -1,0 +1,157 @@
+"""Every search against the truth, on a student perturbed to damage one known concept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from erase_lib import EraseConfig, erase
+from erase_lib.adversarial import GumbelSearch, Search
+from erase_lib.closed_form import kv_names
+from erase_lib.config import SEARCHES
+from erase_lib.diffusion import alpha_bar, predict, to_clean
+from erase_lib.models import encode_prompts, in_place
+from erase_lib.movement import movement
+from erase_lib.probe import Probe
+from erase_lib.searches import ExhaustiveSearch, NearestSearch, new_search
+
+WORDS = ["castle", "dog", "trumpet", "apple", "bus"]
+VICTIM = 2
+
+
+@pytest.fixture
+def planted(tiny):
+    """Embeddings `(1, n, tokens, dim)` and a student whose K and V have moved along the victim."""
+    embeddings = encode_prompts(tiny, WORDS)
+    shared = torch.cat([embeddings[i] for i in range(len(WORDS)) if i != VICTIM])
+    basis = torch.linalg.svd(shared, full_matrices=True).Vh
+    own = embeddings[VICTIM] - embeddings[VICTIM] @ basis[:12].T @ basis[:12]
+    direction = torch.linalg.svd(own).Vh[0]
+    g = torch.Generator().manual_seed(0)
+    student = {}
+    for name in kv_names(tiny.unet):
+        weight = tiny.unet.get_parameter(name).detach()
+        push = torch.randn(len(weight), generator=g)
+        student[name] = weight + 3 * torch.outer(push, direction)
+    return embeddings[None], student
+
+
+@pytest.fixture
+def probe(tiny, planted):
+    clean = torch.randn(len(WORDS), 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    return Probe(tiny, clean, planted[0][0])
+
+
+def test_the_probe_is_a_mean_over_timesteps_and_noises(tiny, planted):
+    embeddings, student = planted
+    clean = torch.randn(len(WORDS), 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    found = Probe(tiny, clean, embeddings[0], timesteps=2, noises=3, seed=5)(student)
+    noise = torch.randn(6, 4, 4, 4, generator=torch.Generator().manual_seed(5))
+    total = torch.zeros(())
+    for i, t in enumerate([250, 250, 250, 750, 750, 750]):
+        t = torch.tensor([t])
+        a = alpha_bar(tiny, t)
+        z = a.sqrt() * clean[1:2] + (1 - a).sqrt() * noise[i]
+        with torch.no_grad():
+            outs = [predict(tiny, z, t, embeddings[0, 1:2])]
+            with in_place(tiny.unet, student):
+                outs.append(predict(tiny, z, t, embeddings[0, 1:2]))
+        before, after = (to_clean(out, z, a, "v_prediction") for out in outs)
+        total += (after - before).pow(2).mean() / 6
+    assert found[1].item() == pytest.approx(total.item(), rel=1e-4)
+
+
+def test_the_probe_counts_what_it_spends(tiny, planted, probe):
+    calls = []
+    with torch.no_grad():
+        hook = tiny.unet.register_forward_hook(lambda *a, **k: calls.append(len(a[1][0])))
+        probe(planted[1])
+        hook.remove()
+    assert sum(calls) == probe.evaluations == len(WORDS) * 8 * 4
+    assert probe.evaluations == Probe(tiny, probe.z[:: probe.each], probe.embeddings).evaluations
+
+
+def test_exhaustive_finds_the_victim(planted, probe):
+    embeddings, student = planted
+    truth = probe(student)
+    assert truth.argmax() == VICTIM
+    search = ExhaustiveSearch(WORDS, embeddings)
+    search.probe = probe
+    g = torch.Generator().manual_seed(0)
+    assert search.look(student, 0) == probe.evaluations and search.look(student, 1) == 0
+    assert search.pick(3, g).tolist() == truth.argsort(descending=True)[:3].tolist()
+    again = ExhaustiveSearch(WORDS, embeddings)
+    again.load(search.tensors())
+    assert again.pick(7, g).tolist() == search.pick(7, g).tolist()
+
+
+def test_the_movement_of_k_and_v_finds_the_victim(tiny, planted):
+    embeddings, student = planted
+    original = {name: tiny.unet.get_parameter(name).detach() for name in kv_names(tiny.unet)}
+    assert movement(original, student, embeddings[0]).argmax() == VICTIM
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_gumbel_climbs_to_the_victim_only_by_the_whole_gradient(tiny, planted, probe, hard):
+    embeddings, student = planted
+    found = {}
+    for full in (True, False):
+        search = GumbelSearch(WORDS, embeddings, lr=0.1, temperature=1.0, hard=hard)
+        g = torch.Generator().manual_seed(0)
+        for _ in range(80):
+            choice = search.choose(8, g)
+            c_a = choice.embeddings
+            rows = torch.randint(probe.each, (8,), generator=g)
+            z, t = probe.z[rows], probe.t[rows]
+            still = predict(tiny, z, t, c_a if full else c_a.detach())
+            with in_place(tiny.unet, student):
+                l2 = (predict(tiny, z, t, c_a) - still).pow(2).mean()
+            search.ascend(*torch.autograd.grad(l2, search.pi))
+        found[full] = search.probabilities()
+    assert found[True][VICTIM] > 0.9
+    assert found[False][VICTIM] < 0.1  # as published: the teacher's prediction held constant
+
+
+def test_the_gradient_of_pi_is_the_slope_of_the_loss(planted):
+    embeddings = planted[0].double()
+    search = GumbelSearch(WORDS, embeddings, lr=0.1, temperature=2.0, hard=False)
+    search.pi.data = search.pi.data.double()
+
+    def loss():
+        return search.choose(3, torch.Generator().manual_seed(3)).embeddings.pow(3).mean()
+
+    (gradient,) = torch.autograd.grad(loss(), search.pi)
+    for i in range(len(WORDS)):
+        ends = []
+        for h in (1e-5, -1e-5):
+            with torch.no_grad():
+                search.pi[i] += h
+                ends.append(loss().item())
+                search.pi[i] -= h
+        assert gradient[i].item() == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4, abs=1e-9)
+
+
+def test_controls(planted):
+    embeddings, g = planted[0], torch.Generator().manual_seed(0)
+    assert NearestSearch(WORDS, embeddings).pick(7, g).tolist() == [0, 1, 2, 3, 4, 0, 1]
+    counts = torch.bincount(Search(WORDS, embeddings).pick(5000, g), minlength=5)
+    assert counts.min() > 900
+    config = EraseConfig(targets=["church"], search="exhaustive")
+    assert type(new_search(config, WORDS, embeddings, {})) is ExhaustiveSearch
+    assert type(new_search(config, WORDS[:1], embeddings[:, :1], {})) is Search
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_killed_erasure_goes_on_to_the_same_end(tiny, tmp_path, search):
+    config = EraseConfig.from_profile("smoke", targets=["church"], search=search, steps=12, lr=1e-3)
+    whole = erase(tiny, config, progress=False)
+
+    def stop(row):
+        if row["step"] == 10:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        erase(tiny, config, progress=False, checkpoint=tmp_path, checkpoint_every=1, callback=stop)
+    again = erase(tiny, config, progress=False, checkpoint=tmp_path, checkpoint_every=1)
+    assert again.history == whole.history
+    assert all(torch.equal(t, whole.tensors[k]) for k, t in again.tensors.items())
