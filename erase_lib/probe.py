@@ -16,8 +16,9 @@ class Probe:
 
     `clean (n, c, h, w)`: a latent that the teacher drew of each concept; `embeddings`
     `(n, tokens, dim)`. z_t = √ᾱ z₀ + √(1−ᾱ) ε at timesteps spread over the whole range, ε drawn
-    from `seed`. Costs n · timesteps · noises evaluations when made (the teacher's), and again at
-    every call. What Bui et al. 2024 (eq. 5) maximise over, without their single random t and ε.
+    from `seed`. A call costs n · timesteps · noises evaluations; as many of the teacher's, when it
+    is made, are not counted: it is a yardstick. What Bui et al. 2024 (eq. 5) maximise over, without
+    their single random t and ε.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ class Run:
         self.targets = [encode_prompts(pipe, prompts_of(t, config.styles)) for t in config.targets]
         self.searches = self.new_searches()
         self.target_banks: list[Bank] = []
-        self.kept_banks: list[Bank] = []
+        self.kept_banks: dict[int, Bank] = {}
         self.evaluations = 0
         self.history: list[dict[str, Any]] = []
         self.warned = False
@@ -72,9 +72,8 @@ class Run:
         for i, search in enumerate(self.searches):
             if search is not None:
                 parts[f"search {i}"] = search.tensors()
-        for kind, banks in (("target", self.target_banks), ("kept", self.kept_banks)):
-            for i, bank in enumerate(banks):
-                parts[f"{kind} bank {i}"] = vars(bank)
+        parts |= {f"target bank {i}": vars(bank) for i, bank in enumerate(self.target_banks)}
+        parts |= {f"kept bank {i}": vars(bank) for i, bank in self.kept_banks.items()}
         tensors = {f"{part}/{name}": t for part, of in parts.items() for name, t in of.items()}
         words = [search and search.words for search in self.searches]
         values = {"history": self.history, "evaluations": self.evaluations, "words": words}
@@ -96,10 +95,14 @@ class Run:
             for i, search in enumerate(self.searches):
                 if search is not None:
                     search.load(state.part(f"search {i}"))
-        for kind, banks in (("target", self.target_banks), ("kept", self.kept_banks)):
-            while bank := state.part(f"{kind} bank {len(banks)}"):
-                banks.append(Bank(**{k: t.to(self.pipe.device) for k, t in bank.items()}))
-        self.set_probes()
+        for i in range(len(self.targets)):
+            for kind in ("target", "kept"):
+                if tensors := state.part(f"{kind} bank {i}"):
+                    bank = Bank(**{k: t.to(self.pipe.device) for k, t in tensors.items()})
+                    if kind == "target":
+                        self.target_banks.append(bank)
+                    else:
+                        self.kept_banks[i] = bank
 
     def keep(self, folder: str | Path, base: str) -> None:
         """Write a checkpoint; if that fails, say so once and go on."""
@@ -110,35 +113,41 @@ class Run:
                 warnings.warn(f"{error}; the run goes on", stacklevel=3)
             self.warned = True
 
-    def fill(self, embeddings: Tensor) -> Bank:
+    def fill(self, embeddings: Tensor, of: Tensor) -> Bank:
         self.evaluations += 2 * len(embeddings) * self.config.sampling_steps
         c = self.config
         return fill_bank(
-            self.pipe, embeddings, self.empty, c.sampling_steps, c.guidance_scale, self.g
+            self.pipe, embeddings, of, self.empty, c.sampling_steps, c.guidance_scale, self.g
         )
 
     def renew_banks(self) -> None:
-        """Targets as the student draws them now; the preserved, once, as the teacher does."""
-        if not self.kept_banks:
-            for search in self.searches:
-                if search is not None:
-                    # candidate i under a template of its own: one trajectory a candidate
-                    t, n = search.embeddings.shape[:2]
-                    flat = torch.stack([search.embeddings[i % t, i % n] for i in range(max(t, n))])
-                    self.kept_banks.append(self.fill(flat))
-            self.evaluations += self.set_probes()
+        """The targets' trajectories, as the student draws them now."""
         with in_place(self.pipe.unet, self.student), torch.no_grad():
-            self.target_banks = [self.fill(embeddings) for embeddings in self.targets]
+            self.target_banks = [
+                self.fill(embeddings, torch.arange(len(embeddings), device=self.pipe.device))
+                for embeddings in self.targets
+            ]
 
-    def set_probes(self) -> int:
-        """Give an exhaustive search what it measures with; evaluations that takes."""
-        spent = 0
-        for search, bank in zip(self.searches, self.kept_banks, strict=False):
-            if isinstance(search, ExhaustiveSearch):
-                n = len(search.words)
-                search.probe = Probe(self.pipe, bank.clean[:n], search.embeddings[0])
-                spent += search.probe.evaluations
-        return spent
+    def kept_bank(self, search: Search, target: int, place: Tensor) -> Bank:
+        """Trajectories of what is preserved, as the teacher draws it: once, when first needed."""
+        templates, n = search.embeddings.shape[:2]
+        bank = self.kept_banks.get(target)
+        new = place.unique() if bank is None else bank.lacks(place)
+        if len(new):
+            # candidate i under a template of its own
+            found = self.fill(search.embeddings[new % templates, new % n], new)
+            if bank is None:
+                bank = self.kept_banks[target] = found
+            else:
+                bank.add(found)
+        assert bank is not None
+        return bank
+
+    def set_probe(self, search: ExhaustiveSearch, target: int) -> None:
+        """Give an exhaustive search what it measures with, a trajectory's end of each candidate."""
+        every = torch.arange(len(search.words), device=self.pipe.device)
+        bank = self.kept_bank(search, target, every)
+        search.probe = Probe(self.pipe, bank.clean[bank.of.argsort()], search.embeddings[0])
 
     def latents(
         self, embeddings: Tensor, bank: Bank | None, place: Tensor
@@ -174,8 +183,9 @@ class Run:
     def kept(self, search: Search, target: int) -> tuple[Choice, Tensor, Tensor, Tensor]:
         """What is preserved, with z_r, t and the teacher's predicted clean latents there."""
         choice = search.choose(self.config.preserve_batch, self.g)
-        bank = self.kept_banks[target] if self.kept_banks else None
         place = choice.chosen if len(search.words) > 1 else choice.template
+        replay = self.config.schedule == "replay"
+        bank = self.kept_bank(search, target, place) if replay else None
         z, t = self.latents(choice.embeddings, bank, place)
         # as published, π's gradient takes the teacher's prediction for a constant
         c_a = (
@@ -200,6 +210,8 @@ class Run:
         if search is None:
             zs, ts, es = z, t, c_e
         else:
+            if isinstance(search, ExhaustiveSearch) and search.probe is None:
+                self.set_probe(search, k)
             self.evaluations += search.look(self.student, step)
             choice, z_r, t_r, still = self.kept(search, k)
             c_a = choice.embeddings

@@ -266,7 +266,15 @@ def test_interrupt_keeps_what_is_done(tiny, monkeypatch):
         assert len(erase(tiny, smoke(), progress=False).history) == 1
 
 
-def test_ctrl_c_inside_an_optimiser_step_waits_for_its_end(tiny, monkeypatch):
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler, also where the tests run in a shell's background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_inside_an_optimiser_step_waits_for_its_end(tiny, monkeypatch, ctrl_c):
     whole = erase(tiny, smoke(method="esd", steps=2), progress=False)
     step = torch.optim.Adam.step
     calls = []
