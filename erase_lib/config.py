@@ -17,6 +17,7 @@ TRAIN_METHODS = ("xattn", "noxattn", "full", "selfattn")
 SCHEDULES = ("published", "replay")
 SEARCHES = ("gumbel", "gumbel_full", "movement", "random", "nearest", "exhaustive")
 THINNINGS = ("distance", "meaning")
+PLACES = ("own", "target")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,9 @@ class EraseConfig:
     """gumbel: π climbs L2, as published · gumbel_full: with the teacher's half of its gradient ·
     movement: those whose K and V moved most · random: all candidates alike, the control · nearest:
     the nearest to the target · exhaustive: the most moved of all, measured."""
+    preserve_at: str = "own"
+    """Where they are preserved: own, on a trajectory of each, as published · target, on the
+    target's latents, which are there already."""
     search_lr: float = 1e-2
     """Adam's learning rate of π."""
     temperature: float = 2.0
@@ -148,6 +152,7 @@ _CHOICES = {
     "schedule": SCHEDULES,
     "search": SEARCHES,
     "thinning": THINNINGS,
+    "preserve_at": PLACES,
 }
 _POSITIVE = (
     "steps lr rounds batch preserve_batch guidance_scale sampling_steps refresh nearest candidates"

@@ -149,21 +149,19 @@ class Run:
         bank = self.kept_bank(search, target, every)
         search.probe = Probe(self.pipe, bank.clean[bank.of.argsort()], search.embeddings[0])
 
-    def latents(
-        self, embeddings: Tensor, bank: Bank | None, place: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """z_t, t for embeddings `(n, tokens, dim)`: the bank's, or the student's anew."""
-        if bank is not None:
-            return bank.draw(place, self.g)
-        c = self.config
-        with in_place(self.pipe.unet, self.student):
+    def at_target(self, k: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """n of the target's training prompts, and z_t, t of each."""
+        which = torch.randint(len(self.targets[k]), (n,), generator=self.g).to(self.pipe.device)
+        if self.config.schedule == "published":
+            return which, *self.sampled(self.targets[k][which])
+        return which, *self.target_banks[k].draw(which, self.g)
+
+    def sampled(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """z_t, t for embeddings `(n, tokens, dim)`, drawn by the student anew."""
+        pipe, c = self.pipe, self.config
+        with in_place(pipe.unet, self.student):
             z, t, spent = sample_to(
-                self.pipe,
-                embeddings.detach(),
-                self.empty,
-                c.sampling_steps,
-                c.guidance_scale,
-                self.g,
+                pipe, embeddings.detach(), self.empty, c.sampling_steps, c.guidance_scale, self.g
             )
         self.evaluations += spent
         return z, t
@@ -184,13 +182,15 @@ class Run:
         """What is preserved, with z_r, t and the teacher's predicted clean latents there."""
         choice = search.choose(self.config.preserve_batch, self.g)
         place = choice.chosen if len(search.words) > 1 else choice.template
-        replay = self.config.schedule == "replay"
-        bank = self.kept_bank(search, target, place) if replay else None
-        z, t = self.latents(choice.embeddings, bank, place)
+        if self.config.preserve_at == "target":
+            _, z, t = self.at_target(target, len(place))
+        elif self.config.schedule == "published":
+            z, t = self.sampled(choice.embeddings)
+        else:
+            z, t = self.kept_bank(search, target, place).draw(place, self.g)
         # as published, π's gradient takes the teacher's prediction for a constant
-        c_a = (
-            choice.embeddings if self.config.search == "gumbel_full" else choice.embeddings.detach()
-        )
+        whole = self.config.search == "gumbel_full"
+        c_a = choice.embeddings if whole else choice.embeddings.detach()
         return choice, z, t, self.teacher(z, t, c_a)
 
     def update(self, step: int) -> dict[str, Any]:
@@ -199,9 +199,8 @@ class Run:
         if c.schedule == "replay" and step % c.refresh == 0:
             self.renew_banks()
         k = int(torch.randint(len(self.targets), (1,), generator=self.g))
-        which = torch.randint(len(self.targets[k]), (c.batch,), generator=self.g).to(pipe.device)
+        which, z, t = self.at_target(k, c.batch)
         c_e = self.targets[k][which]
-        z, t = self.latents(c_e, self.target_banks[k] if self.target_banks else None, which)
         neutral = self.teacher(z, t, self.neutral[which])
         # target = ẑ₀(c_n) − η (ẑ₀(c_e) − ẑ₀(c_n))
         goal = neutral - c.eta * (self.teacher(z, t, c_e) - neutral)

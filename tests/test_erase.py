@@ -44,7 +44,7 @@ def test_esd_loss_against_a_hand_calculation(tiny):
     run = Run(tiny, smoke(method="esd", batch=1, styles=(), eta=0.7))
     torch.manual_seed(1)
     z, t = torch.randn(1, 4, 4, 4), torch.tensor([500])
-    run.latents = lambda *_: (z, t)
+    run.at_target = lambda *_: (torch.zeros(1, dtype=torch.int64), z, t)
     row = run.update(1)
     c_e, c_n = encode_prompts(tiny, ["church"]), encode_prompts(tiny, [""])
     a = alpha_bar(tiny, t)
@@ -127,12 +127,14 @@ def test_with_replay_pi_climbs_the_loss_that_the_student_descends(tiny):
     search, seen = run.searches[0], {}
     before = search.probabilities()
 
-    def latents(embeddings, bank, place):
-        z, t = bank.draw(place, run.g)
-        seen[len(seen)] = (z, t)
-        return z, t
+    kept = run.kept
 
-    run.latents = latents
+    def watched(search, k):
+        found = kept(search, k)
+        seen["z, t"] = found[1:3]
+        return found
+
+    run.kept = watched
     state, evaluations = run.g.get_state(), run.evaluations
     student = {name: p.detach().clone() for name, p in run.student.items()}
     row = run.update(1)
@@ -148,12 +150,28 @@ def test_with_replay_pi_climbs_the_loss_that_the_student_descends(tiny):
     with torch.no_grad():
         search.pi.copy_(before.log() - before.log().mean() + 1 / len(before))
     c_a, _, _ = search.choose(config.preserve_batch, run.g)
-    z, t = seen[1]
+    z, t = seen["z, t"]
     still = run.teacher(z, t, c_a.detach())
     with in_place(tiny.unet, student):
         l2 = (run.clean(z, t, predict(tiny, z, t, c_a)) - still).pow(2).mean()
     (expected,) = torch.autograd.grad(-config.lam * l2, search.pi)
     torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("schedule", ["replay", "published"])
+def test_preserving_at_the_targets_latents_draws_no_other(tiny, schedule):
+    config = smoke(preserve_at="target", search="random", schedule=schedule, targets=["church"])
+    run = Run(tiny, config)
+    drawn = []
+    sampled = run.sampled
+    run.sampled = lambda embeddings: drawn.append(embeddings) or sampled(embeddings)
+    evaluations = run.update(0)["evaluations"]
+    assert not run.kept_banks
+    if schedule == "replay":  # seven training prompts × 4 guided steps, then the update itself
+        assert not drawn and evaluations == 7 * 4 * 2 + 4 + 4 + 8 + 3 * 12
+    else:
+        forms = run.targets[0]
+        assert len(drawn) == 2 and all((e == forms).all((1, 2)).any() for es in drawn for e in es)
 
 
 def test_picture_does_not_depend_on_its_batch(tiny):
