@@ -73,9 +73,6 @@ class Search:
         """See the student before update `step`; UNet evaluations spent."""
         return 0
 
-    def learn(self, choice: Choice, moved: Tensor) -> None:
-        """Be told how far each preserved latent had moved, `(k,)`: L2 before its mean."""
-
     def tensors(self) -> dict[str, Tensor]:
         """What it has learnt, for a checkpoint; `load` is the way back."""
         return {}

@@ -58,8 +58,8 @@ def read_text(path: Path) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file; empty if it is missing or not whole."""
-    with suppress(OSError, ValueError):
-        found = json.loads(path.read_text("utf-8"))
+    with suppress(ValueError):
+        found = json.loads(read_text(path))
         return found if isinstance(found, dict) else {}
     return {}
 

@@ -28,6 +28,11 @@ def kv_names(unet: nn.Module) -> list[str]:
     raise EraseError("this UNet has no attn2.to_k and attn2.to_v to edit: choose method eap or esd")
 
 
+def kv_weights(unet: nn.Module) -> dict[str, Tensor]:
+    """The weights of every cross-attention's K and V, by name. Raises as `kv_names`."""
+    return {name: unet.get_parameter(name).detach() for name in kv_names(unet)}
+
+
 def solve(
     weight: Tensor,
     erased: Tensor,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from erase_lib.closed_form import adversarial, kv_names, rece, speed, uce
+from erase_lib.closed_form import adversarial, kv_weights, rece, speed, uce
 from erase_lib.concepts import neutral_prompts, prompts_of, vocabulary
 from erase_lib.config import CLOSED_FORMS, EraseConfig
 from erase_lib.erasure import Erasure
@@ -25,7 +25,7 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     c = config
     if c.method not in CLOSED_FORMS:
         raise unknown("closed form", c.method, CLOSED_FORMS)
-    weights = {name: pipe.unet.get_parameter(name).detach() for name in kv_names(pipe.unet)}
+    weights = kv_weights(pipe.unet)
     near, nearest = near_words(pipe, c)
     in_turn = []
     for i, word in enumerate(near):

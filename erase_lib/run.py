@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from erase_lib.adversarial import Choice, GumbelSearch, Search, candidates
 from erase_lib.checkpoint import State, adam_tensors, load_adam, write
-from erase_lib.closed_form import kv_names
+from erase_lib.closed_form import kv_weights
 from erase_lib.concepts import neutral_prompts, prompts_of
 from erase_lib.config import EraseConfig
 from erase_lib.diffusion import alpha_bar, predict, to_clean
@@ -58,8 +58,7 @@ class Run:
             found = [([c.neutral], self.neutral[:, None])] * len(self.targets)
         else:
             found = candidates(self.pipe, c, [target[:1] for target in self.targets])
-        names = kv_names(self.pipe.unet) if c.search == "movement" else []
-        original = {name: self.pipe.unet.get_parameter(name).detach() for name in names}
+        original = kv_weights(self.pipe.unet) if c.search == "movement" else {}
         return [new_search(c, words, embeddings, original) for words, embeddings in found]
 
     def state(self) -> State:
@@ -223,11 +222,7 @@ class Run:
         with in_place(pipe.unet, self.student):
             student = self.clean(zs, ts, predict(pipe, zs, ts, es))
             l1 = (student[: c.batch] - goal).pow(2).mean()
-            l2 = l1.new_zeros(())
-            if search is not None:
-                moved = (student[c.batch :] - still).pow(2).mean((1, 2, 3))
-                l2 = moved.mean()
-                search.learn(choice, moved.detach())
+            l2 = l1.new_zeros(()) if search is None else (student[c.batch :] - still).pow(2).mean()
             self.evaluations += 3 * len(zs)
             row |= {"l1": l1.item(), "l2": l2.item(), "evaluations": self.evaluations}
             self.descend(l1 + c.lam * l2, row)

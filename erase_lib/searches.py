@@ -42,9 +42,8 @@ class MovementSearch(Search):
     """The candidates whose K and V in cross-attention have moved most, at no UNet evaluation.
 
     A concept enters the UNet through K and V alone, and W c is known for every candidate at every
-    update: ‖(W − W₀) c‖ / ‖W₀ c‖ over all layers. It ranks them nearly as the exhaustive
-    measurement does (05_adversarial_search). Drawn from the `most` · k highest, so that an update
-    sees other concepts than the last.
+    update: ‖(W − W₀) c‖ / ‖W₀ c‖ over all layers. Drawn from the `most` · k highest, so that an
+    update sees other concepts than the last.
     """
 
     most = 2

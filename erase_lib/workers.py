@@ -44,7 +44,7 @@ def connecting(backend: str, scheduler: str | None) -> Iterator[None]:
     """Whatever goes wrong within the block is one line."""
     try:
         yield
-    except (OSError, ValueError, TimeoutError) as error:  # ConnectionError is an OSError
+    except (OSError, ValueError) as error:  # a lost connection and a timeout are OSErrors
         raise EraseError(f"no {backend} cluster at {scheduler} ({reason(error)})") from None
 
 
