@@ -115,6 +115,11 @@ class EraseConfig:
             raise EraseError(
                 f"neutral concept {self.neutral!r} is also a target: choose another, such as ''"
             )
+        if self.search == "movement" and self.train_method not in ("xattn", "full"):
+            raise EraseError(
+                "search 'movement' needs K and V trained, but train_method is"
+                f" {self.train_method!r}: choose xattn or full, or another search"
+            )
         if self.candidates > self.nearest:
             raise EraseError(
                 f"candidates is {self.candidates}: expected at most nearest ({self.nearest})"

@@ -46,6 +46,7 @@ def refused():
         ({"schedule": "replays"}, "unknown schedule 'replays': did you mean 'replay'"),
         ({"thinning": "kmeans"}, "unknown thinning 'kmeans'"),
         ({"lamb": 1.0}, "unknown setting 'lamb': did you mean 'lam'"),
+        ({"search": "movement", "train_method": "noxattn"}, "'movement' needs K and V trained"),
         ({"steps": -1}, "steps is -1: expected a number above 0"),
         ({"steps": 1.5}, "expected int"),
         ({"hard": 1}, "hard is 1 (int): expected bool"),
