@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,34 +11,38 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from erase_lib.checkpoint import adam_tensors, load_adam
-from erase_lib.concepts import prompts_of, vocabulary
+from erase_lib.concepts import forms_of, search_words
 from erase_lib.config import EraseConfig
-from erase_lib.errors import EraseError
 from erase_lib.models import Pipeline, encode_prompts
 from erase_lib.neighbours import spread_candidates
 
 
-def candidates(
-    pipe: Pipeline, config: EraseConfig, targets: Sequence[Tensor]
-) -> list[tuple[list[str], Tensor]]:
-    """For each target `(1, tokens, dim)` the words to search around it, and their embeddings
-    `(templates, n, tokens, dim)`.
+def candidates(pipe: Pipeline, config: EraseConfig) -> list[list[str]]:
+    """For each target the words to search around it, the nearest first.
 
-    Raises `EraseError` for a vocabulary that holds fewer than two words besides the targets.
+    Raises `EraseError` for a vocabulary that holds fewer than two words besides the targets; warns
+    when it holds fewer than are asked for.
     """
-    known = [w for w in vocabulary(config.vocabulary) if w not in config.targets]
-    if len(known) < 2:
-        raise EraseError(f"vocabulary {config.vocabulary!r} has fewer than two candidates")
-    every = encode_prompts(pipe, known)
-    found = []
-    for target in targets:
-        chosen = spread_candidates(
-            every, target, config.nearest, config.candidates, config.thinning, config.seed
+    c = config
+    known = search_words(c.vocabulary, c.targets)
+    if len(known) < c.candidates:
+        warnings.warn(
+            f"candidates is {c.candidates}, but vocabulary {c.vocabulary!r} has {len(known)} words"
+            " besides the targets: all are searched",
+            stacklevel=2,
         )
-        words = [known[i] for i in chosen]
-        forms = zip(*(prompts_of(w, config.styles) for w in words), strict=True)
-        found.append((words, torch.stack([encode_prompts(pipe, list(form)) for form in forms])))
+    every, found = encode_prompts(pipe, known), []
+    for target in c.targets:
+        at = encode_prompts(pipe, [target])
+        chosen = spread_candidates(every, at, c.nearest, c.candidates, c.thinning, c.seed)
+        found.append([known[i] for i in chosen])
     return found
+
+
+def encode_forms(pipe: Pipeline, words: Sequence[str], styles: tuple[str, ...]) -> Tensor:
+    """Embeddings `(templates, n, tokens, dim)` of the words in all their training prompts."""
+    forms = [forms_of(word, styles) for word in words]
+    return torch.stack([encode_prompts(pipe, list(form)) for form in zip(*forms, strict=True)])
 
 
 class Choice(NamedTuple):
@@ -95,8 +100,9 @@ class GumbelSearch(Search):
         self.pi = nn.Parameter(torch.full((len(words),), 1 / len(words), device=embeddings.device))
         self.optimiser = torch.optim.Adam([self.pi], lr=lr)
 
-    def choose(self, k: int, g: torch.Generator) -> Choice:
-        """k independent choices by G(π) = softmax((π + Gumbel noise) / temperature)."""
+    def choose(self, k: int, g: torch.Generator, template: Tensor | None = None) -> Choice:
+        """k independent choices by G(π) = softmax((π + Gumbel noise) / temperature), each under
+        `template (k,)`, or a random training prompt."""
         n, device = len(self.words), self.pi.device
         uniform = torch.rand(k, n, generator=g).clamp(1e-9, 1 - 1e-7).to(device)
         gumbel = -(-uniform.log()).log()
@@ -104,14 +110,15 @@ class GumbelSearch(Search):
         chosen = soft.argmax(-1)
         one_hot = F.one_hot(chosen, n).to(soft.dtype)
         weight = one_hot - soft.detach() + soft if self.hard else soft  # straight-through
-        template = torch.randint(len(self.embeddings), (k,), generator=g).to(device)
+        if template is None:
+            template = torch.randint(len(self.embeddings), (k,), generator=g).to(device)
         mixed = torch.einsum("kn,kntd->ktd", weight, self.embeddings[template])
         return Choice(mixed, chosen, template)
 
     def ascend(self, gradient: Tensor) -> None:
         """One step of π up L2, given ∂L2/∂π. `FloatingPointError`, and no step, when it is NaN."""
         if not gradient.isfinite().all():
-            raise FloatingPointError
+            raise FloatingPointError("π")
         self.pi.grad = -gradient
         self.optimiser.step()
 

@@ -60,11 +60,25 @@ def prompts_of(concept: str, styles: tuple[str, ...] = ()) -> list[str]:
     return plain + [f"a {concept} in {style} style" for style in styles]
 
 
-def neutral_prompts(neutral: str, styles: tuple[str, ...] = ()) -> list[str]:
-    """The forms of `prompts_of` with the neutral concept in the target's place.
+def search_words(name: str, targets: Iterable[str]) -> list[str]:
+    """A vocabulary's words without the targets, in any case of letters.
+
+    Raises `EraseError` when fewer than two are left, and as `vocabulary`.
+    """
+    gone = {target.strip().lower() for target in targets}
+    known = [word for word in vocabulary(name) if word.strip().lower() not in gone]
+    if len(known) < 2:
+        raise EraseError(
+            f"vocabulary {name!r} has fewer than two candidates besides the targets: add words"
+        )
+    return known
+
+
+def forms_of(concept: str, styles: tuple[str, ...] = ()) -> list[str]:
+    """As many training prompts of a concept that may be empty, such as the neutral one.
 
     An empty one leaves the words around it, "a in noto style": the style is no part of what is
     erased, and in a causal text encoder the words before the concept keep their embeddings.
     """
-    forms = [form.replace("\0", neutral) for form in prompts_of("\0", styles)]
+    forms = [form.replace("\0", concept) for form in prompts_of("\0", styles)]
     return [" ".join(form.split()) for form in forms]

@@ -11,11 +11,11 @@ from typing import Any
 
 from erase_lib.errors import EraseError, unknown
 
-METHODS = ("esd", "esd_neutral", "eap")
+METHODS = ("esd", "esd_neutral", "ca", "eap", "age")
 CLOSED_FORMS = ("uce", "rece", "speed", "eap_closed")
 TRAIN_METHODS = ("xattn", "noxattn", "full", "selfattn")
 SCHEDULES = ("published", "replay")
-SEARCHES = ("gumbel", "gumbel_full", "movement", "random", "nearest", "exhaustive")
+SEARCHES = ("gumbel", "gumbel_full", "movement", "random", "nearest", "fixed", "exhaustive")
 THINNINGS = ("distance", "meaning")
 PLACES = ("own", "target")
 
@@ -31,16 +31,22 @@ class EraseConfig:
     targets: tuple[str, ...]
     """Concepts to erase; each update draws one of them at random."""
     method: str = "eap"
-    """esd: L1 alone · esd_neutral: + λ L2 on the neutral concept · eap: + λ L2 on the adversarial
-    concept. Without training, on K and V of cross-attention: uce · rece · speed · eap_closed: uce
-    that preserves what it moves most."""
+    """esd: L1 alone · esd_neutral: + λ L2 on the neutral concept · ca: the target becomes an anchor
+    (η = 0), which L2 preserves · eap: + λ L2 on the adversarial concept · age: the searched mixture
+    also takes the neutral concept's place. Without training, on K and V of cross-attention: uce ·
+    rece · speed · eap_closed: uce that preserves what it moves most."""
     train_method: str = "xattn"
     """What is trained: cross-attention (xattn), all but it (noxattn), everything (full),
     selfattn."""
     schedule: str = "replay"
-    """replay: (z_t, t) from a bank of trajectories · published: sampled anew at every update."""
+    """replay: (z_t, t), with L1's goal there, from trajectories that the teacher drew once ·
+    published: sampled by the student, anew at every update."""
     neutral: str = ""
     """The neutral concept c_n that takes the target's place."""
+    anchors: tuple[str, ...] = ()
+    """Concepts that take the targets' places instead: one for all, or one each. `ca` needs them."""
+    preserved: tuple[str, ...] = ()
+    """What search 'fixed' preserves, and a closed form instead of the nearest words."""
     steps: int = 100
     """Updates of θ'."""
     lr: float = 1e-4
@@ -65,8 +71,6 @@ class EraseConfig:
     """Classifier-free guidance while sampling the trajectories."""
     sampling_steps: int = 20
     """DDIM steps of a trajectory; also the number of timesteps that training sees."""
-    refresh: int = 40
-    """Replay only: updates between two renewals of the bank."""
     vocabulary: str = "concepts"
     """Words to search the adversarial concept among: concepts, english, or a text file's path."""
     nearest: int = 200
@@ -78,7 +82,7 @@ class EraseConfig:
     search: str = "gumbel"
     """gumbel: π climbs L2, as published · gumbel_full: with the teacher's half of its gradient ·
     movement: those whose K and V moved most · random: all candidates alike, the control · nearest:
-    the nearest to the target · exhaustive: the most moved of all, measured."""
+    the nearest to the target · fixed: `preserved` · exhaustive: the most moved of all, measured."""
     preserve_at: str = "own"
     """Where they are preserved: own, on a trajectory of each, as published · target, on the
     target's latents, which are there already."""
@@ -87,7 +91,8 @@ class EraseConfig:
     temperature: float = 2.0
     """Temperature of the Gumbel-Softmax."""
     hard: bool = True
-    """One-hot choice with a straight-through gradient (True), or a mixture of candidates."""
+    """One-hot choice with a straight-through gradient (True), or a mixture of candidates (age:
+    always)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, one more forward pass."""
     seed: int = 0
@@ -115,6 +120,7 @@ class EraseConfig:
             raise EraseError(
                 f"neutral concept {self.neutral!r} is also a target: choose another, such as ''"
             )
+        self._check_words()
         if self.search == "movement" and self.train_method not in ("xattn", "full"):
             raise EraseError(
                 "search 'movement' needs K and V trained, but train_method is"
@@ -124,6 +130,32 @@ class EraseConfig:
             raise EraseError(
                 f"candidates is {self.candidates}: expected at most nearest ({self.nearest})"
             )
+
+    def _check_words(self) -> None:
+        """Anchors and preserved concepts are there where they are needed, and no targets."""
+        if self.method == "ca" and not self.anchors:
+            raise EraseError(
+                "method 'ca' needs a concept that the target becomes: give anchors, such as"
+                " ['house']"
+            )
+        if len(self.anchors) not in (0, 1, len(self.targets)):
+            raise EraseError(
+                f"anchors is {list(self.anchors)}: expected one for all, or one for each of the"
+                f" {len(self.targets)} targets"
+            )
+        closed = self.method in CLOSED_FORMS
+        if self.search == "fixed" and not closed and not self.preserved:
+            raise EraseError("search 'fixed' needs concepts: give preserved, such as ['dog']")
+        if self.preserved and not closed and self.search != "fixed":
+            raise EraseError(
+                f"preserved is given, but search {self.search!r} chooses for itself: set search to"
+                " 'fixed', or leave preserved out"
+            )
+        gone = {target.strip().lower() for target in self.targets}
+        for name in ("anchors", "preserved"):
+            for word in getattr(self, name):
+                if word.strip().lower() in gone:
+                    raise EraseError(f"{name} contains {word!r}, which is a target: leave it out")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EraseConfig:
@@ -146,6 +178,12 @@ class EraseConfig:
         given = {key: value for key, value in values.items() if value is not None}
         return cls.from_dict(PROFILES[profile] | given)
 
+    @property
+    def become(self) -> tuple[str, ...]:
+        """What takes each target's place: its anchor, or the neutral concept."""
+        words = self.anchors or (self.neutral,)
+        return words if len(words) == len(self.targets) else words * len(self.targets)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values (tuples as lists), ready for JSON."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
@@ -160,12 +198,12 @@ _CHOICES = {
     "preserve_at": PLACES,
 }
 _POSITIVE = (
-    "steps lr rounds batch preserve_batch guidance_scale sampling_steps refresh nearest candidates"
+    "steps lr rounds batch preserve_batch guidance_scale sampling_steps nearest candidates"
     " search_lr temperature"
 ).split()
 
 PROFILES: dict[str, dict[str, Any]] = {
-    "smoke": {"steps": 4, "sampling_steps": 4, "refresh": 2, "nearest": 12, "candidates": 6},
+    "smoke": {"steps": 4, "sampling_steps": 4, "nearest": 12, "candidates": 6},
     "course": {},
     # The published run for objects on Stable Diffusion v1.4 (Bui et al. 2024, code)
     "paper": {

@@ -67,6 +67,12 @@ def predict(
         return pipe.unet(z.to(dtype), t, embeddings.to(dtype)).sample.float()
 
 
+def predict_clean(pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
+    """ẑ₀ `(n, c, h, w)` by the weights in place."""
+    kind = pipe.scheduler.config.prediction_type
+    return to_clean(predict(pipe, z, t, embeddings), z, alpha_bar(pipe, t), kind)
+
+
 def guided(
     pipe: Pipeline,
     z: Tensor,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from erase_lib.closed_form import adversarial, kv_weights, rece, speed, uce
-from erase_lib.concepts import neutral_prompts, prompts_of, vocabulary
+from erase_lib.concepts import forms_of, prompts_of, search_words
 from erase_lib.config import CLOSED_FORMS, EraseConfig
 from erase_lib.erasure import Erasure
-from erase_lib.errors import EraseError, unknown
+from erase_lib.errors import unknown
 from erase_lib.models import Pipeline, encode_prompts, fingerprint
 from erase_lib.neighbours import distances
 
@@ -16,8 +16,9 @@ from erase_lib.neighbours import distances
 def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     """Erase `config.targets` by one of `CLOSED_FORMS`; the pipeline is left untouched.
 
-    Every target is erased in all its training prompts, each towards the same prompt of the neutral
-    concept. Preserved are the latter and the `nearest` words, one training prompt each, in turn.
+    Every target is erased in all its training prompts, each towards the same prompt of its anchor,
+    or else of the neutral concept. Preserved are the latter and `preserved`, or else the `nearest`
+    words, one training prompt each, in turn.
     `eap_closed` adds, in all their prompts, those of the `candidates` nearest words that move most.
     Raises `EraseError` for another method, a vocabulary of fewer than two words besides the
     targets, and as `closed_form.uce`.
@@ -28,12 +29,12 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     weights = kv_weights(pipe.unet)
     near, nearest = near_words(pipe, c)
     in_turn = []
-    for i, word in enumerate(near):
+    for i, word in enumerate(c.preserved or near):
         prompts = prompts_of(word, c.styles)
         in_turn.append(prompts[i % len(prompts)])
     erased = encode_prompts(pipe, [p for t in c.targets for p in prompts_of(t, c.styles)])
-    neutral = encode_prompts(pipe, neutral_prompts(c.neutral, c.styles))
-    anchors = neutral.repeat(len(c.targets), 1, 1)
+    neutral = encode_prompts(pipe, forms_of(c.neutral, c.styles))
+    anchors = encode_prompts(pipe, [p for a in c.become for p in forms_of(a, c.styles)])
     preserved = torch.cat([neutral, encode_prompts(pipe, in_turn)])
     if c.method == "uce":
         found = uce(weights, erased, anchors, preserved, c.ridge, c.lam)
@@ -57,10 +58,7 @@ def near_words(pipe: Pipeline, config: EraseConfig) -> tuple[list[str], list[str
 
     Nothing is thinned: a closed form takes all words at once. Targets are left out.
     """
-    gone = [target.strip().lower() for target in config.targets]
-    known = [w for w in vocabulary(config.vocabulary) if w.strip().lower() not in gone]
-    if len(known) < 2:
-        raise EraseError(f"vocabulary {config.vocabulary!r} has fewer than two candidates")
+    known = search_words(config.vocabulary, config.targets)
     every = encode_prompts(pipe, known)
     targets = encode_prompts(pipe, list(config.targets))
     orders = torch.stack([distances(every, t[None]).argsort(stable=True) for t in targets]).cpu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -15,18 +16,33 @@ from erase_lib.models import Pipeline
 @dataclass
 class Bank:
     """Guided trajectories: `z (steps, rows, c, h, w)`, their timesteps `(steps,)`, where they end,
-    `clean (rows, c, h, w)`, and the prompt that each was drawn for, `of (rows,)`."""
+    `clean (rows, c, h, w)`, the prompt that each was drawn for, `of (rows,)`, and what the student
+    is to predict along them, `goal`, as z, where that is known beforehand."""
 
     z: Tensor
     timesteps: Tensor
     clean: Tensor
     of: Tensor
+    goal: Tensor | None = None
 
-    def draw(self, prompts: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
-        """z_t `(n, c, h, w)`, t `(n,)` of the prompts `(n,)`, each at a random timestep."""
+    def draw(self, prompts: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+        """z_t `(n, c, h, w)`, t `(n,)` and the goal of the prompts `(n,)`, each at a random
+        timestep."""
         step = torch.randint(len(self.timesteps), (len(prompts),), generator=g).to(prompts.device)
         row = (prompts[:, None] == self.of).int().argmax(1)
-        return self.z[step, row], self.timesteps[step]
+        goal = None if self.goal is None else self.goal[step, row]
+        return self.z[step, row], self.timesteps[step], goal
+
+    def along(self, f: Callable[[Tensor, Tensor, Tensor], Tensor], batch: int = 32) -> Tensor:
+        """f(z_t, t, prompt) at every latent of the trajectories, shaped as `z`."""
+        t = self.timesteps.repeat_interleave(len(self.of))
+        every = self.z.flatten(0, 1), t, self.of.repeat(len(self.timesteps))
+        parts = zip(*(x.split(batch) for x in every), strict=True)
+        return torch.cat([f(*part) for part in parts]).view_as(self.z)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, for a checkpoint."""
+        return {name: t for name, t in vars(self).items() if t is not None}
 
     def lacks(self, prompts: Tensor) -> Tensor:
         """Those of the prompts that have no trajectory yet, each once."""

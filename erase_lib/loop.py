@@ -16,7 +16,9 @@ from erase_lib.edit import erase_closed_form
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError
 from erase_lib.models import Pipeline, fingerprint, precision, recomputing
-from erase_lib.run import Run
+from erase_lib.resume import keep, restore
+from erase_lib.run import NewSearch, Run
+from erase_lib.searches import new_search
 
 
 def erase(
@@ -26,6 +28,7 @@ def erase(
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 0,
     callback: Callable[[dict[str, Any]], object] | None = None,
+    search: NewSearch = new_search,
 ) -> Erasure:
     """Erase `config.targets` and return the edited tensors; the pipeline itself is left untouched.
 
@@ -33,7 +36,8 @@ def erase(
     and alg. 1). A NaN or infinite loss or gradient, or Ctrl-C, ends the run with the tensors of the
     last whole update of θ', all finite, and a warning that says so (`EraseError` for such a loss
     before any update). `callback` is given each
-    update's row of the history.
+    update's row of the history. A `search` of your own makes, from the config, the words to search,
+    their embeddings `(templates, n, tokens, dim)` and the pipeline, an `adversarial.Search`.
 
     With a folder `checkpoint` the state of the run is written there every `checkpoint_every`
     updates (0: a tenth of the run) and at the end. The same call goes on from there, to the very
@@ -60,9 +64,9 @@ def erase(
     if state and len(state.values["history"]) == config.steps:
         tensors = {name: t.to(pipe.device) for name, t in state.part("student").items()}
         return Erasure(tensors, config, base, state.values["history"])
-    run = Run(pipe, config)
+    run, unwritten = Run(pipe, config, search), False
     if state:
-        run.restore(state)
+        restore(run, state)
     first, last = len(run.history), config.steps - 1
     every = checkpoint_every or max(1, config.steps // 10)
     bar = tqdm(
@@ -77,12 +81,13 @@ def erase(
             for step in bar:
                 row = run.update(step)
                 bar.set_postfix(l1=f"{row['l1']:.4f}", l2=f"{row['l2']:.4f}")
-                if checkpoint is not None and ((step + 1) % every == 0 or step == last):
-                    run.keep(checkpoint, base)
+                due = (step + 1) % every == 0 or step == last
+                if checkpoint is not None and due:
+                    unwritten = not keep(run, checkpoint, base, quietly=unwritten)
                 if callback is not None:
                     callback(row)
-    except FloatingPointError:
-        what = f"the loss or its gradient became NaN or infinite at update {step}"
+    except FloatingPointError as error:
+        what = f"the loss of {error} or its gradient became NaN or infinite at update {step}"
         hint = f"lower lr ({config.lr}) or lam ({config.lam})"
         if not run.history:
             raise EraseError(f"{what}: {hint}") from None

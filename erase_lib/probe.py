@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from erase_lib.diffusion import alpha_bar, predict, to_clean
+from erase_lib.diffusion import alpha_bar, predict_clean
 from erase_lib.models import Pipeline, in_place
 
 
@@ -47,11 +47,11 @@ class Probe:
     @torch.no_grad()
     def clean(self, batch: int = 64) -> Tensor:
         """ẑ₀ `(n · timesteps · noises, c, h, w)` by the weights in place."""
-        kind, parts = self.pipe.scheduler.config.prediction_type, []
-        for rows in torch.arange(len(self.t), device=self.t.device).split(batch):
-            z, t = self.z[rows], self.t[rows]
-            output = predict(self.pipe, z, t, self.embeddings[rows // self.each])
-            parts.append(to_clean(output, z, alpha_bar(self.pipe, t), kind))
+        every = torch.arange(len(self.t), device=self.t.device).split(batch)
+        parts = [
+            predict_clean(self.pipe, self.z[i], self.t[i], self.embeddings[i // self.each])
+            for i in every
+        ]
         return torch.cat(parts)
 
     def __call__(self, student: Mapping[str, Tensor]) -> Tensor:

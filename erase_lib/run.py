@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from erase_lib.adversarial import Choice, GumbelSearch, Search, candidates
-from erase_lib.checkpoint import State, adam_tensors, load_adam, write
-from erase_lib.closed_form import kv_weights
-from erase_lib.concepts import neutral_prompts, prompts_of
+from erase_lib.adversarial import Choice, GumbelSearch, Search, candidates, encode_forms
+from erase_lib.concepts import forms_of
 from erase_lib.config import EraseConfig
-from erase_lib.diffusion import alpha_bar, predict, to_clean
-from erase_lib.errors import EraseError
+from erase_lib.diffusion import predict_clean
 from erase_lib.interrupt import uninterrupted
 from erase_lib.latents import Bank, fill_bank, sample_to
 from erase_lib.models import Pipeline, encode_prompts, in_place, trained_names
 from erase_lib.probe import Probe
 from erase_lib.searches import ExhaustiveSearch, new_search
+
+# a search of one's own, from the config, the words to search and their embeddings
+NewSearch: TypeAlias = Callable[[EraseConfig, list[str], Tensor, Pipeline], Search]
 
 
 class Run:
@@ -30,7 +29,7 @@ class Run:
     moment the student is finite and what the history says, so no copy of it need be kept.
     """
 
-    def __init__(self, pipe: Pipeline, config: EraseConfig) -> None:
+    def __init__(self, pipe: Pipeline, config: EraseConfig, search: NewSearch = new_search) -> None:
         self.pipe, self.config = pipe, config
         self.g = torch.Generator().manual_seed(config.seed)
         parameters = dict(pipe.unet.named_parameters())
@@ -40,120 +39,83 @@ class Run:
         }
         self.optimiser = torch.optim.Adam(self.student.values(), lr=config.lr)
         self.empty = encode_prompts(pipe, [""])
-        self.neutral = encode_prompts(pipe, neutral_prompts(config.neutral, config.styles))
-        self.targets = [encode_prompts(pipe, prompts_of(t, config.styles)) for t in config.targets]
-        self.searches = self.new_searches()
-        self.target_banks: list[Bank] = []
+        self.targets, self.become = (
+            [encode_prompts(pipe, forms_of(word, config.styles)) for word in words]
+            for words in (config.targets, config.become)
+        )
+        self.searches = self.new_searches(search)
+        self.target_banks: dict[int, Bank] = {}
         self.kept_banks: dict[int, Bank] = {}
         self.evaluations = 0
         self.history: list[dict[str, Any]] = []
-        self.warned = False
 
-    def new_searches(self) -> list[Search | None]:
-        """What is preserved for each target: nothing (esd), the neutral concept, or candidates."""
+    def new_searches(self, new: NewSearch) -> list[Search | None]:
+        """What is preserved for each target: nothing (esd), one concept, or those searched."""
         c = self.config
         if c.method == "esd":
             return [None] * len(self.targets)
         if c.method == "esd_neutral":
-            found = [([c.neutral], self.neutral[:, None])] * len(self.targets)
+            words = [[c.neutral]] * len(self.targets)
+        elif c.method == "ca":
+            words = [[anchor] for anchor in c.become]
+        elif c.search == "fixed":
+            words = [list(c.preserved)] * len(self.targets)
         else:
-            found = candidates(self.pipe, c, [target[:1] for target in self.targets])
-        original = kv_weights(self.pipe.unet) if c.search == "movement" else {}
-        return [new_search(c, words, embeddings, original) for words, embeddings in found]
-
-    def state(self) -> State:
-        """What an interrupted run needs to go on; the rest follows from config and pipeline."""
-        parts: dict[str, dict[str, Tensor]] = {
-            "student": dict(self.student),
-            "adam": adam_tensors(self.optimiser),
-            "generator": {"state": self.g.get_state()},
-        }
-        for i, search in enumerate(self.searches):
-            if search is not None:
-                parts[f"search {i}"] = search.tensors()
-        parts |= {f"target bank {i}": vars(bank) for i, bank in enumerate(self.target_banks)}
-        parts |= {f"kept bank {i}": vars(bank) for i, bank in self.kept_banks.items()}
-        tensors = {f"{part}/{name}": t for part, of in parts.items() for name, t in of.items()}
-        words = [search and search.words for search in self.searches]
-        values = {"history": self.history, "evaluations": self.evaluations, "words": words}
-        return State(tensors, values)
-
-    def restore(self, state: State) -> None:
-        """Go on from a state. `EraseError` when the vocabulary gives other candidates now."""
-        if state.values["words"] != [search and search.words for search in self.searches]:
-            raise EraseError(
-                f"the candidates from vocabulary {self.config.vocabulary!r} are no longer those of"
-                " the checkpoint: restore the vocabulary, or choose another folder"
-            )
-        self.history, self.evaluations = state.values["history"], state.values["evaluations"]
-        self.g.set_state(state.tensors["generator/state"])
-        load_adam(self.optimiser, state.part("adam"))
-        with torch.no_grad():
-            for name, tensor in state.part("student").items():
-                self.student[name].copy_(tensor)
-            for i, search in enumerate(self.searches):
-                if search is not None:
-                    search.load(state.part(f"search {i}"))
-        for i in range(len(self.targets)):
-            for kind in ("target", "kept"):
-                if tensors := state.part(f"{kind} bank {i}"):
-                    bank = Bank(**{k: t.to(self.pipe.device) for k, t in tensors.items()})
-                    if kind == "target":
-                        self.target_banks.append(bank)
-                    else:
-                        self.kept_banks[i] = bank
-
-    def keep(self, folder: str | Path, base: str) -> None:
-        """Write a checkpoint; if that fails, say so once and go on."""
-        try:
-            write(folder, self.config, base, self.state())
-        except EraseError as error:
-            if not self.warned:
-                warnings.warn(f"{error}; the run goes on", stacklevel=3)
-            self.warned = True
+            words = candidates(self.pipe, c)
+        of = [(some, encode_forms(self.pipe, some, c.styles)) for some in words]
+        return [
+            # where there is one, there is nothing to search
+            new(c, some, e, self.pipe) if len(some) > 1 else Search(some, e)
+            for some, e in of
+        ]
 
     def fill(self, embeddings: Tensor, of: Tensor) -> Bank:
+        """The teacher's trajectories of the prompts `(n, tokens, dim)`, numbered by `of (n,)`."""
         self.evaluations += 2 * len(embeddings) * self.config.sampling_steps
         c = self.config
         return fill_bank(
             self.pipe, embeddings, of, self.empty, c.sampling_steps, c.guidance_scale, self.g
         )
 
-    def renew_banks(self) -> None:
-        """The targets' trajectories, as the student draws them now."""
-        with in_place(self.pipe.unet, self.student), torch.no_grad():
-            self.target_banks = [
-                self.fill(embeddings, torch.arange(len(embeddings), device=self.pipe.device))
-                for embeddings in self.targets
-            ]
+    def target_bank(self, k: int) -> Bank:
+        """Trajectories of target k (ca: of its anchor) with L1's goal along them: drawn once."""
+        if k not in self.target_banks:
+            c_e, c_n, method = self.targets[k], self.become[k], self.config.method
+            of = torch.arange(len(c_e), device=self.pipe.device)
+            bank = self.fill(c_n if method == "ca" else c_e, of)
+            if method != "age":  # there the goal moves with the search
+                bank.goal = bank.along(lambda z, t, i: self.goal(z, t, c_n[i], c_e[i]))
+            self.target_banks[k] = bank
+        return self.target_banks[k]
 
-    def kept_bank(self, search: Search, target: int, place: Tensor) -> Bank:
-        """Trajectories of what is preserved, as the teacher draws it: once, when first needed."""
+    def kept_bank(self, search: Search, k: int, place: Tensor) -> Bank:
+        """Trajectories of what is preserved for target k: each drawn once, when first needed."""
         templates, n = search.embeddings.shape[:2]
-        bank = self.kept_banks.get(target)
+        bank = self.kept_banks.get(k)
         new = place.unique() if bank is None else bank.lacks(place)
         if len(new):
             # candidate i under a template of its own
             found = self.fill(search.embeddings[new % templates, new % n], new)
             if bank is None:
-                bank = self.kept_banks[target] = found
+                bank = self.kept_banks[k] = found
             else:
                 bank.add(found)
         assert bank is not None
         return bank
 
-    def set_probe(self, search: ExhaustiveSearch, target: int) -> None:
+    def set_probe(self, search: ExhaustiveSearch, k: int) -> None:
         """Give an exhaustive search what it measures with, a trajectory's end of each candidate."""
         every = torch.arange(len(search.words), device=self.pipe.device)
-        bank = self.kept_bank(search, target, every)
+        bank = self.kept_bank(search, k, every)
         search.probe = Probe(self.pipe, bank.clean[bank.of.argsort()], search.embeddings[0])
 
-    def at_target(self, k: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """n of the target's training prompts, and z_t, t of each."""
+    def at_target(self, k: int, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """n of target k's training prompts, z_t and t of each, and L1's goal where it is known."""
         which = torch.randint(len(self.targets[k]), (n,), generator=self.g).to(self.pipe.device)
         if self.config.schedule == "published":
-            return which, *self.sampled(self.targets[k][which])
-        return which, *self.target_banks[k].draw(which, self.g)
+            drawn = self.become if self.config.method == "ca" else self.targets
+            return which, *self.sampled(drawn[k][which]), None
+        return which, *self.target_bank(k).draw(which, self.g)
 
     def sampled(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """z_t, t for embeddings `(n, tokens, dim)`, drawn by the student anew."""
@@ -171,40 +133,42 @@ class Run:
         needed = embeddings.requires_grad
         self.evaluations += (3 if needed else 1) * len(z)
         with torch.set_grad_enabled(needed):
-            return self.clean(z, t, predict(self.pipe, z, t, embeddings))
+            return predict_clean(self.pipe, z, t, embeddings)
 
-    def clean(self, z: Tensor, t: Tensor, output: Tensor) -> Tensor:
-        kind = self.pipe.scheduler.config.prediction_type
-        return to_clean(output, z, alpha_bar(self.pipe, t), kind)
+    def goal(self, z: Tensor, t: Tensor, c_n: Tensor, c_e: Tensor) -> Tensor:
+        """What L1 pulls the student's ẑ₀(c_e) to: ẑ₀(c_n) − η (ẑ₀(c_e) − ẑ₀(c_n))."""
+        neutral = self.teacher(z, t, c_n)
+        if self.config.method == "ca":  # η = 0
+            return neutral
+        return neutral - self.config.eta * (self.teacher(z, t, c_e) - neutral)
 
-    def kept(self, search: Search, target: int) -> tuple[Choice, Tensor, Tensor, Tensor]:
+    def kept(self, search: Search, k: int) -> tuple[Choice, Tensor, Tensor, Tensor]:
         """What is preserved, with z_r, t and the teacher's predicted clean latents there."""
         choice = search.choose(self.config.preserve_batch, self.g)
         place = choice.chosen if len(search.words) > 1 else choice.template
         if self.config.preserve_at == "target":
-            _, z, t = self.at_target(target, len(place))
+            _, z, t, _ = self.at_target(k, len(place))
         elif self.config.schedule == "published":
             z, t = self.sampled(choice.embeddings)
         else:
-            z, t = self.kept_bank(search, target, place).draw(place, self.g)
+            z, t, _ = self.kept_bank(search, k, place).draw(place, self.g)
         # as published, π's gradient takes the teacher's prediction for a constant
         whole = self.config.search == "gumbel_full"
         c_a = choice.embeddings if whole else choice.embeddings.detach()
         return choice, z, t, self.teacher(z, t, c_a)
 
     def update(self, step: int) -> dict[str, Any]:
-        """One update of θ' and, for eap, one of π; the row of the history."""
+        """One update of θ' and, for eap and age, one of π; the row of the history."""
         c, pipe = self.config, self.pipe
-        if c.schedule == "replay" and step % c.refresh == 0:
-            self.renew_banks()
         k = int(torch.randint(len(self.targets), (1,), generator=self.g))
-        which, z, t = self.at_target(k, c.batch)
-        c_e = self.targets[k][which]
-        neutral = self.teacher(z, t, self.neutral[which])
-        # target = ẑ₀(c_n) − η (ẑ₀(c_e) − ẑ₀(c_n))
-        goal = neutral - c.eta * (self.teacher(z, t, c_e) - neutral)
-        row: dict[str, Any] = {"step": step, "target": c.targets[k]}
         search = self.searches[k]
+        which, z, t, goal = self.at_target(k, c.batch)
+        c_e, c_n = self.targets[k][which], self.become[k][which]
+        if c.method == "age" and isinstance(search, GumbelSearch):
+            c_n = search.choose(c.batch, self.g, which).embeddings.detach()
+        if goal is None:
+            goal = self.goal(z, t, c_n, c_e)
+        row: dict[str, Any] = {"step": step, "target": c.targets[k]}
         if search is None:
             zs, ts, es = z, t, c_e
         else:
@@ -220,7 +184,7 @@ class Run:
             zs, ts, es = torch.cat([z, z_r]), torch.cat([t, t_r]), torch.cat([c_e, c_a])
             row["chosen"] = "|".join(search.words[i] for i in choice.chosen.tolist())
         with in_place(pipe.unet, self.student):
-            student = self.clean(zs, ts, predict(pipe, zs, ts, es))
+            student = predict_clean(pipe, zs, ts, es)
             l1 = (student[: c.batch] - goal).pow(2).mean()
             l2 = l1.new_zeros(()) if search is None else (student[c.batch :] - still).pow(2).mean()
             self.evaluations += 3 * len(zs)
@@ -246,7 +210,7 @@ class Run:
         loss.backward()
         norm = nn.utils.get_total_norm(p.grad for p in self.student.values() if p.grad is not None)
         if not (loss + norm).isfinite():
-            raise FloatingPointError
+            raise FloatingPointError(row["target"])
         with uninterrupted():
             self.optimiser.step()
             self.history.append(row)
@@ -255,7 +219,7 @@ class Run:
         """Move π up a fresh L2 by one step, as published; the student stands still."""
         choice, z_r, t_r, still = self.kept(search, k)
         with in_place(self.pipe.unet, self.student):
-            moved = self.clean(z_r, t_r, predict(self.pipe, z_r, t_r, choice.embeddings))
+            moved = predict_clean(self.pipe, z_r, t_r, choice.embeddings)
             l2 = (moved - still).pow(2).mean()
             search.ascend(*torch.autograd.grad(l2, search.pi))
         self.evaluations += 3 * len(z_r)

@@ -8,26 +8,23 @@ import torch
 from torch import Tensor
 
 from erase_lib.adversarial import GumbelSearch, Search
+from erase_lib.closed_form import kv_weights
 from erase_lib.config import EraseConfig
-from erase_lib.movement import movement
+from erase_lib.models import Pipeline
+from erase_lib.movement import gram, norms
 from erase_lib.probe import Probe
 
 
-def new_search(
-    config: EraseConfig, words: list[str], embeddings: Tensor, original: Mapping[str, Tensor]
-) -> Search:
-    """The search that the settings name, over these candidates `(templates, n, tokens, dim)`.
-
-    `original`: the teacher's K and V weights, by name.
-    """
-    if len(words) == 1:  # nothing to search
-        return Search(words, embeddings)
+def new_search(config: EraseConfig, words: list[str], embeddings: Tensor, pipe: Pipeline) -> Search:
+    """The search that the settings name, over these candidates `(templates, n, tokens, dim)`."""
     c = config
-    if c.search in ("gumbel", "gumbel_full"):
-        return GumbelSearch(words, embeddings, c.search_lr, c.temperature, c.hard)
+    if c.method == "age" or c.search in ("gumbel", "gumbel_full"):
+        hard = c.hard and c.method != "age"
+        return GumbelSearch(words, embeddings, c.search_lr, c.temperature, hard)
     if c.search == "movement":
-        return MovementSearch(words, embeddings, original)
-    known = {"random": Search, "nearest": NearestSearch, "exhaustive": ExhaustiveSearch}
+        return MovementSearch(words, embeddings, kv_weights(pipe.unet))
+    known = {"random": Search, "fixed": Search, "nearest": NearestSearch}
+    known |= {"exhaustive": ExhaustiveSearch}
     return known[c.search](words, embeddings)
 
 
@@ -52,12 +49,13 @@ class MovementSearch(Search):
         self, words: list[str], embeddings: Tensor, original: Mapping[str, Tensor]
     ) -> None:
         super().__init__(words, embeddings)
-        self.original = original
+        self.original, self.bare = original, embeddings[0].double()
+        self.still = norms(gram(original), self.bare)
         self.scores = torch.zeros(len(words))
 
     def look(self, student: Mapping[str, Tensor], step: int) -> int:
-        edited = {name: student[name].detach() for name in self.original}
-        self.scores = movement(self.original, edited, self.embeddings[0]).cpu()
+        change = {name: student[name].detach() - w for name, w in self.original.items()}
+        self.scores = (norms(gram(change), self.bare) / self.still).cpu()
         return 0
 
     def pick(self, k: int, g: torch.Generator) -> Tensor:

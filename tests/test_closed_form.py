@@ -10,7 +10,7 @@ from torch import nn
 
 from erase_lib import EraseConfig, EraseError, Erasure, erase, generate
 from erase_lib.closed_form import adversarial, kv_names, rece, recovered, solve, speed, uce
-from erase_lib.concepts import neutral_prompts, prompts_of
+from erase_lib.concepts import forms_of, prompts_of
 from erase_lib.config import CLOSED_FORMS
 from erase_lib.edit import erase_closed_form, near_words
 from erase_lib.models import encode_prompts
@@ -261,9 +261,9 @@ def test_targets_are_never_among_the_preserved_words(tiny, tmp_path):
 
 def test_what_stands_before_the_concept_is_its_own_anchor(tiny):
     c = config(styles=["noto"])
-    neutral = neutral_prompts("", c.styles)
+    neutral = forms_of("", c.styles)
     assert neutral == ["", "a", "a picture of a", "a in noto style"]
-    assert neutral_prompts("house", ("noto",)) == prompts_of("house", ("noto",))
+    assert forms_of("house", ("noto",)) == prompts_of("house", ("noto",))
     erased = encode_prompts(tiny, prompts_of("church", c.styles))
     same = (erased - encode_prompts(tiny, neutral)).abs().amax(-1) < 1e-5
     assert same.long().cumprod(1).sum(1).tolist() == [1, 2, 5, 2]

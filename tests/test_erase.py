@@ -14,8 +14,8 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from erase_lib import EraseConfig, EraseError, Erasure, erase, generate, load_pipeline
-from erase_lib.adversarial import GumbelSearch
-from erase_lib.diffusion import alpha_bar, predict, to_clean, to_noise
+from erase_lib.adversarial import GumbelSearch, Search
+from erase_lib.diffusion import alpha_bar, predict, predict_clean, to_clean, to_noise, trajectory
 from erase_lib.models import encode_prompts, fingerprint, in_place, trained_names
 from erase_lib.run import Run
 
@@ -44,7 +44,7 @@ def test_esd_loss_against_a_hand_calculation(tiny):
     run = Run(tiny, smoke(method="esd", batch=1, styles=(), eta=0.7))
     torch.manual_seed(1)
     z, t = torch.randn(1, 4, 4, 4), torch.tensor([500])
-    run.at_target = lambda *_: (torch.zeros(1, dtype=torch.int64), z, t)
+    run.at_target = lambda *_: (torch.zeros(1, dtype=torch.int64), z, t, None)
     row = run.update(1)
     c_e, c_n = encode_prompts(tiny, ["church"]), encode_prompts(tiny, [""])
     a = alpha_bar(tiny, t)
@@ -138,14 +138,15 @@ def test_with_replay_pi_climbs_the_loss_that_the_student_descends(tiny):
     state, evaluations = run.g.get_state(), run.evaluations
     student = {name: p.detach().clone() for name, p in run.student.items()}
     row = run.update(1)
-    # 4 + 4 of the teacher on the target, 8 on the kept, and 12 forward and backward: no more
-    assert row["evaluations"] - evaluations == 4 + 4 + 8 + 3 * 12
+    # the teacher's on the kept, and all forward and backward: L1's goal was known
+    batch, kept = config.batch, config.preserve_batch
+    assert row["evaluations"] - evaluations == kept + 3 * (batch + kept)
     assert not torch.equal(search.probabilities(), before)
     # the gradient that moved π, by the definition of L2 on the same draws
     run.g.set_state(state)
     torch.randint(1, (1,), generator=run.g)
     torch.randint(len(run.targets[0]), (config.batch,), generator=run.g)
-    run.target_banks[0].draw(torch.zeros(config.batch, dtype=torch.int64), run.g)
+    run.target_bank(0).draw(torch.zeros(config.batch, dtype=torch.int64), run.g)
     gradient = search.pi.grad.clone()
     with torch.no_grad():
         search.pi.copy_(before.log() - before.log().mean() + 1 / len(before))
@@ -153,7 +154,7 @@ def test_with_replay_pi_climbs_the_loss_that_the_student_descends(tiny):
     z, t = seen["z, t"]
     still = run.teacher(z, t, c_a.detach())
     with in_place(tiny.unet, student):
-        l2 = (run.clean(z, t, predict(tiny, z, t, c_a)) - still).pow(2).mean()
+        l2 = (predict_clean(tiny, z, t, c_a) - still).pow(2).mean()
     (expected,) = torch.autograd.grad(-config.lam * l2, search.pi)
     torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-7)
 
@@ -167,11 +168,97 @@ def test_preserving_at_the_targets_latents_draws_no_other(tiny, schedule):
     run.sampled = lambda embeddings: drawn.append(embeddings) or sampled(embeddings)
     evaluations = run.update(0)["evaluations"]
     assert not run.kept_banks
-    if schedule == "replay":  # seven training prompts × 4 guided steps, then the update itself
-        assert not drawn and evaluations == 7 * 4 * 2 + 4 + 4 + 8 + 3 * 12
+    batch, kept = config.batch, config.preserve_batch
+    if schedule == "replay":  # seven prompts × 4 guided steps, two for each goal, the update
+        assert not drawn and evaluations == 7 * 4 * (2 + 2) + kept + 3 * (batch + kept)
     else:
         forms = run.targets[0]
         assert len(drawn) == 2 and all((e == forms).all((1, 2)).any() for es in drawn for e in es)
+
+
+@pytest.mark.parametrize("schedule", ["replay", "published"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"method": "esd"},
+        {"method": "esd_neutral"},
+        {"method": "ca", "anchors": ["house"]},
+        {"method": "eap", "search": "gumbel_full"},
+        {"method": "eap", "search": "exhaustive"},
+        {"method": "eap", "search": "random", "preserve_at": "target"},
+        {"method": "age"},
+    ],
+)
+def test_counted_evaluations_are_those_that_the_unet_sees(tiny, monkeypatch, given, schedule):
+    seen = []
+    tiny.unet.register_forward_hook(lambda module, inputs, output: count(inputs[0], output))
+
+    def count(z, output):
+        seen.append(len(z))
+        if output.sample.requires_grad:  # one more for each half of the backward pass
+            output.sample.register_hook(lambda _: seen.append(2 * len(z)))
+
+    erasure = erase(tiny, smoke(schedule=schedule, **given), progress=False)
+    unseen = 0
+    if given.get("search") == "exhaustive":  # the yardstick's own teacher, which no method needs
+        unseen = 3 * 8 * 4
+    assert erasure.history[-1]["evaluations"] == sum(seen) - unseen
+
+
+def test_ca_turns_the_target_into_its_anchor(tiny):
+    config = smoke(method="ca", targets=["church", "dog"], anchors=["house", "cat"], styles=())
+    run = Run(tiny, config)
+    assert [search.words for search in run.searches] == [["house"], ["cat"]]
+    bank = run.target_bank(1)
+    z, t, goal = bank.draw(torch.zeros(3, dtype=torch.int64), run.g)
+    with torch.no_grad():
+        expected = predict_clean(tiny, z, t, encode_prompts(tiny, ["cat"]).expand(3, -1, -1))
+    torch.testing.assert_close(goal, expected)
+    # and the latents are those of the anchor's trajectory
+    c_a, empty = encode_prompts(tiny, ["cat"]), encode_prompts(tiny, [""])
+    *_, (_, end) = trajectory(
+        tiny, bank.z[0], c_a, empty, config.sampling_steps, config.guidance_scale
+    )
+    torch.testing.assert_close(bank.clean, end)
+
+
+def test_age_erases_towards_the_mixture_that_it_searches(tiny):
+    run = Run(tiny, smoke(method="age", batch=2, eta=0.5))
+    drawn, goals = [], []
+    choose, goal = run.searches[0].choose, run.goal
+
+    def watched(k, g, template=None):
+        drawn.append(choose(k, g, template))
+        return drawn[-1]
+
+    run.searches[0].choose = watched
+    run.goal = lambda *given: goals.append(given) or goal(*given)
+    run.update(0)
+    mixture, preserved = drawn
+    assert torch.equal(goals[0][2], mixture.embeddings) and not goals[0][2].requires_grad
+    # a mixture, not one of the candidates, under the target's own training prompts
+    assert len(mixture.embeddings) == 2 and len(preserved.embeddings) == 8
+    weight = torch.linalg.lstsq(
+        run.searches[0].embeddings[mixture.template[0]].flatten(1).T,
+        mixture.embeddings[0].flatten()[:, None],
+    ).solution
+    assert weight.sum().item() == pytest.approx(1, abs=1e-3) and 0 < weight.max() < 0.99
+
+
+def test_a_search_of_ones_own(tiny):
+    class Last(Search):
+        def pick(self, k, g):
+            return torch.full((k,), len(self.words) - 1)
+
+    made = []
+
+    def new(config, words, embeddings, pipe):
+        made.append((words, embeddings.shape[:2]))
+        return Last(words, embeddings)
+
+    erasure = erase(tiny, smoke(), progress=False, search=new)
+    ((words, shape),) = made
+    assert shape == (7, 3) and set(erasure.history[0]["chosen"].split("|")) == {words[-1]}
 
 
 def test_picture_does_not_depend_on_its_batch(tiny):

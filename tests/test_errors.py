@@ -14,9 +14,11 @@ from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
 from safetensors.torch import load_file, save_file
 
 from erase_lib import EraseConfig, EraseError, Erasure, erase, generate, load_pipeline
+from erase_lib.adversarial import candidates
 from erase_lib.concepts import vocabulary
 from erase_lib.judge import Judge
 from erase_lib.models import encode_prompts
+from erase_lib.run import Run
 
 
 def smoke(**values):
@@ -61,6 +63,13 @@ def refused():
         ({"styles": "noto"}, "styles is 'noto': expected a list"),
         ({"neutral": "church"}, "also a target"),
         ({"neutral": " Church"}, "also a target"),
+        ({"method": "ca"}, "method 'ca' needs a concept that the target becomes: give anchors"),
+        ({"anchors": ["a", "b"]}, "expected one for all, or one for each of the 1 targets"),
+        ({"anchors": ["Church"]}, "anchors contains 'Church', which is a target"),
+        ({"search": "fixed"}, "search 'fixed' needs concepts: give preserved"),
+        ({"search": "fixed", "preserved": ["dog", "church "]}, "preserved contains 'church '"),
+        ({"method": "uce", "preserved": ["church"]}, "preserved contains 'church'"),
+        ({"search": "random", "preserved": ["dog"]}, "search 'random' chooses for itself"),
         ({"candidates": 500}, "candidates is 500: expected at most nearest (200)"),
     ],
 )
@@ -89,6 +98,32 @@ def test_vocabularies(refused, tmp_path):
     assert "cannot be read" in refused(vocabulary, str(file))
     file.write_text("\n")
     assert "is empty" in refused(vocabulary, str(file))
+
+
+def test_vocabularies_with_too_few_words(refused, tiny, tmp_path):
+    file = tmp_path / "words.txt"
+    file.write_text("church\n Church \nCHURCH\ndog\n")
+    config = smoke(vocabulary=str(file))
+    assert "fewer than two candidates besides the targets" in refused(candidates, tiny, config)
+    file.write_text("dog\ncat\nbus\n")
+    with pytest.warns(UserWarning, match="has 3 words besides the targets: all are searched"):
+        found = candidates(tiny, smoke(vocabulary=str(file), nearest=9, candidates=6))
+    assert sorted(found[0]) == ["bus", "cat", "dog"]
+
+
+def test_a_loss_that_diverges_names_its_target(tiny, monkeypatch):
+    goal = Run.goal
+
+    def broken(run, z, t, c_n, c_e):
+        return goal(run, z, t, c_n, c_e) * (float("nan") if (c_e == dog).all() else 1)
+
+    dog = encode_prompts(tiny, ["dog"])
+    config = smoke(method="esd", targets=["church", "dog"], styles=(), steps=20)
+    monkeypatch.setattr(Run, "goal", broken)
+    with pytest.warns(UserWarning, match="the loss of dog or its gradient became NaN"):
+        erasure = erase(tiny, config, progress=False)
+    assert 0 < len(erasure.history) < 20
+    assert {row["target"] for row in erasure.history} == {"church"}
 
 
 def test_more_sampling_steps_than_the_model_has(refused, tiny):

@@ -1,0 +1,115 @@
+"""The memory benchmark on a toy: what its tracker counts, and what an arrangement holds."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import memory
+from benchmarks.memory import ARRANGEMENTS, PARTS, Live, followed, main, ours, published
+from erase_lib.gpu_check import TINY, random_pipeline
+from erase_lib.models import trained_names
+
+
+@pytest.fixture(scope="module")
+def unet():
+    return random_pipeline(TINY).unet
+
+
+def test_tracker_follows_storages_to_their_end():
+    with Live() as live:
+        a = torch.zeros(100)
+        a.add_(1)
+        view = a.view(10, 10)[:2]
+        del a
+        assert live.held == {"activations": 400}  # the view holds all of it
+        b = torch.ones(50)
+        live.mark(b, "weights")
+        assert live.held == {"activations": 400, "weights": 200}
+        del view, b
+    assert live.held.total() == 0 and live.peak == 600
+    assert live.most == {"activations": 600, "weights": 200}  # b was not at once a weight
+
+
+def test_tracker_sees_the_backward_pass():
+    x = torch.zeros(1000, requires_grad=True)
+    with Live() as live:
+        y = x.exp().exp()  # each keeps its result
+        assert live.held["activations"] == 8000
+        y.sum().backward()
+        assert live.peak >= 12000  # and a gradient on its way
+        del y
+    live.mark(x.grad, "gradients")
+    assert +live.held == {"gradients": 4000}
+
+
+@pytest.mark.parametrize("train_method", ["xattn", "full"])
+@pytest.mark.parametrize("arrangement", ["published", "ours"])
+def test_what_is_held_is_what_parameters_say(unet, arrangement, train_method):
+    made = ARRANGEMENTS[arrangement](TINY, train_method, "cpu")
+    live, _ = followed(made)
+    sizes = {name: p.numel() for name, p in unet.named_parameters()}
+    names = trained_names(unet, train_method)
+    every, trained = sum(sizes.values()), sum(sizes[name] for name in names)
+    weights = 2 * 4 * every if arrangement == "published" else 2 * every + 4 * trained
+    assert live.held["weights"] == live.most["weights"] == weights
+    assert live.held["gradients"] == live.most["gradients"] == 4 * trained
+    assert live.held["optimiser"] == 2 * 4 * trained + 4 * len(names)
+    assert live.peak <= sum(live.most[part] for part in PARTS)
+    assert live.peak > live.held.total()
+    # what is left of the activations is the next to nothing that outlives an update
+    assert live.held["activations"] < live.most["activations"] / 100
+
+
+@pytest.mark.parametrize("make", [published, ours])
+def test_checkpointing_holds_fewer_activations(make):
+    without, recomputed = (
+        followed(make(TINY, "xattn", "cpu", recompute))[0].most for recompute in (False, True)
+    )
+    assert recomputed["activations"] < without["activations"]
+    assert recomputed["weights"] == without["weights"]
+
+
+def test_published_holds_two_copies_and_trains_one(unet):
+    made = published(TINY, "xattn", "cpu")
+    made.update()
+    original = list(unet.parameters())
+    teacher, student = made.weights[: len(original)], made.weights[len(original) :]
+    assert len({t.data_ptr() for t in made.weights}) == 2 * len(original)
+    assert all(map(torch.equal, teacher, original))
+    changed = [not torch.equal(a, b) for a, b in zip(student, original, strict=True)]
+    assert sum(changed) == len(made.trained) == len(trained_names(unet, "xattn"))
+
+
+def test_ours_leaves_the_teacher_as_it_was():
+    made = ours(TINY, "xattn", "cpu")
+    before = [t.clone() for t in made.weights]
+    made.update()
+    changed = [not torch.equal(a, b) for a, b in zip(made.weights, before, strict=True)]
+    assert changed == [False] * (len(before) - len(made.trained)) + [True] * len(made.trained)
+
+
+def test_a_row_comes_from_a_process_of_its_own():
+    row = memory.in_a_process(["--row", "ours", "--methods", "full", "--small", "--device", "cpu"])
+    assert (row["arrangement"], row["train_method"]) == ("ours", "full")
+    assert 0 < row["weights_mb"] < row["peak_mb"] < row["maxrss_mb"] and row["seconds"] > 0
+
+
+def test_table_and_ratios(tmp_path, capsys, monkeypatch):
+    def fake(arguments):
+        arrangement, train_method = arguments[1], arguments[3]
+        peak = {"published": 8.0, "checkpointed": 4.0, "ours": 2.0}[arrangement]
+        return {"arrangement": arrangement, "train_method": train_method, "peak_mb": peak}
+
+    monkeypatch.setattr(memory, "in_a_process", fake)
+    main(["--small", "--device", "cpu", "--out", str(tmp_path / "memory.json")])
+    found = json.loads((tmp_path / "memory.json").read_text())
+    assert found["shapes"] == "toy" and len(found["rows"]) == 9
+    assert found["ratios"][:2] == [
+        {"ours /": "published", "train_method": "xattn", "peak_mb": 0.25},
+        {"ours /": "checkpointed", "train_method": "xattn", "peak_mb": 0.5},
+    ]
+    assert len(found["ratios"]) == 6 and "checkpointed" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["memory.json"]
