@@ -51,6 +51,9 @@ class EraseConfig:
     """Updates of θ'."""
     lr: float = 1e-4
     """Adam's learning rate of θ'."""
+    anneal: bool = True
+    """Let lr fall to 0 along a half cosine: the last updates then settle instead of wandering on,
+    which spares what is far from the target (published: False)."""
     lam: float = 5.0
     """λ, the weight of the preservation loss L2."""
     ridge: float = 0.1
@@ -210,6 +213,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "schedule": "published",
         "steps": 1000,
         "lr": 1e-5,
+        "anneal": False,
         "lam": 1.0,
         "batch": 1,
         "preserve_batch": 1,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from erase_lib.checkpoint import read
@@ -29,6 +30,7 @@ def erase(
     checkpoint_every: int = 0,
     callback: Callable[[dict[str, Any]], object] | None = None,
     search: NewSearch = new_search,
+    watch: Callable[[int, Mapping[str, Tensor]], object] | None = None,
 ) -> Erasure:
     """Erase `config.targets` and return the edited tensors; the pipeline itself is left untouched.
 
@@ -38,6 +40,7 @@ def erase(
     before any update). `callback` is given each
     update's row of the history. A `search` of your own makes, from the config, the words to search,
     their embeddings `(templates, n, tokens, dim)` and the pipeline, an `adversarial.Search`.
+    `watch` is given the student's tensors before each update and after the last, to look at.
 
     With a folder `checkpoint` the state of the run is written there every `checkpoint_every`
     updates (0: a tenth of the run) and at the end. The same call goes on from there, to the very
@@ -79,6 +82,8 @@ def erase(
     try:
         with recomputing(pipe.unet, config.gradient_checkpointing):
             for step in bar:
+                if watch is not None:
+                    watch(step, run.student)
                 row = run.update(step)
                 bar.set_postfix(l1=f"{row['l1']:.4f}", l2=f"{row['l2']:.4f}")
                 due = (step + 1) % every == 0 or step == last
@@ -86,6 +91,8 @@ def erase(
                     unwritten = not keep(run, checkpoint, base, quietly=unwritten)
                 if callback is not None:
                     callback(row)
+            if watch is not None:
+                watch(config.steps, run.student)
     except FloatingPointError as error:
         what = f"the loss of {error} or its gradient became NaN or infinite at update {step}"
         hint = f"lower lr ({config.lr}) or lam ({config.lam})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -20,6 +21,11 @@ from erase_lib.searches import ExhaustiveSearch, new_search
 
 # a search of one's own, from the config, the words to search and their embeddings
 NewSearch: TypeAlias = Callable[[EraseConfig, list[str], Tensor, Pipeline], Search]
+
+
+def half_cosine(share: float) -> float:
+    """From 1 at the start of a run to 0 at its end."""
+    return (1 + math.cos(math.pi * share)) / 2
 
 
 class Run:
@@ -211,6 +217,9 @@ class Run:
         norm = nn.utils.get_total_norm(p.grad for p in self.student.values() if p.grad is not None)
         if not (loss + norm).isfinite():
             raise FloatingPointError(row["target"])
+        if self.config.anneal:
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.config.lr * half_cosine(row["step"] / self.config.steps)
         with uninterrupted():
             self.optimiser.step()
             self.history.append(row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -167,4 +167,72 @@ def losses(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
             ax.plot(history["step"], smooth, color=colour, label=label)
     ax.set(yscale="log", xlabel="update of θ'", ylabel="loss on ẑ₀")
     ax.legend(frameon=False)
+    return ax
+
+
+def forest(pooled: pd.DataFrame, rows: str, marks: Mapping[str, float] | None = None) -> Figure:
+    """A panel a metric: mean and 95 % interval of each setting in the column `rows`, in its order.
+
+    `pooled` as `metrics.means` makes it: columns metric, `rows`, value, low, high. `marks`: where a
+    dashed line stands in a metric's panel, such as the unedited model's value, or chance.
+    """
+    names, metrics = list(pooled[rows].unique()), list(pooled["metric"].unique())
+    fig, axes = plt.subplots(
+        1,
+        len(metrics),
+        figsize=(1.5 + 3.1 * len(metrics), 0.4 * len(names) + 1.1),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        part = pooled[pooled["metric"] == metric].set_index(rows).reindex(names)
+        gaps = [part["value"] - part["low"], part["high"] - part["value"]]
+        ax.errorbar(part["value"], range(len(names)), xerr=gaps, fmt="o", capsize=3, color=KEPT)
+        if marks and metric in marks:
+            ax.axvline(marks[metric], color=QUIET, ls="--", lw=1)
+        ax.set_title(metric, fontsize=11)
+        ax.grid(axis="y", alpha=0.3)
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].invert_yaxis()
+    return fig
+
+
+def chosen_map(
+    history: pd.DataFrame,
+    order: Sequence[str],
+    windows: int = 20,
+    top: int = 24,
+    ax: Axes | None = None,
+) -> Axes:
+    """Which concepts a search preserved, and when: the `top` concepts of `order` down, the updates
+    across in `windows` parts, and by colour the share of what was preserved in a part."""
+    windows = min(windows, len(history))
+    part = history["step"] * windows // (history["step"].max() + 1)
+    chosen = history["chosen"].str.split("|").groupby(part).sum().explode()
+    share = pd.crosstab(chosen, chosen.index, normalize="columns")
+    names = list(order[:top])
+    wide = share.reindex(index=names, columns=range(windows), fill_value=0.0)
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7.5, 0.24 * len(names) + 1.2), layout="constrained")
+    edges = (history["step"].max() + 1) / windows
+    sns.heatmap(wide, cmap="cividis", ax=ax, cbar_kws={"label": "share of what is preserved"})
+    ax.set_xticks([0, windows], [0, round(edges * windows)], rotation=0)
+    ax.set_yticks([i + 0.5 for i in range(len(names))], names, fontsize=8, rotation=0)
+    ax.set(xlabel="update of θ'", ylabel="")
+    return ax
+
+
+def pi_map(history: pd.DataFrame, words: Sequence[str], order: Sequence[str], ax: Axes) -> Axes:
+    """softmax(π) over the updates as a multiple of chance, 1/n: candidates down in `order`.
+
+    `words`: the candidates in π's own order."""
+    pi = pd.DataFrame(history["pi"].tolist(), columns=list(words)).T.loc[list(order)] * len(words)
+    limit = max(pi.to_numpy().max() - 1, 1 - pi.to_numpy().min(), 1e-3)
+    picture = ax.imshow(
+        pi, aspect="auto", cmap="cividis", vmin=1 - limit, vmax=1 + limit, interpolation="nearest"
+    )
+    ax.figure.colorbar(picture, ax=ax, label="softmax(π) as a multiple of chance")
+    ax.set_yticks(range(len(order)), list(order), fontsize=7)
+    ax.set(xlabel="update of θ'")
     return ax

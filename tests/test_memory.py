@@ -59,8 +59,8 @@ def test_what_is_held_is_what_parameters_say(unet, arrangement, train_method):
     assert live.held["optimiser"] == 2 * 4 * trained + 4 * len(names)
     assert live.peak <= sum(live.most[part] for part in PARTS)
     assert live.peak > live.held.total()
-    # what is left of the activations is the next to nothing that outlives an update
-    assert live.held["activations"] < live.most["activations"] / 100
+    # of the activations only the inputs outlive an update: embeddings, z_t, t
+    assert live.held["activations"] == 4 * (3 * 77 * 16 + 2 * 4 * 4 * 4) + 8 * 2
 
 
 @pytest.mark.parametrize("make", [published, ours])
@@ -91,8 +91,9 @@ def test_ours_leaves_the_teacher_as_it_was():
     assert changed == [False] * (len(before) - len(made.trained)) + [True] * len(made.trained)
 
 
-def test_a_row_comes_from_a_process_of_its_own():
-    row = memory.in_a_process(["--row", "ours", "--methods", "full", "--small", "--device", "cpu"])
+def test_a_row_is_the_last_line(capsys):
+    main(["--row", "ours", "--methods", "full", "--small", "--device", "cpu"])
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (row["arrangement"], row["train_method"]) == ("ours", "full")
     assert 0 < row["weights_mb"] < row["peak_mb"] < row["maxrss_mb"] and row["seconds"] > 0
 

@@ -1,0 +1,69 @@
+"""Is the adversary adversarial? What a search preserves, ranked by what the student truly moved."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from erase_lib.adversarial import candidates, encode_forms
+from erase_lib.config import EraseConfig
+from erase_lib.latents import fill_bank
+from erase_lib.models import Pipeline, encode_prompts
+from erase_lib.probe import Probe
+
+
+class Microscope:
+    """Measures, at the updates `moments`, how far every candidate has moved: the exhaustive order.
+
+    Give it to `erase` as `watch`, then ask `ranks`. The measurement is the same for all strategies
+    (`Probe`: 8 timesteps × 4 noises on a latent that the teacher drew of each candidate), and none
+    of a method's evaluations. For one target, whose first is meant.
+    """
+
+    def __init__(self, pipe: Pipeline, config: EraseConfig, moments: Collection[int]) -> None:
+        self.words, self.moments = candidates(pipe, config)[0], frozenset(moments)
+        embeddings = encode_forms(pipe, self.words, ())[0]
+        g, every = torch.Generator().manual_seed(0), torch.arange(len(self.words))
+        steps, empty = config.sampling_steps, encode_prompts(pipe, [""])
+        bank = fill_bank(pipe, embeddings, every, empty, steps, config.guidance_scale, g)
+        self.probe = Probe(pipe, bank.clean, embeddings)
+        self.rows: list[dict[str, Any]] = []
+
+    def __call__(self, step: int, student: Mapping[str, Tensor]) -> None:
+        """Before update `step`, or after the last."""
+        if step in self.moments:
+            moved = self.probe(student).tolist()
+            self.rows += [
+                {"step": step, "concept": word, "moved": m}
+                for word, m in zip(self.words, moved, strict=True)
+            ]
+
+    def movements(self) -> pd.DataFrame:
+        """step, concept, moved (‖ẑ₀' − ẑ₀‖², mean), rank (0: the most moved) and percentile (100:
+        the most moved)."""
+        table = pd.DataFrame(self.rows, columns=["step", "concept", "moved"])
+        table["rank"] = table.groupby("step")["moved"].rank(ascending=False, method="first") - 1
+        share = 1 - table["rank"] / max(len(self.words) - 1, 1)
+        return table.assign(rank=table["rank"].astype(int), percentile=100 * share)
+
+    def ranks(self, history: pd.DataFrame, window: int = 10) -> pd.DataFrame:
+        """For each moment the concepts preserved in the `window` updates around it: the share of
+        them that was the most moved (top1) or among the five most (top5), their mean percentile
+        (chance: 1/n, 5/n, 50), and how many (n).
+
+        Concepts that are no candidates, such as those of search 'fixed', are left out.
+        """
+        truth, found = self.movements().set_index(["step", "concept"]), []
+        for moment in sorted(self.moments & {row["step"] for row in self.rows}):
+            latest = max(0, int(history["step"].max()) + 1 - window)
+            start = min(max(0, moment - window // 2), latest)
+            near = history[history["step"].between(start, start + window - 1)]
+            chosen = near["chosen"].str.split("|").explode()
+            at = truth.loc[moment].reindex(chosen[chosen.isin(self.words)])
+            row = {"step": moment, "top1": (at["rank"] < 1).mean(), "top5": (at["rank"] < 5).mean()}
+            found.append(row | {"percentile": at["percentile"].mean(), "n": len(at)})
+        return pd.DataFrame(found, columns=["step", "top1", "top5", "percentile", "n"])
