@@ -11,7 +11,7 @@ QUICKSTART := runs/quickstart
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help setup quickstart test test-all lab check gpu-check data clean
+.PHONY: help setup quickstart test test-all lab check gpu-check bench bench-memory data clean
 
 help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## /  make \1\t/; s/%/NAME/' | expand -t 20
@@ -58,6 +58,12 @@ gpu-check: setup ## seconds and memory of an erasure at Stable Diffusion's size,
 results-%: setup ## run the grid notebooks/params/NAME.yaml; its table goes to data/results
 	$(BIN)/erase-sweep --grid notebooks/params/$*.yaml --out runs/results-$* --workers 2 \
 	    --publish data/results
+
+bench: setup ## time every method and schedule; the table goes to data/results/speed.json
+	$(BIN)/python -m benchmarks.speed --out data/results/speed.json
+
+bench-memory: setup ## memory at Stable Diffusion's shapes, some 10 minutes and 12 GB
+	$(BIN)/python -m benchmarks.memory --out data/results/memory.json
 
 data: setup ## build data/emoji again from the npm packages (about 160 MB, fetched once)
 	@command -v npm >/dev/null || { echo "npm is needed to fetch the pictures: install Node.js" >&2; exit 1; }

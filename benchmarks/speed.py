@@ -1,0 +1,110 @@
+"""What one erasure costs: seconds, UNet evaluations and memory of every method, side by side.
+
+    python -m benchmarks.speed --out speed.json       # every row, each in its own process, in turn
+    python -m benchmarks.speed --rows eap esd
+
+The published schedule is timed over its first `PUBLISHED` updates only: they are alike, and a whole
+run takes minutes. It sees one latent and one preserved concept an update, as published, with the
+embedded model's own number of sampling steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from erase_lib import EraseConfig, erase, load_pipeline
+from erase_lib.files import whole
+
+ROOT = Path(__file__).resolve().parent.parent
+PUBLISHED = 10  # updates of the published schedule that are timed
+SCHEDULE = {
+    "method": "eap",
+    "schedule": "published",
+    "search": "gumbel",
+    "preserve_at": "own",
+    "batch": 1,
+    "preserve_batch": 1,
+    "steps": PUBLISHED,
+}
+ROWS: dict[str, dict[str, Any]] = {
+    "eap, published schedule": SCHEDULE,
+    "eap": {"method": "eap"},
+    "eap, published search": {"method": "eap", "search": "gumbel", "preserve_at": "own"},
+    "esd": {"method": "esd"},
+    "esd_neutral": {"method": "esd_neutral"},
+    "ca": {"method": "ca", "anchors": ["house"]},
+    "age": {"method": "age"},
+    "uce": {"method": "uce"},
+    "rece": {"method": "rece"},
+    "speed": {"method": "speed"},
+    "eap_closed": {"method": "eap_closed"},
+}
+
+
+def measure(name: str, target: str, profile: str) -> dict[str, Any]:
+    """One erasure in this process. `seconds` are of `erase` alone, `peak_mb` of the process."""
+    given = ROWS[name] | ({"steps": 2} if profile == "smoke" else {})
+    config = EraseConfig.from_profile(profile, targets=[target], **given)
+    pipe = load_pipeline()
+    erase(pipe, EraseConfig.from_profile("smoke", targets=[target], steps=1), False)  # warm up
+    begin = time.perf_counter()
+    erasure = erase(pipe, config, progress=False)
+    seconds = time.perf_counter() - begin
+    updates, spent = len(erasure.history), erasure.history[-1]["evaluations"]
+    return {
+        "name": name,
+        "seconds": round(seconds, 2),
+        "updates": updates,
+        "evaluations": spent,
+        "seconds_an_update": round(seconds / updates, 4),
+        "evaluations_an_update": round(spent / updates, 1),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000),
+    }
+
+
+def in_a_process(arguments: list[str]) -> dict[str, Any]:
+    """One row, measured where no other has left anything behind."""
+    command = [sys.executable, "-m", "benchmarks.speed", *arguments]
+    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure the rows asked for; print the table and write it."""
+    parser = argparse.ArgumentParser(prog="benchmarks.speed", description=__doc__)
+    parser.add_argument("--out", type=Path, help="a JSON file, written anew after every row")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--target", default="church")
+    parser.add_argument("--profile", default="course", choices=["smoke", "course"])
+    parser.add_argument("--here", action="store_true", help="in this process, one row, as JSON")
+    chosen = parser.parse_args(arguments)
+    if chosen.here:
+        print(json.dumps(measure(chosen.rows[0], chosen.target, chosen.profile)))
+        return
+    machine = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    machine |= {"target": chosen.target, "profile": chosen.profile}
+    rows: list[dict[str, Any]] = []
+    for name in chosen.rows:
+        asked = ["--here", "--rows", name, "--target", chosen.target, "--profile", chosen.profile]
+        rows.append(in_a_process(asked))
+        print(rows[-1], file=sys.stderr)
+        if chosen.out:
+            with whole(chosen.out) as (path,):
+                path.write_text(json.dumps(machine | {"rows": rows}, indent=1) + "\n")
+    print(pd.DataFrame(rows).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Pictures of a search, and of what an erasure costs: functions of data, as in viz."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from erase_lib.viz import KEPT, LOST, QUIET, TARGET
+
+
+def chosen_map(
+    history: pd.DataFrame,
+    order: Sequence[str],
+    windows: int = 20,
+    top: int = 24,
+    ax: Axes | None = None,
+) -> Axes:
+    """Which concepts a search preserved, and when: the `top` concepts of `order` down, the updates
+    across in `windows` parts, and by colour the share of what was preserved in a part."""
+    windows = min(windows, len(history))
+    part = history["step"] * windows // (history["step"].max() + 1)
+    chosen = history["chosen"].str.split("|").groupby(part).sum().explode()
+    share = pd.crosstab(chosen, chosen.index, normalize="columns")
+    names = list(order[:top])
+    wide = share.reindex(index=names, columns=range(windows), fill_value=0.0)
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7.5, 0.24 * len(names) + 1.2), layout="constrained")
+    edges = (history["step"].max() + 1) / windows
+    sns.heatmap(wide, cmap="cividis", ax=ax, cbar_kws={"label": "share of what is preserved"})
+    ax.set_xticks([0, windows], ["0", str(round(edges * windows))], rotation=0)
+    ax.set_yticks([i + 0.5 for i in range(len(names))], names, fontsize=8, rotation=0)
+    ax.set(xlabel="update of θ'", ylabel="")
+    return ax
+
+
+def spectrum(moved: Mapping[str, pd.DataFrame], label: int = 5, ax: Axes | None = None) -> Axes:
+    """How far every candidate moved, sorted, a line a search; the first `label` of the last named.
+
+    Each table has columns concept and moved, the most moved first.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
+    for colour, (name, table) in zip(sns.color_palette("colorblind"), moved.items(), strict=False):
+        ax.plot(range(1, len(table) + 1), table["moved"], "o-", ms=3, color=colour, label=name)
+    for i, row in enumerate(table[:label].itertuples()):
+        at = (i + 1, row.moved)
+        ax.annotate(row.concept, at, (6, 4), textcoords="offset points", fontsize=8, rotation=30)
+    ax.set(
+        xlabel="candidates, the most moved first", ylabel="movement of ẑ₀, squared", ylim=(0, None)
+    )
+    ax.legend(title="search", frameon=False)
+    return ax
+
+
+def pi_map(
+    history: pd.DataFrame, words: Sequence[str], order: Sequence[str], ax: Axes | None = None
+) -> Axes:
+    """softmax(π) over the updates as a multiple of chance, 1/n: candidates down in `order`.
+
+    `words`: the candidates in π's own order."""
+    pi = pd.DataFrame(history["pi"].tolist(), columns=list(words)).T.loc[list(order)] * len(words)
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7.5, 0.16 * len(words) + 1.2), layout="constrained")
+    limit = max(pi.to_numpy().max() - 1, 1 - pi.to_numpy().min(), 1e-3)
+    picture = ax.imshow(
+        pi, aspect="auto", cmap="cividis", vmin=1 - limit, vmax=1 + limit, interpolation="nearest"
+    )
+    ax.figure.colorbar(picture, ax=ax, label="softmax(π) as a multiple of chance")
+    ax.set_yticks(range(len(order)), list(order), fontsize=7)
+    ax.set(xlabel="update of θ'")
+    return ax
+
+
+def costs(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Seconds of every method on a logarithmic scale, with its evaluations beside the bar.
+
+    Columns name, seconds, updates, evaluations."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 0.36 * len(rows) + 1.2), layout="constrained")
+    ax.barh(rows["name"], rows["seconds"], color=KEPT)
+    for i, row in enumerate(rows.itertuples()):
+        text = f"  {row.seconds:.3g} s"
+        text += f", {row.evaluations:,} evaluations" if row.evaluations else ""
+        ax.text(row.seconds, i, text, va="center", fontsize=9)
+    ax.set(xscale="log", xlabel="seconds of one erasure (logarithmic)")
+    ax.set_xlim(right=40 * rows["seconds"].max())
+    ax.invert_yaxis()
+    return ax
+
+
+def memory(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """What is held at an update's peak, stacked: columns train_method, arrangement, and in MB
+    weights_mb, gradients_mb, optimiser_mb, activations_mb."""
+    names = rows["train_method"] + ", " + rows["arrangement"]
+    parts = ("weights", "gradients", "optimiser", "activations")
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 0.36 * len(rows) + 1.4), layout="constrained")
+    left = pd.Series(0.0, index=rows.index)
+    for part, colour in zip(parts, (KEPT, TARGET, QUIET, LOST), strict=True):
+        ax.barh(names, rows[f"{part}_mb"] / 1000, left=left, color=colour, label=part)
+        left += rows[f"{part}_mb"] / 1000
+    ax.set_xlabel("GB, each part at its own peak")
+    ax.legend(frameon=False, loc="lower right")
+    ax.invert_yaxis()
+    return ax
