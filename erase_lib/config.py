@@ -47,9 +47,9 @@ class EraseConfig:
     """Concepts that take the targets' places instead: one for all, or one each. `ca` needs them."""
     preserved: tuple[str, ...] = ()
     """What search 'fixed' preserves, and a closed form instead of the nearest words."""
-    steps: int = 100
+    steps: int = 200
     """Updates of θ'."""
-    lr: float = 1e-4
+    lr: float = 2e-4
     """Adam's learning rate of θ'."""
     anneal: bool = True
     """Let lr fall to 0 along a half cosine: the last updates then settle instead of wandering on,
@@ -60,33 +60,35 @@ class EraseConfig:
     """Closed forms only: the weight of ‖W − W₀‖², which holds what is neither erased nor
     preserved."""
     rounds: int = 3
-    """rece and eap_closed: rounds; in each, eap_closed preserves `preserve_batch` more concepts."""
+    """rece and eap_closed: rounds of finding what the edit does, and solving again."""
+    per_round: int = 8
+    """eap_closed: how many more concepts, those moved most, are preserved in each round."""
     eta: float = 1.0
     """η, how far the target is pushed beyond the neutral concept."""
-    batch: int = 4
+    batch: int = 2
     """Latents of the target in one update (published: 1)."""
-    preserve_batch: int = 8
+    preserve_batch: int = 2
     """Latents of the preserved concepts in one update (published: 1)."""
     styles: tuple[str, ...] = ("noto", "twemoji", "fluent", "openmoji")
     """Styles of the training prompts beside the bare word, or erasure does not carry over; () for
     none."""
     guidance_scale: float = 3.0
     """Classifier-free guidance while sampling the trajectories."""
-    sampling_steps: int = 20
+    sampling_steps: int = 14
     """DDIM steps of a trajectory; also the number of timesteps that training sees."""
     vocabulary: str = "concepts"
     """Words to search the adversarial concept among: concepts, english, or a text file's path."""
     nearest: int = 200
     """Nearest words to the target that are kept before thinning."""
-    candidates: int = 50
+    candidates: int = 200
     """Candidates after thinning."""
     thinning: str = "meaning"
     """meaning: k-means on the embeddings · distance: on the 1-D distances, as published."""
-    search: str = "gumbel"
+    search: str = "movement"
     """gumbel: π climbs L2, as published · gumbel_full: with the teacher's half of its gradient ·
     movement: those whose K and V moved most · random: all candidates alike, the control · nearest:
     the nearest to the target · fixed: `preserved` · exhaustive: the most moved of all, measured."""
-    preserve_at: str = "own"
+    preserve_at: str = "target"
     """Where they are preserved: own, on a trajectory of each, as published · target, on the
     target's latents, which are there already."""
     search_lr: float = 1e-2
@@ -201,8 +203,8 @@ _CHOICES = {
     "preserve_at": PLACES,
 }
 _POSITIVE = (
-    "steps lr rounds batch preserve_batch guidance_scale sampling_steps nearest candidates"
-    " search_lr temperature"
+    "steps lr rounds per_round batch preserve_batch guidance_scale sampling_steps nearest"
+    " candidates search_lr temperature"
 ).split()
 
 PROFILES: dict[str, dict[str, Any]] = {
@@ -223,6 +225,8 @@ PROFILES: dict[str, dict[str, Any]] = {
         "nearest": 1000,
         "candidates": 100,
         "thinning": "distance",
+        "search": "gumbel",
+        "preserve_at": "own",
     },
 }
 

@@ -46,7 +46,7 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
         every = encode_prompts(pipe, [p for w in nearest for p in prompts_of(w, c.styles)])
         every = every.unflatten(0, (len(nearest), -1))
         found = adversarial(
-            weights, erased, anchors, preserved, every, c.ridge, c.lam, c.rounds, c.preserve_batch
+            weights, erased, anchors, preserved, every, c.ridge, c.lam, c.rounds, c.per_round
         )
         for row in found[1]:
             row["chosen"] = "|".join(nearest[i] for i in row["chosen"])

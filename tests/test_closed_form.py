@@ -42,7 +42,7 @@ def stacked(tensors):
 
 def config(**values):
     given = {"targets": ["church", "dog"], "method": "uce", "nearest": 6, "candidates": 4}
-    return EraseConfig.from_profile("smoke", **(given | {"preserve_batch": 1} | values))
+    return EraseConfig.from_profile("smoke", **(given | {"per_round": 1} | values))
 
 
 @pytest.mark.parametrize(("ridge", "by", "kept"), [(0.3, 1.0, 1.0), (2.0, 0.2, 5.0), (0.0, 1, 1)])
@@ -241,7 +241,7 @@ def test_all_of_several_targets_go_towards_the_neutral_concept(tiny):
 
 
 def test_eap_closed_names_the_words_that_it_added(tiny):
-    c = config(method="eap_closed", rounds=2, preserve_batch=2)
+    c = config(method="eap_closed", rounds=2, per_round=2)
     chosen = [word for row in erase(tiny, c).history for word in row["chosen"].split("|")]
     near, nearest = near_words(tiny, c)
     assert len(set(chosen)) == len(chosen) == 4

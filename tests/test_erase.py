@@ -23,7 +23,8 @@ PROMPTS = ["a church in noto style", "dog"]
 
 
 def smoke(**values):
-    given = {"targets": ["church"], "steps": 2, "nearest": 6, "candidates": 3, "lr": 1e-2} | values
+    given = {"targets": ["church"], "steps": 2, "nearest": 6, "candidates": 3, "lr": 1e-2}
+    given |= {"search": "gumbel", "preserve_at": "own"} | values
     return EraseConfig.from_profile("smoke", **given)
 
 
@@ -121,7 +122,7 @@ def test_pi_moves_up_the_preservation_loss():
 
 
 def test_with_replay_pi_climbs_the_loss_that_the_student_descends(tiny):
-    config = smoke(lam=3.0, nearest=6, candidates=4, steps=3)
+    config = smoke(lam=3.0, nearest=6, candidates=4, steps=3, preserve_batch=8)
     run = Run(tiny, config)
     run.update(0)
     search, seen = run.searches[0], {}
@@ -223,7 +224,7 @@ def test_ca_turns_the_target_into_its_anchor(tiny):
 
 
 def test_age_erases_towards_the_mixture_that_it_searches(tiny):
-    run = Run(tiny, smoke(method="age", batch=2, eta=0.5))
+    run = Run(tiny, smoke(method="age", batch=2, preserve_batch=8, eta=0.5))
     drawn, goals = [], []
     choose, goal = run.searches[0].choose, run.goal
 
@@ -380,7 +381,8 @@ def ctrl_c():
 
 
 def test_ctrl_c_inside_an_optimiser_step_waits_for_its_end(tiny, monkeypatch, ctrl_c):
-    whole = erase(tiny, smoke(method="esd", steps=2), progress=False)
+    constant = {"method": "esd", "anneal": False}
+    whole = erase(tiny, smoke(steps=2, **constant), progress=False)
     step = torch.optim.Adam.step
     calls = []
 
@@ -392,7 +394,7 @@ def test_ctrl_c_inside_an_optimiser_step_waits_for_its_end(tiny, monkeypatch, ct
 
     monkeypatch.setattr(torch.optim.Adam, "step", interrupted)
     with pytest.warns(UserWarning, match="2 of 4 updates kept"):
-        erasure = erase(tiny, smoke(method="esd", steps=4), progress=False)
+        erasure = erase(tiny, smoke(steps=4, **constant), progress=False)
     assert erasure.history == whole.history
     assert all(torch.equal(t, whole.tensors[k]) for k, t in erasure.tensors.items())
     with pytest.raises(KeyboardInterrupt):  # and Ctrl-C is what it was

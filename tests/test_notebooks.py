@@ -64,6 +64,39 @@ def test_a_swept_erasure_and_the_table_of_its_runs(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_method_from_its_equations(tmp_path):
+    result = run("04_adversarial_preservation", tmp_path)
+    assert result["profile"] == "smoke"
+
+
+@pytest.mark.slow
+def test_the_search_under_the_microscope(tmp_path):
+    result = run("05_adversarial_search", tmp_path)
+    assert {row["search"] for row in result["live"]} == {"gumbel", "movement"}
+    assert all(0 <= row["percentile"] <= 100 for row in result["live"])
+    for row in result["hits"] + result["metrics"] + result["differences"]:
+        assert row["low"] <= row["value"] <= row["high"]
+    for name in ("spectrum", "chosen_gumbel", "pi_gumbel", "before_after", "hits", "preserved"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 100
+
+
+@pytest.mark.slow
+def test_speed_and_memory(tmp_path):
+    result = run("09_speed_and_memory", tmp_path)
+    published, replay = result["timed"]
+    assert published["evaluations"] > 0 and replay["evaluations"] > 0
+    assert 1 < result["wall_ratio"]["low"] <= result["wall_ratio"]["mean"]
+
+
+@pytest.mark.slow
+def test_ablations(tmp_path):
+    result = run("10_ablations", tmp_path)
+    for name in ("vocabulary", "candidates", "preserve_batch", "lam", "eta", "train_method"):
+        assert len({row[name] for row in result[name]}) >= 2
+        assert (tmp_path / f"{name}.png").stat().st_size > 100
+
+
+@pytest.mark.slow
 def test_a_sweep_killed_twice_ends_as_if_it_had_not_been():
     kills.main(2, each=2, seed=1)
 
