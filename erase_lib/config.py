@@ -47,7 +47,7 @@ class EraseConfig:
     """Concepts that take the targets' places instead: one for all, or one each. `ca` needs them."""
     preserved: tuple[str, ...] = ()
     """What search 'fixed' preserves, and a closed form instead of the nearest words."""
-    steps: int = 200
+    steps: int = 250
     """Updates of θ'."""
     lr: float = 2e-4
     """Adam's learning rate of θ'."""
@@ -74,7 +74,7 @@ class EraseConfig:
     none."""
     guidance_scale: float = 3.0
     """Classifier-free guidance while sampling the trajectories."""
-    sampling_steps: int = 14
+    sampling_steps: int = 16
     """DDIM steps of a trajectory; also the number of timesteps that training sees."""
     vocabulary: str = "concepts"
     """Words to search the adversarial concept among: concepts, english, or a text file's path."""
