@@ -62,8 +62,8 @@ results-%: setup ## run the grid notebooks/params/NAME.yaml; its table goes to d
 bench: setup ## time every method and schedule; the table goes to data/results/speed.json
 	$(BIN)/python -m benchmarks.speed --out data/results/speed.json
 
-bench-memory: setup ## memory at Stable Diffusion's shapes, some 10 minutes and 12 GB
-	$(BIN)/python -m benchmarks.memory --out data/results/memory.json
+bench-memory: setup ## memory at Stable Diffusion's shapes: 20 GB, some 10 minutes; `full` needs more
+	$(BIN)/python -m benchmarks.memory --methods xattn noxattn --out data/results/memory.json
 
 data: setup ## build data/emoji again from the npm packages (about 160 MB, fetched once)
 	@command -v npm >/dev/null || { echo "npm is needed to fetch the pictures: install Node.js" >&2; exit 1; }

@@ -178,9 +178,9 @@ def ours(
                 of_e, of_a = predict(pipe, z, t, torch.stack([c_e, c_a])).split(1)
                 l1 = mse_loss(of_e, neutral - ETA * (target - neutral))
                 loss = l1 + LAM * mse_loss(of_a, still)
-                made.optimiser.zero_grad()  # only now, as in Run.descend
                 loss.backward()
             made.optimiser.step()
+            made.optimiser.zero_grad()  # as in Run.descend
 
     made.update = update
     return made
@@ -205,8 +205,8 @@ def followed(made: Arrangement) -> tuple[Live, float]:
     }
     for kind, tensors in kinds.items():
         for tensor in tensors:
-            assert tensor is not None
-            live.mark(tensor, kind)
+            if tensor is not None:  # ours lets go of its gradients
+                live.mark(tensor, kind)
     for parameter in made.trained:
         parameter.register_post_accumulate_grad_hook(lambda p: live.mark(p.grad, "gradients"))
     begin = time.perf_counter()

@@ -212,7 +212,6 @@ class Run:
 
         Call it with the student in place, which gradient checkpointing needs in the backward.
         """
-        self.optimiser.zero_grad()
         loss.backward()
         norm = nn.utils.get_total_norm(p.grad for p in self.student.values() if p.grad is not None)
         if not (loss + norm).isfinite():
@@ -223,6 +222,7 @@ class Run:
         with uninterrupted():
             self.optimiser.step()
             self.history.append(row)
+        self.optimiser.zero_grad()  # now, so that no forward pass holds them
 
     def search_step(self, k: int, search: GumbelSearch) -> float:
         """Move π up a fresh L2 by one step, as published; the student stands still."""
