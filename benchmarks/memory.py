@@ -20,8 +20,6 @@ import argparse
 import copy
 import json
 import resource
-import subprocess
-import sys
 import time
 import weakref
 from collections import Counter
@@ -38,12 +36,12 @@ from torch.nn.functional import mse_loss
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks import in_a_process
 from erase_lib.diffusion import predict
 from erase_lib.files import whole
 from erase_lib.gpu_check import SD, TINY, random_pipeline
 from erase_lib.models import Pipeline, in_place, pick_device, recomputing, trained_names
 
-ROOT = Path(__file__).resolve().parent.parent
 METHODS = ("xattn", "noxattn", "full")
 PARTS = ("weights", "gradients", "optimiser", "activations")
 LR, ETA, LAM = 1e-5, 1.0, 1.0  # as published; no matter for memory
@@ -229,13 +227,6 @@ def measure(arrangement: str, train_method: str, small: bool, device: str) -> di
     return row | {"seconds": seconds}
 
 
-def in_a_process(arguments: list[str]) -> dict[str, Any]:
-    """A row of `measure` from a process of its own. Raises when that fails or is killed."""
-    command = [sys.executable, "-m", "benchmarks.memory", *arguments]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What ours holds as a fraction of the other arrangements, of each train_method."""
     table, found = {(r["train_method"], r["arrangement"]): r for r in rows}, []
@@ -270,7 +261,7 @@ def main(arguments: list[str] | None = None) -> None:
     for train_method in chosen.methods:
         for arrangement in ARRANGEMENTS:
             asked = ["--row", arrangement, "--methods", train_method, "--device", device]
-            rows.append(in_a_process(asked + ["--small"] * chosen.small))
+            rows.append(in_a_process("benchmarks.memory", asked + ["--small"] * chosen.small))
             found = machine | {"rows": rows, "ratios": ratios(rows)}
             if chosen.out:
                 with whole(chosen.out) as (name,):

@@ -3,9 +3,10 @@
     python -m benchmarks.speed --out speed.json       # every row, each in its own process, in turn
     python -m benchmarks.speed --rows eap esd
 
-The published schedule is timed over its first `PUBLISHED` updates only: they are alike, and a whole
-run takes minutes. It sees one latent and one preserved concept an update, as published, with the
-embedded model's own number of sampling steps.
+A whole run of the published schedule takes minutes, and its updates are alike: `PUBLISHED` of them
+are timed, and its seconds and evaluations extrapolated to as many updates as the others have. It
+sees one latent and one preserved concept an update, as published, with the embedded model's own
+number of sampling steps.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,11 +22,11 @@ from typing import Any
 import pandas as pd
 import torch
 
+from benchmarks import in_a_process
 from erase_lib import EraseConfig, erase, load_pipeline
 from erase_lib.files import whole
 
-ROOT = Path(__file__).resolve().parent.parent
-PUBLISHED = 10  # updates of the published schedule that are timed
+PUBLISHED = 20  # updates of the published schedule that are timed
 SCHEDULE = {
     "method": "eap",
     "schedule": "published",
@@ -57,28 +57,21 @@ def measure(name: str, target: str, profile: str) -> dict[str, Any]:
     config = EraseConfig.from_profile(profile, targets=[target], **given)
     pipe = load_pipeline()
     erase(pipe, EraseConfig.from_profile("smoke", targets=[target], steps=1), False)  # warm up
+    ends: list[float] = []
     begin = time.perf_counter()
-    erasure = erase(pipe, config, progress=False)
-    seconds = time.perf_counter() - begin
-    updates, spent = len(erasure.history), erasure.history[-1]["evaluations"]
-    return {
-        "name": name,
+    erasure = erase(pipe, config, False, callback=lambda row: ends.append(time.perf_counter()))
+    seconds, spent = time.perf_counter() - begin, erasure.history[-1]["evaluations"]
+    row = {"name": name, "timed_updates": len(ends), "updates": len(ends)}
+    if config.schedule == "published":
+        row["updates"] = EraseConfig.from_profile(profile, targets=[target]).steps
+        seconds += (row["updates"] - len(ends)) * (ends[-1] - ends[0]) / (len(ends) - 1)
+        spent = round(spent * row["updates"] / len(ends))
+    return row | {
         "seconds": round(seconds, 2),
-        "updates": updates,
         "evaluations": spent,
-        "seconds_an_update": round(seconds / updates, 4),
-        "evaluations_an_update": round(spent / updates, 1),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000),
+        "evaluations_an_update": round(spent / row["updates"], 1),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6),
     }
-
-
-def in_a_process(arguments: list[str]) -> dict[str, Any]:
-    """One row, measured where no other has left anything behind."""
-    command = [sys.executable, "-m", "benchmarks.speed", *arguments]
-    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -98,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     for name in chosen.rows:
         asked = ["--here", "--rows", name, "--target", chosen.target, "--profile", chosen.profile]
-        rows.append(in_a_process(asked))
+        rows.append(in_a_process("benchmarks.speed", asked))
         print(rows[-1], file=sys.stderr)
         if chosen.out:
             with whole(chosen.out) as (path,):

@@ -24,12 +24,13 @@ def question(
     kept = pd.Series(True, index=runs.index)
     for name in settings:
         if name in fixed:
-            kept &= runs[name].astype(str) == str(fixed[name])
+            kept &= runs[name] == fixed[name]
         elif name != vary:
             kept &= runs[name].isna()
-    # several settings may be numbers: as objects they stay what they are
-    part = runs[kept].copy()
-    part[vary] = part[vary].astype(object).where(part[vary].notna(), defaults[vary])
+    part, kind = runs[kept].copy(), type(defaults[vary])
+    # beside empty cells a table's integers and truth values have become others
+    values = [defaults[vary] if pd.isna(value) else kind(value) for value in part[vary]]
+    part[vary] = pd.Series(values, index=part.index, dtype=object)
     if part[vary].nunique() < 2:
         raise EraseError(f"no two runs differ in {vary} alone: expected a grid that varies it")
     return part.sort_values(vary, kind="stable")

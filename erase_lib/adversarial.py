@@ -89,14 +89,22 @@ class Search:
 class GumbelSearch(Search):
     """c_a = G(π) · E: a relaxed choice among candidates (Bui et al. 2024, §4.3).
 
-    π starts uniform; `ascend` moves it towards what the student changed most.
+    π starts uniform; `ascend` moves it towards what the student changed most. A mixture (not
+    `hard`) may be of the `top` weights alone, as AGE has it.
     """
 
     def __init__(
-        self, words: list[str], embeddings: Tensor, lr: float, temperature: float, hard: bool
+        self,
+        words: list[str],
+        embeddings: Tensor,
+        lr: float,
+        temperature: float,
+        hard: bool,
+        top: int | None = None,
     ) -> None:
         super().__init__(words, embeddings)
         self.temperature, self.hard = temperature, hard
+        self.top = min(top or len(words), len(words))
         self.pi = nn.Parameter(torch.full((len(words),), 1 / len(words), device=embeddings.device))
         self.optimiser = torch.optim.Adam([self.pi], lr=lr)
 
@@ -108,8 +116,12 @@ class GumbelSearch(Search):
         gumbel = -(-uniform.log()).log()
         soft = F.softmax((self.pi + gumbel) / self.temperature, dim=-1)
         chosen = soft.argmax(-1)
-        one_hot = F.one_hot(chosen, n).to(soft.dtype)
-        weight = one_hot - soft.detach() + soft if self.hard else soft  # straight-through
+        if self.hard:  # straight-through
+            weight = F.one_hot(chosen, n).to(soft.dtype) - soft.detach() + soft
+        else:
+            most = soft.topk(self.top, dim=-1)
+            weight = torch.zeros_like(soft).scatter(-1, most.indices, most.values)
+            weight = weight / weight.sum(-1, keepdim=True)
         if template is None:
             template = torch.randint(len(self.embeddings), (k,), generator=g).to(device)
         mixed = torch.einsum("kn,kntd->ktd", weight, self.embeddings[template])

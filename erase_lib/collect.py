@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,11 @@ def flat(metrics: dict[str, Any]) -> dict[str, Any]:
         columns[name] = line["value"]
         columns |= {f"{name} {key}": line[key] for key in ("low", "high", "n") if key in line}
     return columns
+
+
+def label(runs: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """What each run is called: its values of the columns, where it has them, joined by a comma."""
+    return runs[list(columns)].apply(lambda row: ", ".join(row.dropna().astype(str)), axis=1)
 
 
 def long(table: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ METHODS = ("esd", "esd_neutral", "ca", "eap", "age")
 CLOSED_FORMS = ("uce", "rece", "speed", "eap_closed")
 TRAIN_METHODS = ("xattn", "noxattn", "full", "selfattn")
 SCHEDULES = ("published", "replay")
-SEARCHES = ("gumbel", "gumbel_full", "movement", "random", "nearest", "fixed", "exhaustive")
+SEARCHES = ("auto", "gumbel", "gumbel_full", "movement", "random", "nearest", "fixed", "exhaustive")
 THINNINGS = ("distance", "meaning")
 PLACES = ("own", "target")
 
@@ -32,8 +32,8 @@ class EraseConfig:
     """Concepts to erase; each update draws one of them at random."""
     method: str = "eap"
     """esd: L1 alone · esd_neutral: + λ L2 on the neutral concept · ca: the target becomes an anchor
-    (η = 0), which L2 preserves · eap: + λ L2 on the adversarial concept · age: the searched mixture
-    also takes the neutral concept's place. Without training, on K and V of cross-attention: uce ·
+    (η = 0), which L2 preserves · eap: + λ L2 on the adversarial concept · age: what is searched, a
+    mixture, is also what the target becomes. Without training, on K and V of cross-attention: uce ·
     rece · speed · eap_closed: uce that preserves what it moves most."""
     train_method: str = "xattn"
     """What is trained: cross-attention (xattn), all but it (noxattn), everything (full),
@@ -44,7 +44,8 @@ class EraseConfig:
     neutral: str = ""
     """The neutral concept c_n that takes the target's place."""
     anchors: tuple[str, ...] = ()
-    """Concepts that take the targets' places instead: one for all, or one each. `ca` needs them."""
+    """Concepts that take the targets' places instead: one for all, or one each. ca needs them, age
+    searches for itself; what esd_neutral preserves is the neutral concept all the same."""
     preserved: tuple[str, ...] = ()
     """What search 'fixed' preserves, and a closed form instead of the nearest words."""
     steps: int = 250
@@ -68,7 +69,7 @@ class EraseConfig:
     batch: int = 2
     """Latents of the target in one update (published: 1)."""
     preserve_batch: int = 2
-    """Latents of the preserved concepts in one update (published: 1)."""
+    """Latents of the preserved concepts in one update (published: 1; age: as many as `batch`)."""
     styles: tuple[str, ...] = ("noto", "twemoji", "fluent", "openmoji")
     """Styles of the training prompts beside the bare word, or erasure does not carry over; () for
     none."""
@@ -84,13 +85,14 @@ class EraseConfig:
     """Candidates after thinning."""
     thinning: str = "meaning"
     """meaning: k-means on the embeddings · distance: on the 1-D distances, as published."""
-    search: str = "movement"
+    search: str = "auto"
     """gumbel: π climbs L2, as published · gumbel_full: with the teacher's half of its gradient ·
     movement: those whose K and V moved most · random: all candidates alike, the control · nearest:
-    the nearest to the target · fixed: `preserved` · exhaustive: the most moved of all, measured."""
+    the nearest to the target · fixed: `preserved` · exhaustive: the most moved of all, measured.
+    auto: gumbel for age, movement where K and V are trained, else random."""
     preserve_at: str = "target"
     """Where they are preserved: own, on a trajectory of each, as published · target, on the
-    target's latents, which are there already."""
+    target's latents, which with replay are there already."""
     search_lr: float = 1e-2
     """Adam's learning rate of π."""
     temperature: float = 2.0
@@ -125,15 +127,29 @@ class EraseConfig:
             raise EraseError(
                 f"neutral concept {self.neutral!r} is also a target: choose another, such as ''"
             )
+        if self.search == "auto":
+            movable = self.train_method in ("xattn", "full")
+            search = "gumbel" if self.method == "age" else "movement" if movable else "random"
+            object.__setattr__(self, "search", search)
+        self._check_search()
         self._check_words()
-        if self.search == "movement" and self.train_method not in ("xattn", "full"):
-            raise EraseError(
-                "search 'movement' needs K and V trained, but train_method is"
-                f" {self.train_method!r}: choose xattn or full, or another search"
-            )
         if self.candidates > self.nearest:
             raise EraseError(
                 f"candidates is {self.candidates}: expected at most nearest ({self.nearest})"
+            )
+
+    def _check_search(self) -> None:
+        """The search suits the method and what is trained."""
+        if self.method == "age" and self.search not in ("gumbel", "gumbel_full"):
+            raise EraseError(
+                f"search is {self.search!r}, but method 'age' needs a mixture: choose gumbel or"
+                " gumbel_full"
+            )
+        movable = self.train_method in ("xattn", "full")
+        if self.method == "eap" and self.search == "movement" and not movable:
+            raise EraseError(
+                "search 'movement' needs K and V trained, but train_method is"
+                f" {self.train_method!r}: choose xattn or full, or another search"
             )
 
     def _check_words(self) -> None:
@@ -148,13 +164,15 @@ class EraseConfig:
                 f"anchors is {list(self.anchors)}: expected one for all, or one for each of the"
                 f" {len(self.targets)} targets"
             )
-        closed = self.method in CLOSED_FORMS
-        if self.search == "fixed" and not closed and not self.preserved:
+        if self.method == "age" and self.anchors:
+            raise EraseError("method 'age' searches what targets become: leave anchors out")
+        fixed = self.method == "eap" and self.search == "fixed"
+        if fixed and not self.preserved:
             raise EraseError("search 'fixed' needs concepts: give preserved, such as ['dog']")
-        if self.preserved and not closed and self.search != "fixed":
+        if self.preserved and not fixed and self.method not in CLOSED_FORMS:
             raise EraseError(
-                f"preserved is given, but search {self.search!r} chooses for itself: set search to"
-                " 'fixed', or leave preserved out"
+                f"preserved is given, but method {self.method!r} with search {self.search!r} does"
+                " not take it: set method to 'eap' and search to 'fixed', or leave preserved out"
             )
         gone = {target.strip().lower() for target in self.targets}
         for name in ("anchors", "preserved"):

@@ -1,4 +1,4 @@
-"""The one training loop: ESD, ESD + neutral and adversarial preservation are its settings."""
+"""The one training loop: ESD, ESD + neutral, CA, EAP and AGE are its settings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def erase(
     A checkpoint that cannot be written is a warning. Raises `EraseError` when the folder holds a
     damaged checkpoint or another run's, and for a pipeline in float16.
 
-    The methods of `CLOSED_FORMS` need no training: they take seconds and ignore the checkpoint.
+    The methods of `CLOSED_FORMS` need no training: they take seconds, and ignore `checkpoint`,
+    `search` and `watch`.
     """
     if config.method in CLOSED_FORMS:
         erasure = erase_closed_form(pipe, config)

@@ -106,14 +106,16 @@ def paired(
 def means(table: pd.DataFrame, by: Sequence[str], over: str = "targets") -> pd.DataFrame:
     """Mean `value` of several runs for each combination of the columns `by`.
 
-    Columns: `by`, value, low, high (95 %, bootstrap over whole groups of the column `over`), runs,
-    groups.
+    Columns: `by`, value, low, high (95 %, bootstrap over whole groups of the column `over`; NaN for
+    a single group, which says nothing of others), runs, groups.
     """
     rows = []
     for names, part in table.groupby(list(by), sort=False):
+        groups = part[over].nunique()
         low, high = bootstrap(part["value"].to_numpy(), part[over].to_numpy())
+        low, high = (low, high) if groups > 1 else (np.nan, np.nan)
         row = dict(zip(by, names, strict=True)) | {"value": part["value"].mean()}
-        row |= {"low": low, "high": high, "runs": len(part), "groups": part[over].nunique()}
+        row |= {"low": low, "high": high, "runs": len(part), "groups": groups}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -124,7 +126,8 @@ def gains(
     """`value` of every setting in `column` minus that of the setting `base`, run by run.
 
     Runs are matched on the columns `matched`; the interval is a bootstrap over the first of them.
-    Columns: `column`, value, low, high, runs. Raises `EraseError` when no run has its match.
+    Columns: `column`, value, low, high (NaN for a single group), runs, groups. Raises `EraseError`
+    when no run has its match.
     """
     wide = table.pivot_table(index=list(matched), columns=column, values="value")
     if base not in wide:
@@ -136,8 +139,9 @@ def gains(
             raise EraseError(f"no run with {column} {name!r} has a match with {base!r}")
         groups = pairs.index.get_level_values(0).to_numpy()
         low, high = paired(pairs[base].to_numpy(), pairs[name].to_numpy(), groups)
+        low, high = (low, high) if len(set(groups)) > 1 else (np.nan, np.nan)
         row = {column: name, "value": (pairs[name] - pairs[base]).mean(), "low": low, "high": high}
-        rows.append(row | {"runs": len(pairs)})
+        rows.append(row | {"runs": len(pairs), "groups": len(set(groups))})
     return pd.DataFrame(rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from erase_lib.adversarial import candidates, encode_forms
 from erase_lib.config import EraseConfig
+from erase_lib.errors import EraseError
 from erase_lib.latents import fill_bank
 from erase_lib.models import Pipeline, encode_prompts
 from erase_lib.probe import Probe
@@ -21,10 +23,16 @@ class Microscope:
 
     Give it to `erase` as `watch`, then ask `ranks`. The measurement is the same for all strategies
     (`Probe`: 8 timesteps × 4 noises on a latent that the teacher drew of each candidate), and none
-    of a method's evaluations. For one target, whose first is meant.
+    of a method's evaluations; `seconds` is what it took. With several targets it looks at the
+    first. Raises `EraseError` for a method without a search, and moments outside the run.
     """
 
     def __init__(self, pipe: Pipeline, config: EraseConfig, moments: Collection[int]) -> None:
+        if config.method not in ("eap", "age"):
+            raise EraseError(f"method {config.method!r} searches nothing: expected eap or age")
+        if outside := sorted(m for m in moments if not 0 <= m <= config.steps):
+            raise EraseError(f"moment {outside[0]}: expected an update from 0 to {config.steps}")
+        self.target, self.seconds = config.targets[0], 0.0
         self.words, self.moments = candidates(pipe, config)[0], frozenset(moments)
         embeddings = encode_forms(pipe, self.words, ())[0]
         g, every = torch.Generator().manual_seed(0), torch.arange(len(self.words))
@@ -36,11 +44,13 @@ class Microscope:
     def __call__(self, step: int, student: Mapping[str, Tensor]) -> None:
         """Before update `step`, or after the last."""
         if step in self.moments:
+            begin = time.perf_counter()
             moved = self.probe(student).tolist()
             self.rows += [
                 {"step": step, "concept": word, "moved": m}
                 for word, m in zip(self.words, moved, strict=True)
             ]
+            self.seconds += time.perf_counter() - begin
 
     def movements(self) -> pd.DataFrame:
         """step, concept, moved (‖ẑ₀' − ẑ₀‖², mean), rank (0: the most moved) and percentile (100:
@@ -62,6 +72,7 @@ class Microscope:
             latest = max(0, int(history["step"].max()) + 1 - window)
             start = min(max(0, moment - window // 2), latest)
             near = history[history["step"].between(start, start + window - 1)]
+            near = near[near["target"] == self.target]
             chosen = near["chosen"].str.split("|").explode()
             at = truth.loc[moment].reindex(chosen[chosen.isin(self.words)])
             row = {"step": moment, "top1": (at["rank"] < 1).mean(), "top5": (at["rank"] < 5).mean()}

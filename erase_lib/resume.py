@@ -28,7 +28,9 @@ def state(run: Run) -> State:
         parts |= {f"{kind} bank {i}": bank.tensors() for i, bank in banks.items()}
     tensors = {f"{part}/{name}": t for part, of in parts.items() for name, t in of.items()}
     words = [search and search.words for search in run.searches]
-    return State(tensors, {"history": run.history, "evaluations": run.evaluations, "words": words})
+    kinds = [type(search).__name__ for search in run.searches]
+    values = {"history": run.history, "evaluations": run.evaluations}
+    return State(tensors, values | {"words": words, "searches": kinds})
 
 
 def restore(run: Run, found: State) -> None:
@@ -37,6 +39,12 @@ def restore(run: Run, found: State) -> None:
         raise EraseError(
             f"the candidates from vocabulary {run.config.vocabulary!r} are no longer those of"
             " the checkpoint: restore the vocabulary, or choose another folder"
+        )
+    kinds = [type(search).__name__ for search in run.searches]
+    if found.values["searches"] != kinds:
+        raise EraseError(
+            f"the checkpoint is of a run with the searches {found.values['searches']}, this one has"
+            f" {kinds}: choose another folder"
         )
     run.history, run.evaluations = found.values["history"], found.values["evaluations"]
     run.g.set_state(found.tensors["generator/state"])

@@ -148,9 +148,11 @@ class Run:
             return neutral
         return neutral - self.config.eta * (self.teacher(z, t, c_e) - neutral)
 
-    def kept(self, search: Search, k: int) -> tuple[Choice, Tensor, Tensor, Tensor]:
-        """What is preserved, with z_r, t and the teacher's predicted clean latents there."""
-        choice = search.choose(self.config.preserve_batch, self.g)
+    def kept(
+        self, search: Search, k: int, choice: Choice, ascends: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """z_r and t for what is preserved, and the teacher's predicted clean latents there; with
+        their gradient where π `ascends` by the whole of it."""
         place = choice.chosen if len(search.words) > 1 else choice.template
         if self.config.preserve_at == "target":
             _, z, t, _ = self.at_target(k, len(place))
@@ -159,19 +161,21 @@ class Run:
         else:
             z, t, _ = self.kept_bank(search, k, place).draw(place, self.g)
         # as published, π's gradient takes the teacher's prediction for a constant
-        whole = self.config.search == "gumbel_full"
+        whole = ascends and self.config.search == "gumbel_full"
         c_a = choice.embeddings if whole else choice.embeddings.detach()
-        return choice, z, t, self.teacher(z, t, c_a)
+        return z, t, self.teacher(z, t, c_a)
 
     def update(self, step: int) -> dict[str, Any]:
-        """One update of θ' and, for eap and age, one of π; the row of the history."""
+        """One update of θ', and of π where the search has one; the row of the history."""
         c, pipe = self.config, self.pipe
         k = int(torch.randint(len(self.targets), (1,), generator=self.g))
         search = self.searches[k]
         which, z, t, goal = self.at_target(k, c.batch)
         c_e, c_n = self.targets[k][which], self.become[k][which]
+        replay, choice = c.schedule == "replay", None
         if c.method == "age" and isinstance(search, GumbelSearch):
-            c_n = search.choose(c.batch, self.g, which).embeddings.detach()
+            choice = search.choose(c.batch, self.g, which)
+            c_n = choice.embeddings.detach()
         if goal is None:
             goal = self.goal(z, t, c_n, c_e)
         row: dict[str, Any] = {"step": step, "target": c.targets[k]}
@@ -181,12 +185,13 @@ class Run:
             if isinstance(search, ExhaustiveSearch) and search.probe is None:
                 self.set_probe(search, k)
             self.evaluations += search.look(self.student, step)
-            choice, z_r, t_r, still = self.kept(search, k)
+            choice = choice or search.choose(c.preserve_batch, self.g)
+            z_r, t_r, still = self.kept(search, k, choice, ascends=replay)
             c_a = choice.embeddings
             if isinstance(search, GumbelSearch):
                 # with replay π climbs the very L2 that θ' descends: the search costs nothing more
                 search.pi.grad = None
-                c_a = c_a if c.schedule == "replay" else c_a.detach()
+                c_a = c_a if replay else c_a.detach()
             zs, ts, es = torch.cat([z, z_r]), torch.cat([t, t_r]), torch.cat([c_e, c_a])
             row["chosen"] = "|".join(search.words[i] for i in choice.chosen.tolist())
         with in_place(pipe.unet, self.student):
@@ -197,7 +202,7 @@ class Run:
             row |= {"l1": l1.item(), "l2": l2.item(), "evaluations": self.evaluations}
             self.descend(l1 + c.lam * l2, row)
         if isinstance(search, GumbelSearch):
-            if c.schedule == "replay":
+            if replay:
                 row["l2_search"] = row["l2"]
                 assert search.pi.grad is not None  # left by the backward pass of descend
                 search.ascend(search.pi.grad)
@@ -226,7 +231,8 @@ class Run:
 
     def search_step(self, k: int, search: GumbelSearch) -> float:
         """Move π up a fresh L2 by one step, as published; the student stands still."""
-        choice, z_r, t_r, still = self.kept(search, k)
+        choice = search.choose(self.config.preserve_batch, self.g)
+        z_r, t_r, still = self.kept(search, k, choice, ascends=True)
         with in_place(self.pipe.unet, self.student):
             moved = predict_clean(self.pipe, z_r, t_r, choice.embeddings)
             l2 = (moved - still).pow(2).mean()

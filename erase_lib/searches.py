@@ -18,9 +18,10 @@ from erase_lib.probe import Probe
 def new_search(config: EraseConfig, words: list[str], embeddings: Tensor, pipe: Pipeline) -> Search:
     """The search that the settings name, over these candidates `(templates, n, tokens, dim)`."""
     c = config
-    if c.method == "age" or c.search in ("gumbel", "gumbel_full"):
-        hard = c.hard and c.method != "age"
-        return GumbelSearch(words, embeddings, c.search_lr, c.temperature, hard)
+    if c.search in ("gumbel", "gumbel_full"):
+        # age mixes the five of the largest weights (Bui et al. 2025, code)
+        hard, top = (False, 5) if c.method == "age" else (c.hard, None)
+        return GumbelSearch(words, embeddings, c.search_lr, c.temperature, hard, top)
     if c.search == "movement":
         return MovementSearch(words, embeddings, kv_weights(pipe.unet))
     known = {"random": Search, "fixed": Search, "nearest": NearestSearch}
@@ -66,7 +67,7 @@ class MovementSearch(Search):
 
 
 class ExhaustiveSearch(Search):
-    """The k candidates that the student has moved most, all of them measured every `every` updates.
+    """The k candidates that the student has moved most, all of them measured every `every` looks.
 
     What the published search approximates, at any price: the yardstick, not a method.
     """
@@ -75,11 +76,13 @@ class ExhaustiveSearch(Search):
 
     def __init__(self, words: list[str], embeddings: Tensor) -> None:
         super().__init__(words, embeddings)
-        self.scores = torch.zeros(len(words))
+        self.scores, self.looks = torch.zeros(len(words)), 0
         self.probe: Probe | None = None
 
     def look(self, student: Mapping[str, Tensor], step: int) -> int:
-        if self.probe is None or step % self.every:
+        self.looks += 1
+        # the first sees the teacher still, where nothing has moved
+        if self.probe is None or (self.looks - 2) % self.every:
             return 0
         self.scores = self.probe(student).cpu()
         return self.probe.evaluations
@@ -90,7 +93,7 @@ class ExhaustiveSearch(Search):
         return self.scores.argsort(descending=True)[torch.arange(k) % len(self.words)]
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"scores": self.scores}
+        return {"scores": self.scores, "looks": torch.tensor(self.looks)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        self.scores = tensors["scores"]
+        self.scores, self.looks = tensors["scores"], int(tensors["looks"])

@@ -114,34 +114,35 @@ def pivots(table: pd.DataFrame, rows: str, columns: str) -> Figure:
     return fig
 
 
-def multiples(table: pd.DataFrame, pooled: pd.DataFrame, x: str, hue: str) -> Figure:
-    """Small multiples, one a metric: each erased run a point, `x` across, `hue` by colour; in
+def multiples(table: pd.DataFrame, pooled: pd.DataFrame, rows: str, hue: str) -> Figure:
+    """Small multiples, one a metric: each erased run a point, `rows` down, `hue` by colour; in
     black the mean and interval of `pooled` (`metrics.means`); a dashed line where the table has
     the unedited model's value."""
     runs, rest = (table[table["model"] == model] for model in ("erased", "original"))
-    order, hues = list(runs[x].unique()), list(runs[hue].unique())
-    grid = sns.FacetGrid(runs, col="metric", height=3.8, aspect=1.05, sharey=True)
+    order, hues = list(runs[rows].unique()), list(runs[hue].unique())
+    height = 0.42 * len(order) + 1.3
+    grid = sns.FacetGrid(runs, col="metric", height=height, aspect=3.6 / height, sharex=False)
     grid.map_dataframe(
         sns.stripplot,
-        x=x,
-        y="value",
+        x="value",
+        y=rows,
         hue=hue,
         order=order,
         hue_order=hues,
-        dodge=True,
         palette="colorblind",
         size=6,
         alpha=0.8,
+        jitter=0.25,
     )
     for metric, ax in grid.axes_dict.items():
-        mean = pooled[pooled["metric"] == metric].set_index(x).loc[order]
+        mean = pooled[pooled["metric"] == metric].set_index(rows).loc[order]
         gaps = [mean["value"] - mean["low"], mean["high"] - mean["value"]]
-        ax.errorbar(range(len(order)), mean["value"], yerr=gaps, fmt="k_", ms=40, capsize=5, lw=2)
+        ax.errorbar(mean["value"], range(len(order)), xerr=gaps, fmt="k|", ms=16, capsize=4, lw=2)
         if metric.startswith("PSR"):
-            ax.axhline(rest.loc[rest["metric"] == metric, "value"].mean(), color=QUIET, ls="--")
+            ax.axvline(rest.loc[rest["metric"] == metric, "value"].mean(), color=QUIET, ls="--")
     grid.add_legend(title=hue)
     grid.set_titles("{col_name}")
-    grid.set_axis_labels("", "share of pictures")
+    grid.set_axis_labels("share of pictures", "")
     return grid.figure
 
 

@@ -130,9 +130,9 @@ def test_with_replay_pi_climbs_the_loss_that_the_student_descends(tiny):
 
     kept = run.kept
 
-    def watched(search, k):
-        found = kept(search, k)
-        seen["z, t"] = found[1:3]
+    def watched(*given, **more):
+        found = kept(*given, **more)
+        seen["z, t"] = found[:2]
         return found
 
     run.kept = watched
@@ -186,6 +186,7 @@ def test_preserving_at_the_targets_latents_draws_no_other(tiny, schedule):
         {"method": "ca", "anchors": ["house"]},
         {"method": "eap", "search": "gumbel_full"},
         {"method": "eap", "search": "exhaustive"},
+        {"method": "eap", "search": "auto", "preserve_at": "target"},  # the defaults
         {"method": "eap", "search": "random", "preserve_at": "target"},
         {"method": "age"},
     ],
@@ -223,27 +224,44 @@ def test_ca_turns_the_target_into_its_anchor(tiny):
     torch.testing.assert_close(bank.clean, end)
 
 
-def test_age_erases_towards_the_mixture_that_it_searches(tiny):
-    run = Run(tiny, smoke(method="age", batch=2, preserve_batch=8, eta=0.5))
-    drawn, goals = [], []
-    choose, goal = run.searches[0].choose, run.goal
+def test_age_erases_towards_the_mixture_that_it_preserves(tiny):
+    run = Run(tiny, smoke(method="age", batch=3, eta=0.5, nearest=9, candidates=9))
+    drawn, goals, preserved = [], [], []
+    search, goal, kept = run.searches[0], run.goal, run.kept
+    choose = search.choose
 
-    def watched(k, g, template=None):
-        drawn.append(choose(k, g, template))
+    def watched(*given):
+        drawn.append(choose(*given))
         return drawn[-1]
 
-    run.searches[0].choose = watched
+    search.choose = watched
     run.goal = lambda *given: goals.append(given) or goal(*given)
+    run.kept = lambda *given, **more: preserved.append(given[2]) or kept(*given, **more)
     run.update(0)
-    mixture, preserved = drawn
+    (mixture,) = drawn
     assert torch.equal(goals[0][2], mixture.embeddings) and not goals[0][2].requires_grad
-    # a mixture, not one of the candidates, under the target's own training prompts
-    assert len(mixture.embeddings) == 2 and len(preserved.embeddings) == 8
-    weight = torch.linalg.lstsq(
-        run.searches[0].embeddings[mixture.template[0]].flatten(1).T,
-        mixture.embeddings[0].flatten()[:, None],
-    ).solution
-    assert weight.sum().item() == pytest.approx(1, abs=1e-3) and 0 < weight.max() < 0.99
+    assert preserved == [mixture] and len(mixture.embeddings) == 3
+    # of the five largest weights, under the target's own training prompt
+    words = search.embeddings[mixture.template[0]].flatten(1)
+    weight = torch.linalg.lstsq(words.T, mixture.embeddings[0].flatten()[:, None]).solution[:, 0]
+    assert weight.sum().item() == pytest.approx(1, abs=1e-3)
+    assert (weight > 1e-3).sum() == 5 and weight.max() < 0.99
+
+
+def test_the_learning_rate_falls_along_half_a_cosine(tiny, tmp_path):
+    rates = []
+    step = torch.optim.Adam.step
+
+    def watched(optimiser):
+        rates.append(optimiser.param_groups[0]["lr"])
+        return step(optimiser)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", watched)
+        erase(tiny, smoke(method="esd", steps=4, lr=0.1), progress=False)
+        erase(tiny, smoke(method="esd", steps=4, lr=0.1, anneal=False), progress=False)
+    cosine = [0.1, 0.1 * (1 + 0.5**0.5) / 2, 0.05, 0.1 * (1 - 0.5**0.5) / 2]
+    assert rates == pytest.approx(cosine + [0.1] * 4)
 
 
 def test_a_search_of_ones_own(tiny):

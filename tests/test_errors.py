@@ -14,9 +14,10 @@ from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
 from safetensors.torch import load_file, save_file
 
 from erase_lib import EraseConfig, EraseError, Erasure, erase, generate, load_pipeline
-from erase_lib.adversarial import candidates
+from erase_lib.adversarial import Search, candidates
 from erase_lib.concepts import vocabulary
 from erase_lib.judge import Judge
+from erase_lib.microscope import Microscope
 from erase_lib.models import encode_prompts
 from erase_lib.run import Run
 
@@ -69,7 +70,10 @@ def refused():
         ({"search": "fixed"}, "search 'fixed' needs concepts: give preserved"),
         ({"search": "fixed", "preserved": ["dog", "church "]}, "preserved contains 'church '"),
         ({"method": "uce", "preserved": ["church"]}, "preserved contains 'church'"),
-        ({"search": "random", "preserved": ["dog"]}, "search 'random' chooses for itself"),
+        ({"search": "random", "preserved": ["dog"]}, "with search 'random' does not take it"),
+        ({"method": "esd", "preserved": ["dog"]}, "method 'esd' with search"),
+        ({"method": "age", "search": "movement"}, "method 'age' needs a mixture"),
+        ({"method": "age", "anchors": ["dog"]}, "method 'age' searches what targets become"),
         ({"candidates": 500}, "candidates is 500: expected at most nearest (200)"),
     ],
 )
@@ -98,6 +102,36 @@ def test_vocabularies(refused, tmp_path):
     assert "cannot be read" in refused(vocabulary, str(file))
     file.write_text("\n")
     assert "is empty" in refused(vocabulary, str(file))
+
+
+def test_the_search_follows_the_method_and_what_is_trained():
+    given = {"targets": ["church"]}
+    for values, search in [
+        ({}, "movement"),
+        ({"method": "age"}, "gumbel"),
+        ({"train_method": "noxattn"}, "random"),
+        ({"method": "esd", "train_method": "noxattn"}, "random"),
+    ]:
+        assert EraseConfig(**given, **values).search == search
+    EraseConfig(**given, method="esd", train_method="noxattn", search="movement")  # of no matter
+
+
+def test_a_microscope_with_nothing_to_see(refused, tiny):
+    text = refused(Microscope, tiny, smoke(method="eap"), [0, 9])
+    assert text == "moment 9: expected an update from 0 to 2"
+    assert "searches nothing" in refused(Microscope, tiny, smoke(), [0])
+
+
+def test_a_checkpoint_of_another_search(refused, tiny, tmp_path):
+    def stop(row):
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        erase(tiny, smoke(steps=3, method="eap"), False, tmp_path, 1, stop)
+    other = lambda config, words, embeddings, pipe: Search(words, embeddings)  # noqa: E731
+    again = smoke(steps=3, method="eap")
+    text = refused(erase, tiny, again, False, tmp_path, 1, search=other)
+    assert "with the searches ['MovementSearch'], this one has ['Search']" in text
 
 
 def test_vocabularies_with_too_few_words(refused, tiny, tmp_path):

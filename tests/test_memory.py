@@ -100,7 +100,7 @@ def test_a_row_is_the_last_line(capsys):
 
 
 def test_table_and_ratios(tmp_path, capsys, monkeypatch):
-    def fake(arguments):
+    def fake(module, arguments):
         arrangement, train_method = arguments[1], arguments[3]
         peak = {"published": 8.0, "checkpointed": 4.0, "ours": 2.0}[arrangement]
         return {"arrangement": arrangement, "train_method": train_method, "peak_mb": peak}

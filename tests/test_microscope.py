@@ -18,7 +18,7 @@ def smoke(**values):
 @pytest.fixture
 def measured(tiny):
     """A microscope that has seen six candidates: the later, the more moved."""
-    scope = Microscope(tiny, smoke(), [0, 20])
+    scope = Microscope(tiny, smoke(steps=20), [0, 20])
     order = torch.arange(6.0)
     scope.probe = lambda student: order
     for step in range(21):
@@ -37,7 +37,7 @@ def test_ranks_of_what_was_chosen(measured):
     w = measured.words
     # at first the least moved, in the end half the most moved and half the least but one
     chosen = [f"{w[0]}|{w[0]}"] * 10 + [f"{w[5]}|{w[1]}"] * 10
-    ranks = measured.ranks(pd.DataFrame({"step": range(20), "chosen": chosen}))
+    ranks = measured.ranks(pd.DataFrame({"step": range(20), "target": "church", "chosen": chosen}))
     first, last = ranks.to_dict("records")
     assert first == {"step": 0, "top1": 0, "top5": 0, "percentile": 0, "n": 20}
     assert last == {"step": 20, "top1": 0.5, "top5": 1, "percentile": 60, "n": 20}

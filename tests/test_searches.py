@@ -7,13 +7,13 @@ import torch
 
 from erase_lib import EraseConfig, erase
 from erase_lib.adversarial import GumbelSearch, Search
-from erase_lib.closed_form import kv_names
+from erase_lib.closed_form import kv_names, kv_weights
 from erase_lib.config import SEARCHES
 from erase_lib.diffusion import alpha_bar, predict, to_clean
 from erase_lib.models import encode_prompts, in_place
 from erase_lib.movement import movement
 from erase_lib.probe import Probe
-from erase_lib.searches import ExhaustiveSearch, NearestSearch, new_search
+from erase_lib.searches import ExhaustiveSearch, MovementSearch, NearestSearch, new_search
 
 WORDS = ["castle", "dog", "trumpet", "apple", "bus"]
 VICTIM = 2
@@ -78,7 +78,8 @@ def test_exhaustive_finds_the_victim(planted, probe):
     search = ExhaustiveSearch(WORDS, embeddings)
     search.probe = probe
     g = torch.Generator().manual_seed(0)
-    assert search.look(student, 0) == probe.evaluations and search.look(student, 1) == 0
+    # not at first, when the student is the teacher still; then at every tenth look
+    assert [search.look(student, step) for step in (0, 3, 4)] == [0, probe.evaluations, 0]
     assert search.pick(3, g).tolist() == truth.argsort(descending=True)[:3].tolist()
     again = ExhaustiveSearch(WORDS, embeddings)
     again.load(search.tensors())
@@ -87,6 +88,13 @@ def test_exhaustive_finds_the_victim(planted, probe):
 
 def test_the_movement_of_k_and_v_finds_the_victim(tiny, planted):
     embeddings, student = planted
+    search = MovementSearch(WORDS, embeddings, kv_weights(tiny.unet))
+    g = torch.Generator().manual_seed(0)
+    assert search.look(student, 0) == 0
+    picked = {search.pick(1, g).item() for _ in range(20)}
+    assert VICTIM in picked and len(picked) == 2  # it draws from the two most moved
+    search.most = 1
+    assert search.pick(1, g).item() == VICTIM
     original = {name: tiny.unet.get_parameter(name).detach() for name in kv_names(tiny.unet)}
     assert movement(original, student, embeddings[0]).argmax() == VICTIM
 
