@@ -89,14 +89,6 @@ def test_speed_and_memory(tmp_path):
 
 
 @pytest.mark.slow
-def test_ablations(tmp_path):
-    result = run("10_ablations", tmp_path)
-    for name in ("vocabulary", "candidates", "preserve_batch", "lam", "eta", "train_method"):
-        assert len({row[name] for row in result[name]}) >= 2
-        assert (tmp_path / f"{name}.png").stat().st_size > 100
-
-
-@pytest.mark.slow
 def test_a_sweep_killed_twice_ends_as_if_it_had_not_been():
     kills.main(2, each=2, seed=1)
 
