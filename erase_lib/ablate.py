@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -27,7 +27,8 @@ def question(
             kept &= runs[name] == fixed[name]
         elif name != vary:
             kept &= runs[name].isna()
-    part, kind = runs[kept].copy(), type(defaults[vary])
+    part = runs[kept].copy()
+    kind: Callable[[object], object] = type(defaults[vary])
     # beside empty cells a table's integers and truth values have become others
     values = [defaults[vary] if pd.isna(value) else kind(value) for value in part[vary]]
     part[vary] = pd.Series(values, index=part.index, dtype=object)
