@@ -467,3 +467,25 @@ def test_a_random_search_leaves_every_candidate_as_likely(tiny):
     assert gumbel[-1]["pi"] != gumbel[0]["pi"]
     chosen = {word for row in random for word in row["chosen"].split("|")}
     assert len(chosen) == 4 and random[-1]["evaluations"] == gumbel[-1]["evaluations"]
+
+
+def test_replay_and_published_agree_in_the_expectation_of_the_loss(tiny):
+    means = {}
+    for schedule in ("replay", "published"):
+        found = []
+        for seed in range(8):  # a run's bank is one draw of its trajectories' noise
+            settings = {"schedule": schedule, "seed": seed, "batch": 8, "preserve_batch": 8}
+            config = smoke(lr=1e-30, anneal=False, steps=12, **settings)
+            run = Run(tiny, config)
+            g = torch.Generator().manual_seed(5)
+            with torch.no_grad():  # one fixed student, whatever the seed, that is not the teacher
+                for p in run.student.values():
+                    p += 0.05 * p.std() * torch.randn(p.shape, generator=g)
+            rows = [run.update(step) for step in range(config.steps)]
+            found.append([np.mean([row[name] for row in rows]) for name in ("l1", "l2")])
+        means[schedule] = np.array(found)
+    gap = means["replay"].mean(0) - means["published"].mean(0)
+    error = np.sqrt(sum(m.var(0, ddof=1) / len(m) for m in means.values()))
+    assert (abs(gap) < 4 * error).all()
+    # and the runs are enough to tell: a loss of half the size would not pass
+    assert (4 * error < 0.5 * means["published"].mean(0)).all()

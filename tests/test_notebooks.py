@@ -58,7 +58,7 @@ def test_a_swept_erasure_and_the_table_of_its_runs(tmp_path):
             assert (out / name / file).stat().st_size > 100
     result = run("11_batch_results", tmp_path, table=str(target / "smoke.csv"))
     assert result["runs"] == 4 and result["failed"] == 0
-    assert {row["method"] for row in result["differences"]} == {"eap"}
+    assert {row["setting"] for row in result["differences"]} == {"eap"}
     for row in result["means"] + result["differences"]:
         assert row["low"] <= row["value"] <= row["high"]
 
