@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from erase_lib.errors import EraseError
+from erase_lib.models import KV
 from erase_lib.movement import Weights, gram, moved, norms
 
 # the edited weights by name, and the history: one row a round
@@ -22,8 +23,7 @@ Edit: TypeAlias = tuple[dict[str, Tensor], list[dict[str, Any]]]
 
 def kv_names(unet: nn.Module) -> list[str]:
     """Names of the weights of every cross-attention's K and V. Raises `EraseError` for none."""
-    ends = (".attn2.to_k.weight", ".attn2.to_v.weight")
-    if names := [name for name, _ in unet.named_parameters() if name.endswith(ends)]:
+    if names := [name for name, _ in unet.named_parameters() if name.endswith(KV)]:
         return names
     raise EraseError("this UNet has no attn2.to_k and attn2.to_v to edit: choose method eap or esd")
 

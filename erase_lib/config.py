@@ -13,7 +13,8 @@ from erase_lib.errors import EraseError, unknown
 
 METHODS = ("esd", "esd_neutral", "ca", "eap", "age")
 CLOSED_FORMS = ("uce", "rece", "speed", "eap_closed")
-TRAIN_METHODS = ("xattn", "noxattn", "full", "selfattn")
+TRAIN_METHODS = ("kv", "xattn", "noxattn", "full", "selfattn")
+MOVABLE = ("kv", "xattn", "full")  # those that train K and V
 SCHEDULES = ("published", "replay")
 SEARCHES = ("auto", "gumbel", "gumbel_full", "movement", "random", "nearest", "fixed", "exhaustive")
 THINNINGS = ("distance", "meaning")
@@ -36,8 +37,8 @@ class EraseConfig:
     mixture, is also what the target becomes. Without training, on K and V of cross-attention: uce ·
     rece · speed · eap_closed: uce that preserves what it moves most."""
     train_method: str = "xattn"
-    """What is trained: cross-attention (xattn), all but it (noxattn), everything (full),
-    selfattn."""
+    """What is trained: cross-attention (xattn), of it only keys and values (kv), all but it
+    (noxattn), everything (full), selfattn."""
     schedule: str = "replay"
     """replay: (z_t, t), with L1's goal there, from trajectories that the teacher drew once ·
     published: sampled by the student, anew at every update."""
@@ -48,15 +49,18 @@ class EraseConfig:
     searches for itself; what esd_neutral preserves is the neutral concept all the same."""
     preserved: tuple[str, ...] = ()
     """What search 'fixed' preserves, and a closed form instead of the nearest words."""
-    steps: int = 250
+    steps: int = 100
     """Updates of θ'."""
-    lr: float = 2e-4
+    lr: float = 4e-4
     """Adam's learning rate of θ'."""
     anneal: bool = True
     """Let lr fall to 0 along a half cosine: the last updates then settle instead of wandering on,
     which spares what is far from the target (published: False)."""
     lam: float = 5.0
     """λ, the weight of the preservation loss L2."""
+    lam_kv: float = 0.0
+    """eap: the weight of the candidates' mean movement in K and V (`movement.Held`), which holds
+    all of them at no evaluation; nothing where K and V are not trained (published: 0)."""
     ridge: float = 0.1
     """Closed forms only: the weight of ‖W − W₀‖², which holds what is neither erased nor
     preserved."""
@@ -79,17 +83,18 @@ class EraseConfig:
     """DDIM steps of a trajectory; also the number of timesteps that training sees."""
     vocabulary: str = "concepts"
     """Words to search the adversarial concept among: concepts, english, or a text file's path."""
-    nearest: int = 200
+    nearest: int = 400
     """Nearest words to the target that are kept before thinning."""
-    candidates: int = 200
+    candidates: int = 400
     """Candidates after thinning."""
     thinning: str = "meaning"
     """meaning: k-means on the embeddings · distance: on the 1-D distances, as published."""
     search: str = "auto"
     """gumbel: π climbs L2, as published · gumbel_full: with the teacher's half of its gradient ·
-    movement: those whose K and V moved most · random: all candidates alike, the control · nearest:
-    the nearest to the target · fixed: `preserved` · exhaustive: the most moved of all, measured.
-    auto: gumbel for age, movement where K and V are trained, else random."""
+    movement: half of them those whose K and V moved most, half any · random: all candidates alike,
+    the control · nearest: the nearest to the target · fixed: `preserved` · exhaustive: the most
+    moved of all, measured. auto: gumbel for age, movement where K and V are trained, else
+    random."""
     preserve_at: str = "target"
     """Where they are preserved: own, on a trajectory of each, as published · target, on the
     target's latents, which with replay are there already."""
@@ -116,7 +121,7 @@ class EraseConfig:
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise EraseError(f"{name} is {getattr(self, name)}: expected a number above 0")
-        for name in ("lam", "ridge", "eta"):
+        for name in ("lam", "lam_kv", "ridge", "eta"):
             if getattr(self, name) < 0:
                 raise EraseError(f"{name} is {getattr(self, name)}: expected 0 or more")
         if not 0 <= self.seed < 2**32:  # what NumPy's generators take
@@ -128,7 +133,7 @@ class EraseConfig:
                 f"neutral concept {self.neutral!r} is also a target: choose another, such as ''"
             )
         if self.search == "auto":
-            movable = self.train_method in ("xattn", "full")
+            movable = self.train_method in MOVABLE
             search = "gumbel" if self.method == "age" else "movement" if movable else "random"
             object.__setattr__(self, "search", search)
         self._check_search()
@@ -145,11 +150,11 @@ class EraseConfig:
                 f"search is {self.search!r}, but method 'age' needs a mixture: choose gumbel or"
                 " gumbel_full"
             )
-        movable = self.train_method in ("xattn", "full")
+        movable = self.train_method in MOVABLE
         if self.method == "eap" and self.search == "movement" and not movable:
             raise EraseError(
                 "search 'movement' needs K and V trained, but train_method is"
-                f" {self.train_method!r}: choose xattn or full, or another search"
+                f" {self.train_method!r}: choose kv, xattn or full, or another search"
             )
 
     def _check_words(self) -> None:
@@ -235,6 +240,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "lr": 1e-5,
         "anneal": False,
         "lam": 1.0,
+        "lam_kv": 0.0,
         "batch": 1,
         "preserve_batch": 1,
         "styles": (),

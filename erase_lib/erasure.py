@@ -4,11 +4,12 @@ exported."""
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,21 @@ class Erasure:
                 f"this erasure was made for base model {self.base}, the loaded one is {found}:"
                 " load the base model it was made for"
             )
+
+    def scaled(self, pipe: Pipeline, strength: float) -> Erasure:
+        """The same edit `strength` times as far: θ + strength · (θ' − θ); 0 is the original.
+
+        Raises `EraseError` for a strength that is not finite, and as `check`.
+        """
+        self.check(pipe)
+        if not math.isfinite(strength):
+            raise EraseError(f"strength is {strength}: expected a finite number, such as 0.8")
+        base = dict(pipe.unet.named_parameters())
+        tensors = {
+            name: torch.lerp(base[name].detach().to(t), t, strength)
+            for name, t in self.tensors.items()
+        }
+        return replace(self, tensors=tensors)
 
     def save(self, folder: str | Path) -> Path:
         """Write erased.safetensors, config.json and history.csv, renamed in when all are whole.

@@ -26,6 +26,8 @@ Pipeline: TypeAlias = Any
 
 EMBEDDED = DATA / "models" / "emoji-diffusion"
 PREDICTION_TYPES = ("epsilon", "v_prediction")
+KV = (".attn2.to_k.weight", ".attn2.to_v.weight")  # the text enters the UNet here alone
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PARTS: dict[str, Any] = {
     "unet": UNet2DConditionModel,
     "vae": AutoencoderKL,
@@ -50,15 +52,19 @@ def pick_device(device: str = "auto") -> torch.device:
 def load_pipeline(
     model_id: str | Path | None = None,
     device: str = "auto",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> Pipeline:
     """The teacher: a frozen text-to-image pipeline without progress bar or safety checker.
 
     Default: the embedded model. Otherwise a folder in diffusers' format or a hub id. `dtype`:
-    float32 on a CPU, bfloat16 on a GPU, unless given. Raises `EraseError` when the folder is
-    missing, damaged or holds another kind of model.
+    float32 on a CPU, bfloat16 on a GPU, unless given, also by name. Raises `EraseError` when the
+    folder is missing, damaged or holds another kind of model, and for an unknown dtype.
     """
     place = pick_device(device)
+    if isinstance(dtype, str):
+        if dtype not in DTYPES:
+            raise unknown("dtype", dtype, DTYPES)
+        dtype = DTYPES[dtype]
     dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
     source = Path(model_id) if model_id is not None else EMBEDDED
     if source.exists() and not (source / "model_index.json").is_file():
@@ -149,13 +155,15 @@ def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
 def trained_names(unet: nn.Module, train_method: str) -> list[str]:
     """Names of the UNet's parameters that `train_method` trains.
 
-    xattn: cross-attention (`attn2`) · noxattn: all but it · full: all · selfattn: `attn1`. As in
+    kv: cross-attention's keys and values, where the text enters · xattn: all of cross-attention
+    (`attn2`) · noxattn: all but it · full: all · selfattn: `attn1`. As in
     ESD (Gandikota et al. 2023, §4) and Bui et al. 2024.
     """
     if train_method not in TRAIN_METHODS:
         raise unknown("train_method", train_method, TRAIN_METHODS)
     names = [name for name, _ in unet.named_parameters()]
     chosen = {
+        "kv": [n for n in names if n.endswith(KV)],
         "xattn": [n for n in names if ".attn2." in n],
         "noxattn": [n for n in names if ".attn2." not in n],
         "full": names,

@@ -31,6 +31,25 @@ def moved(s: Tensor, t: Tensor, concepts: Tensor) -> Tensor:
     return norms(s, concepts @ t.T - concepts) / norms(s, concepts)
 
 
+class Held:
+    """All concepts held still in the weights: L2 on K and V instead of ẑ₀, at no evaluation.
+
+    mean_c ‖(W' − W)c‖² / ‖Wc‖², the mean square of `movement`, is Σ_W tr(ΔW G ΔWᵀ) with one G
+    `(dim, dim)` for any number of concepts `(n, columns, dim)`; so an update holds them all.
+    """
+
+    def __init__(self, original: Weights, concepts: Tensor) -> None:
+        self.original, concepts = original, concepts.double()
+        unit = concepts / norms(gram(original), concepts)[:, None, None]
+        columns = unit.flatten(0, 1)
+        self.g = (columns.T @ columns / len(concepts)).float()
+
+    def __call__(self, student: Weights) -> Tensor:
+        """The mean, a number with a gradient to the student's K and V."""
+        changes = [student[name] - w for name, w in self.original.items()]
+        return torch.stack([((d @ self.g) * d).sum() for d in changes]).sum()
+
+
 def gram(weights: Weights) -> Tensor:
     """ΣWᵀW `(dim, dim)` over the layers, in float64."""
     return torch.stack([w.double().T @ w.double() for w in weights.values()]).sum(0)

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from erase_lib.adversarial import Choice, GumbelSearch, Search, candidates, encode_forms
+from erase_lib.closed_form import kv_weights
 from erase_lib.concepts import forms_of
-from erase_lib.config import EraseConfig
+from erase_lib.config import MOVABLE, EraseConfig
 from erase_lib.diffusion import predict_clean
 from erase_lib.interrupt import uninterrupted
 from erase_lib.latents import Bank, fill_bank, sample_to
 from erase_lib.models import Pipeline, encode_prompts, in_place, trained_names
+from erase_lib.movement import Held
 from erase_lib.probe import Probe
 from erase_lib.searches import ExhaustiveSearch, new_search
 
@@ -50,6 +52,7 @@ class Run:
             for words in (config.targets, config.become)
         )
         self.searches = self.new_searches(search)
+        self.held = self.new_held()
         self.target_banks: dict[int, Bank] = {}
         self.kept_banks: dict[int, Bank] = {}
         self.evaluations = 0
@@ -73,6 +76,16 @@ class Run:
             # where there is one, there is nothing to search
             new(c, some, e, self.pipe) if len(some) > 1 else Search(some, e)
             for some, e in of
+        ]
+
+    def new_held(self) -> list[Held | None]:
+        """What holds each target's candidates still in K and V, where the settings ask for it."""
+        c, original = self.config, None
+        if c.method == "eap" and c.lam_kv and c.train_method in MOVABLE:
+            original = kv_weights(self.pipe.unet)
+        return [
+            Held(original, s.embeddings.transpose(0, 1).flatten(1, 2)) if original and s else None
+            for s in self.searches
         ]
 
     def fill(self, embeddings: Tensor, of: Tensor) -> Bank:
@@ -200,7 +213,12 @@ class Run:
             l2 = l1.new_zeros(()) if search is None else (student[c.batch :] - still).pow(2).mean()
             self.evaluations += 3 * len(zs)
             row |= {"l1": l1.item(), "l2": l2.item(), "evaluations": self.evaluations}
-            self.descend(l1 + c.lam * l2, row)
+            loss = l1 + c.lam * l2
+            if (held := self.held[k]) is not None:
+                l2_kv = held(self.student)
+                row["l2_kv"] = l2_kv.item()
+                loss = loss + c.lam_kv * l2_kv
+            self.descend(loss, row)
         if isinstance(search, GumbelSearch):
             if replay:
                 row["l2_search"] = row["l2"]

@@ -37,11 +37,12 @@ class NearestSearch(Search):
 
 
 class MovementSearch(Search):
-    """The candidates whose K and V in cross-attention have moved most, at no UNet evaluation.
+    """Half the candidates whose K and V have moved most, at no UNet evaluation, half any others.
 
     A concept enters the UNet through K and V alone, and W c is known for every candidate at every
     update: ‖(W − W₀) c‖ / ‖W₀ c‖ over all layers. Drawn from the `most` · k highest, so that an
-    update sees other concepts than the last.
+    update sees other concepts than the last. The most moved are neighbours of the target, and they
+    alone would leave everything else to drift: hence the other half, drawn from all alike.
     """
 
     most = 2
@@ -60,10 +61,13 @@ class MovementSearch(Search):
         return 0
 
     def pick(self, k: int, g: torch.Generator) -> Tensor:
+        anyone = super().pick(k, g)
         if not self.scores.any():  # nothing has moved yet
-            return super().pick(k, g)
+            return anyone
         worst = self.scores.argsort(descending=True)[: self.most * k]
-        return worst[torch.randperm(len(worst), generator=g).repeat(k)[:k]]
+        worst = worst[torch.randperm(len(worst), generator=g).repeat(k)[:k]]
+        half = (k + int(torch.randint(2, (1,), generator=g))) // 2  # of an odd k now more, now less
+        return torch.cat([anyone[:half], worst[half:]])
 
 
 class ExhaustiveSearch(Search):

@@ -306,7 +306,7 @@ def test_save_load_apply_and_export_give_the_same_pictures(tiny, tmp_path):
     StableDiffusionPipeline.from_pretrained(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("train_method", ["xattn", "noxattn", "full", "selfattn"])
+@pytest.mark.parametrize("train_method", ["kv", "xattn", "noxattn", "full", "selfattn"])
 def test_half_precision_teacher_with_a_float32_student(tiny, tiny_folder, train_method):
     half = load_pipeline(tiny_folder, device="cpu", dtype=torch.bfloat16)
     config = smoke(

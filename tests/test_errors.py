@@ -74,7 +74,7 @@ def refused():
         ({"method": "esd", "preserved": ["dog"]}, "method 'esd' with search"),
         ({"method": "age", "search": "movement"}, "method 'age' needs a mixture"),
         ({"method": "age", "anchors": ["dog"]}, "method 'age' searches what targets become"),
-        ({"candidates": 500}, "candidates is 500: expected at most nearest (200)"),
+        ({"candidates": 500}, "candidates is 500: expected at most nearest (400)"),
     ],
 )
 def test_settings(refused, values, words):

@@ -1,0 +1,60 @@
+"""How strong an erasure has to be: methods are compared where each of them first erases."""
+
+from __future__ import annotations
+
+import warnings
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import pandas as pd
+
+from erase_lib.concepts import style_names
+from erase_lib.diffusion import generate
+from erase_lib.erasure import Erasure
+from erase_lib.errors import EraseError
+from erase_lib.judge import Judge
+from erase_lib.metrics import esr, verdicts
+from erase_lib.models import Pipeline
+
+STRENGTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
+
+
+def first_strength(
+    pipe: Pipeline,
+    erasure: Erasure,
+    judge: Judge,
+    level: float = 0.95,
+    strengths: Sequence[float] = STRENGTHS,
+    pictures: int = 5,
+    steps: int = 12,
+    seed: int = 5000,
+) -> float:
+    """The smallest of the strengths at which ESR-1 of the targets reaches `level`.
+
+    θ + s (θ' − θ) is drawn for `pictures` of each target in every style, with seeds that no
+    evaluation uses: a number chosen on the pictures that it is reported on would flatter. Found by
+    bisection, for ESR grows with s; 2 · steps evaluations a picture and a try. When none reaches
+    it, the largest, with a warning. Raises `EraseError` for a level outside (0, 1], and strengths
+    that do not rise from above 0.
+    """
+    if not 0 < level <= 1:
+        raise EraseError(f"level is {level}: expected an ESR above 0 and at most 1, such as 0.95")
+    if not strengths or strengths[0] <= 0 or list(strengths) != sorted(set(strengths)):
+        raise EraseError(f"strengths is {list(strengths)}: expected numbers above 0 that rise")
+    targets = erasure.config.targets
+    asked = [(t, f"a {t} in {s} style") for t in targets for s in style_names()] * pictures
+    prompts = pd.DataFrame(asked, columns=["concept", "prompt"])
+    seeds = range(seed, seed + len(prompts))
+
+    def gone(strength: float) -> bool:
+        with erasure.scaled(pipe, strength).applied(pipe):
+            drawn = generate(pipe, list(prompts["prompt"]), seeds, steps, progress=False)
+        return esr(verdicts(judge, drawn, prompts), targets) >= level
+
+    found = bisect_left(strengths, True, key=gone)
+    if found == len(strengths):
+        warnings.warn(
+            f"ESR-1 stays below {level} up to strength {strengths[-1]}: that one is taken",
+            stacklevel=2,
+        )
+    return strengths[min(found, len(strengths) - 1)]

@@ -1,0 +1,76 @@
+"""An edit scaled, and the smallest scale at which it erases."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+from erase_lib import EraseConfig, EraseError, erase, strength
+from erase_lib.strength import first_strength
+
+
+@pytest.fixture
+def erasure(tiny):
+    config = EraseConfig.from_profile("smoke", targets=["church"], method="esd", steps=1, lr=1e-2)
+    return erase(tiny, config, progress=False)
+
+
+def test_a_scaled_edit_against_its_formula(tiny, erasure):
+    base = dict(tiny.unet.named_parameters())
+    for s in (0.0, 0.5, 1.0, 2.0):
+        for name, tensor in erasure.scaled(tiny, s).tensors.items():
+            expected = base[name] + s * (erasure.tensors[name] - base[name])
+            assert torch.allclose(tensor, expected, atol=1e-6)
+    assert erasure.scaled(tiny, 1.0).config == erasure.config
+
+
+@pytest.fixture
+def fading(monkeypatch, tiny):
+    """A judge that no longer sees the target once the edit in place is at least `at` times the
+    whole one: 4 of 5 pictures at `at`, all from twice `at` on. Tried strengths are noted."""
+    tried = []
+
+    def install(erasure, at):
+        name = next(iter(erasure.tensors))
+        still = tiny.unet.get_parameter(name).detach().clone()
+        whole = (erasure.tensors[name] - still).norm()
+
+        def drawn(pipe, prompts, seeds, steps, progress):
+            s = float((pipe.unet.get_parameter(name) - still).norm() / whole)
+            tried.append(round(s, 4))
+            share = 0.0 if s < at - 1e-4 else 0.8 if s < 2 * at - 1e-4 else 1.0
+            gone = round(share * len(prompts))
+            return [Image.new("L", (1, 1), int(i < gone)) for i in range(len(prompts))]
+
+        def seen(judge, pictures, prompts):
+            return prompts.assign(rank=[p.getpixel((0, 0)) for p in pictures])
+
+        monkeypatch.setattr(strength, "generate", drawn)
+        monkeypatch.setattr(strength, "verdicts", seen)
+        return tried
+
+    return install
+
+
+@pytest.mark.parametrize(("at", "level", "found"), [(0.35, 0.8, 0.4), (0.35, 0.95, 0.7)])
+def test_the_first_strength_that_reaches_the_level(tiny, erasure, fading, at, level, found):
+    tried = fading(erasure, at)
+    assert first_strength(tiny, erasure, None, level) == found
+    assert len(tried) <= 4  # a bisection of twelve
+
+
+def test_a_level_out_of_reach_is_a_warning(tiny, erasure, fading):
+    fading(erasure, 50.0)
+    with pytest.warns(UserWarning, match=r"below 0\.95 up to strength 2\.0"):
+        assert first_strength(tiny, erasure, None) == 2.0
+
+
+def test_strengths_that_make_no_sense(tiny, erasure):
+    with pytest.raises(EraseError, match="level is 95"):
+        first_strength(tiny, erasure, None, level=95)
+    for wrong in ([], [0.0, 1.0], [1.0, 0.5]):
+        with pytest.raises(EraseError, match="expected numbers above 0 that rise"):
+            first_strength(tiny, erasure, None, strengths=wrong)
+    with pytest.raises(EraseError, match="strength is nan"):
+        erasure.scaled(tiny, float("nan"))
