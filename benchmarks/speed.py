@@ -31,20 +31,24 @@ SCHEDULE = {
     "method": "eap",
     "schedule": "published",
     "search": "gumbel",
+    "candidates": 50,
     "preserve_at": "own",
     "batch": 1,
     "preserve_batch": 1,
     "steps": PUBLISHED,
 }
+SMOKE = {"steps": 2, "sampling_steps": 4, "candidates": 6}
 ROWS: dict[str, dict[str, Any]] = {
     "eap, published schedule": SCHEDULE | {"sampling_steps": 50},
     "eap, published, 16 sampling steps": SCHEDULE,
     "eap": {"method": "eap"},
-    "eap, published search": {"method": "eap", "search": "gumbel", "preserve_at": "own"},
+    "eap, published search": {"method": "eap", "search": "gumbel", "candidates": 50}
+    | {"preserve_at": "own"},
+    "eap, random": {"method": "eap", "search": "random"},
     "esd": {"method": "esd"},
     "esd_neutral": {"method": "esd_neutral"},
     "ca": {"method": "ca", "anchors": ["house"]},
-    "age": {"method": "age"},
+    "age": {"method": "age", "candidates": 50},
     "uce": {"method": "uce"},
     "rece": {"method": "rece"},
     "speed": {"method": "speed"},
@@ -54,7 +58,7 @@ ROWS: dict[str, dict[str, Any]] = {
 
 def measure(name: str, target: str, profile: str) -> dict[str, Any]:
     """One erasure in this process. `seconds` are of `erase` alone, `peak_mb` of the process."""
-    given = ROWS[name] | ({"steps": 2} if profile == "smoke" else {})
+    given = ROWS[name] | (SMOKE if profile == "smoke" else {})
     config = EraseConfig.from_profile(profile, targets=[target], **given)
     pipe = load_pipeline()
     erase(pipe, EraseConfig.from_profile("smoke", targets=[target], steps=1), False)  # warm up

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from erase_lib.closed_form import adversarial, kv_weights, rece, speed, uce
 from erase_lib.concepts import forms_of, prompts_of, search_words
@@ -10,7 +11,10 @@ from erase_lib.config import CLOSED_FORMS, EraseConfig
 from erase_lib.erasure import Erasure
 from erase_lib.errors import unknown
 from erase_lib.models import Pipeline, encode_prompts, fingerprint
+from erase_lib.movement import movement
 from erase_lib.neighbours import distances
+
+SHORTLIST = 4  # candidates for each that is to be preserved
 
 
 def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
@@ -19,7 +23,8 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     Every target is erased in all its training prompts, each towards the same prompt of its anchor,
     or else of the neutral concept. Preserved are the latter and `preserved`, or else the `nearest`
     words, one training prompt each, in turn.
-    `eap_closed` adds, in all their prompts, those of the `candidates` nearest words that move most.
+    `eap_closed` adds, in all their prompts, those of the `candidates` nearest words that move most;
+    it looks closely at a `SHORTLIST`, by what plain UCE does to their bare words.
     Raises `EraseError` for another method, a vocabulary of fewer than two words besides the
     targets, and as `closed_form.uce`.
     """
@@ -27,7 +32,7 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     if c.method not in CLOSED_FORMS:
         raise unknown("closed form", c.method, CLOSED_FORMS)
     weights = kv_weights(pipe.unet)
-    near, nearest = near_words(pipe, c)
+    near, nearest, bare = near_words(pipe, c)
     in_turn = []
     for i, word in enumerate(c.preserved or near):
         prompts = prompts_of(word, c.styles)
@@ -43,6 +48,9 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     elif c.method == "speed":
         found = speed(weights, erased, anchors, preserved, c.ridge)
     else:
+        plain = uce(weights, erased, anchors, preserved, c.ridge, c.lam)[0]
+        most = min(len(nearest), SHORTLIST * c.rounds * c.per_round)
+        nearest = [nearest[i] for i in movement(weights, plain, bare).topk(most).indices.tolist()]
         every = encode_prompts(pipe, [p for w in nearest for p in prompts_of(w, c.styles)])
         every = every.unflatten(0, (len(nearest), -1))
         found = adversarial(
@@ -53,8 +61,9 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     return Erasure(found[0], c, fingerprint(pipe.unet), found[1])
 
 
-def near_words(pipe: Pipeline, config: EraseConfig) -> tuple[list[str], list[str]]:
-    """The vocabulary's `nearest` words to each target, and of these the `candidates` nearest.
+def near_words(pipe: Pipeline, config: EraseConfig) -> tuple[list[str], list[str], Tensor]:
+    """The vocabulary's `nearest` words to each target, and of these the `candidates` nearest, with
+    their embeddings `(n, tokens, dim)`.
 
     Nothing is thinned: a closed form takes all words at once. Targets are left out.
     """
@@ -62,8 +71,5 @@ def near_words(pipe: Pipeline, config: EraseConfig) -> tuple[list[str], list[str
     every = encode_prompts(pipe, known)
     targets = encode_prompts(pipe, list(config.targets))
     orders = torch.stack([distances(every, t[None]).argsort(stable=True) for t in targets]).cpu()
-    near, nearest = (
-        [known[i] for i in orders[:, :n].unique().tolist()]
-        for n in (config.nearest, config.candidates)
-    )
-    return near, nearest
+    near, nearest = (orders[:, :n].unique() for n in (config.nearest, config.candidates))
+    return [known[i] for i in near], [known[i] for i in nearest], every[nearest.to(every.device)]

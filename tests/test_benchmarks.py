@@ -22,9 +22,7 @@ def test_one_row_in_a_process_of_its_own(tmp_path, capsys):
 @pytest.mark.parametrize("name", ["eap", "eap, published schedule"])
 def test_a_row_counts_what_the_erasure_counts(name):
     row = speed.measure(name, "church", "smoke")
-    config = EraseConfig.from_profile(
-        "smoke", targets=["church"], **speed.ROWS[name] | {"steps": 2}
-    )
+    config = EraseConfig.from_profile("smoke", targets=["church"], **speed.ROWS[name] | speed.SMOKE)
     spent = erase(load_pipeline(), config, progress=False).history[-1]["evaluations"]
     share = row["updates"] / 2
     assert row["evaluations"] == spent * share and row["timed_updates"] == 2

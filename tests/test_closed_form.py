@@ -243,17 +243,18 @@ def test_all_of_several_targets_go_towards_the_neutral_concept(tiny):
 def test_eap_closed_names_the_words_that_it_added(tiny):
     c = config(method="eap_closed", rounds=2, per_round=2)
     chosen = [word for row in erase(tiny, c).history for word in row["chosen"].split("|")]
-    near, nearest = near_words(tiny, c)
+    near, nearest, bare = near_words(tiny, c)
     assert len(set(chosen)) == len(chosen) == 4
     assert set(chosen) <= set(nearest) <= set(near) and not {"church", "dog"} & set(near)
+    assert torch.equal(bare, encode_prompts(tiny, nearest))
 
 
 def test_targets_are_never_among_the_preserved_words(tiny, tmp_path):
     file = tmp_path / "words.txt"
     file.write_text("Church\nbell\ndog \ntower\nhouse\n")
-    near, nearest = near_words(tiny, config(vocabulary=str(file), nearest=2, candidates=1))
+    near, nearest, bare = near_words(tiny, config(vocabulary=str(file), nearest=2, candidates=1))
     assert set(near) <= {"bell", "tower", "house"} and set(nearest) <= set(near)
-    assert len(near) in (2, 3) and len(nearest) in (1, 2)  # nearest to either target
+    assert len(near) in (2, 3) and len(bare) == len(nearest) in (1, 2)  # nearest to either target
     file.write_text("church\nbell\n")
     with pytest.raises(EraseError, match="has fewer than two candidates"):
         near_words(tiny, config(vocabulary=str(file)))
