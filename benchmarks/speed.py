@@ -3,10 +3,10 @@
     python -m benchmarks.speed --out speed.json       # every row, each in its own process, in turn
     python -m benchmarks.speed --rows eap esd
 
-A whole run of the published schedule takes minutes, and its updates are alike: `PUBLISHED` of them
-are timed, and its seconds and evaluations extrapolated to as many updates as the others have. It
-sees one latent and one preserved concept an update, as published; once with the published 50
-sampling steps, once with as many as the other rows have.
+A whole run of the published schedule takes minutes. Its updates are alike but for how far they
+sample, a random number of steps: `PUBLISHED` of them are timed, and its seconds and evaluations
+extrapolated to as many updates as the others have. It sees one latent and one preserved concept an
+update, as published; once with the published 50 sampling steps, once with as many as the others.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SCHEDULE = {
 SMOKE = {"steps": 2, "sampling_steps": 4, "candidates": 6}
 ROWS: dict[str, dict[str, Any]] = {
     "eap, published schedule": SCHEDULE | {"sampling_steps": 50},
-    "eap, published, 16 sampling steps": SCHEDULE,
+    "eap, published, fewer sampling steps": SCHEDULE,
     "eap": {"method": "eap"},
     "eap, published search": {"method": "eap", "search": "gumbel", "candidates": 50}
     | {"preserve_at": "own"},

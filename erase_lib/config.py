@@ -59,8 +59,8 @@ class EraseConfig:
     lam: float = 5.0
     """λ, the weight of the preservation loss L2."""
     lam_kv: float = 0.0
-    """eap: the weight of the candidates' mean movement in K and V (`movement.Held`), which holds
-    all of them at no evaluation; nothing where K and V are not trained (published: 0)."""
+    """eap: the weight of the candidates' mean squared movement in K and V (`movement.Held`), which
+    holds all of them at no evaluation where K and V are trained (published: 0)."""
     ridge: float = 0.1
     """Closed forms only: the weight of ‖W − W₀‖², which holds what is neither erased nor
     preserved."""
@@ -85,8 +85,9 @@ class EraseConfig:
     """Words to search the adversarial concept among: concepts, english, or a text file's path."""
     nearest: int = 400
     """Nearest words to the target that are kept before thinning."""
-    candidates: int = 400
-    """Candidates after thinning."""
+    candidates: int = 0
+    """Candidates after thinning (published: 100). 0: all that are near, or 50 for the searches
+    that learn or measure each of them, gumbel and exhaustive."""
     thinning: str = "meaning"
     """meaning: k-means on the embeddings · distance: on the 1-D distances, as published."""
     search: str = "auto"
@@ -121,7 +122,7 @@ class EraseConfig:
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise EraseError(f"{name} is {getattr(self, name)}: expected a number above 0")
-        for name in ("lam", "lam_kv", "ridge", "eta"):
+        for name in ("lam", "lam_kv", "ridge", "eta", "candidates"):
             if getattr(self, name) < 0:
                 raise EraseError(f"{name} is {getattr(self, name)}: expected 0 or more")
         if not 0 <= self.seed < 2**32:  # what NumPy's generators take
@@ -138,6 +139,9 @@ class EraseConfig:
             object.__setattr__(self, "search", search)
         self._check_search()
         self._check_words()
+        if self.candidates == 0:
+            few = self.search in ("gumbel", "gumbel_full", "exhaustive")
+            object.__setattr__(self, "candidates", min(50, self.nearest) if few else self.nearest)
         if self.candidates > self.nearest:
             raise EraseError(
                 f"candidates is {self.candidates}: expected at most nearest ({self.nearest})"
@@ -155,6 +159,12 @@ class EraseConfig:
             raise EraseError(
                 "search 'movement' needs K and V trained, but train_method is"
                 f" {self.train_method!r}: choose kv, xattn or full, or another search"
+            )
+        if self.lam_kv and not (self.method == "eap" and movable):
+            raise EraseError(
+                f"lam_kv is {self.lam_kv}, but method {self.method!r} with train_method"
+                f" {self.train_method!r} holds nothing in K and V: choose method 'eap' with kv,"
+                " xattn or full, or leave lam_kv out"
             )
 
     def _check_words(self) -> None:
@@ -227,7 +237,7 @@ _CHOICES = {
 }
 _POSITIVE = (
     "steps lr rounds per_round batch preserve_batch guidance_scale sampling_steps nearest"
-    " candidates search_lr temperature"
+    " search_lr temperature"
 ).split()
 
 PROFILES: dict[str, dict[str, Any]] = {

@@ -40,6 +40,8 @@ class Erasure:
     """Fingerprint of the UNet it belongs to."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One dict an update: losses, evaluations, the concepts chosen, π of the target."""
+    strength: float = 1.0
+    """How many times as far as its run the edit goes; see `scaled`."""
 
     @contextmanager
     def applied(self, pipe: Pipeline) -> Iterator[Pipeline]:
@@ -84,7 +86,7 @@ class Erasure:
             name: torch.lerp(base[name].detach().to(t), t, strength)
             for name, t in self.tensors.items()
         }
-        return replace(self, tensors=tensors)
+        return replace(self, tensors=tensors, strength=self.strength * strength)
 
     def save(self, folder: str | Path) -> Path:
         """Write erased.safetensors, config.json and history.csv, renamed in when all are whole.
@@ -94,7 +96,8 @@ class Erasure:
         folder = Path(folder)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.tensors.items()}
         rows = [{k: v for k, v in row.items() if k != "pi"} for row in self.history]
-        settings = {"config": self.config.to_dict(), "base": self.base}
+        settings: dict[str, Any] = {"config": self.config.to_dict(), "base": self.base}
+        settings["strength"] = self.strength
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with whole(*(folder / name for name in FILES)) as (weights, config, history):
@@ -117,6 +120,7 @@ class Erasure:
             tensors = load_file(weights)
             settings = json.loads(config.read_text(encoding="utf-8"))
             known, base = EraseConfig.from_dict(settings["config"]), str(settings["base"])
+            strength = float(settings.get("strength", 1))
             text = history.read_text(encoding="utf-8").strip() if history.is_file() else ""
             table = pd.read_csv(StringIO(text)) if text else None
         except EraseError:
@@ -125,7 +129,8 @@ class Erasure:
             raise EraseError(
                 f"erasure in {folder} is damaged ({reason(error)}): run it again"
             ) from None
-        return cls(tensors, known, base, [] if table is None else table.to_dict("records"))
+        rows = [] if table is None else table.to_dict("records")
+        return cls(tensors, known, base, rows, strength)
 
     def export(self, pipe: Pipeline, folder: str | Path) -> Path:
         """Write a whole stock pipeline with the erased UNet, which plain diffusers loads.

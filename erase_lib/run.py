@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from erase_lib.adversarial import Choice, GumbelSearch, Search, candidates, encode_forms
 from erase_lib.closed_form import kv_weights
 from erase_lib.concepts import forms_of
-from erase_lib.config import MOVABLE, EraseConfig
+from erase_lib.config import EraseConfig
 from erase_lib.diffusion import predict_clean
 from erase_lib.interrupt import uninterrupted
 from erase_lib.latents import Bank, fill_bank, sample_to
@@ -81,7 +81,7 @@ class Run:
     def new_held(self) -> list[Held | None]:
         """What holds each target's candidates still in K and V, where the settings ask for it."""
         c, original = self.config, None
-        if c.method == "eap" and c.lam_kv and c.train_method in MOVABLE:
+        if c.lam_kv:
             original = kv_weights(self.pipe.unet)
         return [
             Held(original, s.embeddings.transpose(0, 1).flatten(1, 2)) if original and s else None

@@ -37,7 +37,7 @@ class NearestSearch(Search):
 
 
 class MovementSearch(Search):
-    """Half the candidates whose K and V have moved most, at no UNet evaluation, half any others.
+    """Half the candidates whose K and V have moved most, at no UNet evaluation, half any at all.
 
     A concept enters the UNet through K and V alone, and W c is known for every candidate at every
     update: ‖(W − W₀) c‖ / ‖W₀ c‖ over all layers. Drawn from the `most` · k highest, so that an

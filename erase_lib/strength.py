@@ -28,19 +28,22 @@ def first_strength(
     pictures: int = 5,
     steps: int = 12,
     seed: int = 5000,
-) -> float:
-    """The smallest of the strengths at which ESR-1 of the targets reaches `level`.
+) -> tuple[float, bool]:
+    """The smallest of the strengths at which ESR-1 of the targets reaches `level`, and True.
 
     θ + s (θ' − θ) is drawn for `pictures` of each target in every style, with seeds that no
     evaluation uses: a number chosen on the pictures that it is reported on would flatter. Found by
-    bisection, for ESR grows with s; 2 · steps evaluations a picture and a try. When none reaches
-    it, the largest, with a warning. Raises `EraseError` for a level outside (0, 1], and strengths
-    that do not rise from above 0.
+    bisection, as if ESR only grew with s, from a count of few pictures: take it for one of the
+    strengths around it. 2 · steps evaluations a picture and a try. When none reaches the level, the
+    largest and False, with a warning. Raises `EraseError` as `check_level`, for fewer than one
+    picture, and for strengths that do not rise from above 0.
     """
-    if not 0 < level <= 1:
-        raise EraseError(f"level is {level}: expected an ESR above 0 and at most 1, such as 0.95")
-    if not strengths or strengths[0] <= 0 or list(strengths) != sorted(set(strengths)):
-        raise EraseError(f"strengths is {list(strengths)}: expected numbers above 0 that rise")
+    check_level(level)
+    strengths = [float(s) for s in strengths]
+    if not strengths or strengths[0] <= 0 or strengths != sorted(set(strengths)):
+        raise EraseError(f"strengths is {strengths}: expected numbers above 0 that rise")
+    if pictures < 1:
+        raise EraseError(f"pictures is {pictures}: expected 1 or more of each target and style")
     targets = erasure.config.targets
     asked = [(t, f"a {t} in {s} style") for t in targets for s in style_names()] * pictures
     prompts = pd.DataFrame(asked, columns=["concept", "prompt"])
@@ -52,9 +55,16 @@ def first_strength(
         return esr(verdicts(judge, drawn, prompts), targets) >= level
 
     found = bisect_left(strengths, True, key=gone)
-    if found == len(strengths):
+    reached = found < len(strengths)
+    if not reached:
         warnings.warn(
             f"ESR-1 stays below {level} up to strength {strengths[-1]}: that one is taken",
             stacklevel=2,
         )
-    return strengths[min(found, len(strengths) - 1)]
+    return strengths[min(found, len(strengths) - 1)], reached
+
+
+def check_level(level: float) -> None:
+    """Raise `EraseError` unless the level is an ESR that can be asked for, in (0, 1]."""
+    if not 0 < level <= 1:
+        raise EraseError(f"level is {level}: expected an ESR above 0 and at most 1, such as 0.95")

@@ -8,8 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from erase_lib import EraseConfig, EraseError, Erasure, erase, generate
-from erase_lib.closed_form import adversarial, kv_names, rece, recovered, solve, speed, uce
+from erase_lib import EraseConfig, EraseError, Erasure, edit, erase, generate
+from erase_lib.closed_form import (
+    adversarial,
+    kv_names,
+    kv_weights,
+    rece,
+    recovered,
+    solve,
+    speed,
+    uce,
+)
 from erase_lib.concepts import forms_of, prompts_of
 from erase_lib.config import CLOSED_FORMS
 from erase_lib.edit import erase_closed_form, near_words
@@ -247,6 +256,24 @@ def test_eap_closed_names_the_words_that_it_added(tiny):
     assert len(set(chosen)) == len(chosen) == 4
     assert set(chosen) <= set(nearest) <= set(near) and not {"church", "dog"} & set(near)
     assert torch.equal(bare, encode_prompts(tiny, nearest))
+
+
+def test_eap_closed_looks_closely_at_what_uce_moves_most(tiny, monkeypatch):
+    seen = {}
+
+    def look(weights, erased, anchors, preserved, every, *numbers):
+        seen["every"] = every
+        seen["plain"] = uce(weights, erased, anchors, preserved, *numbers[:2])[0]
+        return adversarial(weights, erased, anchors, preserved, every, *numbers)
+
+    monkeypatch.setattr(edit, "adversarial", look)
+    c = config(method="eap_closed", rounds=1, per_round=1, nearest=12, candidates=12)
+    erase(tiny, c)
+    _, nearest, bare = near_words(tiny, c)
+    far = movement(kv_weights(tiny.unet), seen["plain"], bare)
+    most = [nearest[i] for i in far.argsort(descending=True)[: edit.SHORTLIST].tolist()]
+    assert len(nearest) > edit.SHORTLIST == len(seen["every"])
+    assert torch.allclose(seen["every"][:, 0], encode_prompts(tiny, most), atol=1e-5)
 
 
 def test_targets_are_never_among_the_preserved_words(tiny, tmp_path):

@@ -74,6 +74,8 @@ def refused():
         ({"method": "esd", "preserved": ["dog"]}, "method 'esd' with search"),
         ({"method": "age", "search": "movement"}, "method 'age' needs a mixture"),
         ({"method": "age", "anchors": ["dog"]}, "method 'age' searches what targets become"),
+        ({"method": "esd", "lam_kv": 1.0}, "lam_kv is 1.0, but method 'esd'"),
+        ({"train_method": "noxattn", "lam_kv": 1.0}, "holds nothing in K and V"),
         ({"candidates": 500}, "candidates is 500: expected at most nearest (400)"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from erase_lib import EraseConfig, EraseError, erase, strength
+from erase_lib import EraseConfig, EraseError, Erasure, erase, strength
 from erase_lib.strength import first_strength
 
 
@@ -23,6 +23,13 @@ def test_a_scaled_edit_against_its_formula(tiny, erasure):
             expected = base[name] + s * (erasure.tensors[name] - base[name])
             assert torch.allclose(tensor, expected, atol=1e-6)
     assert erasure.scaled(tiny, 1.0).config == erasure.config
+
+
+def test_a_scaled_erasure_is_saved_with_its_strength(tiny, erasure, tmp_path):
+    half = erasure.scaled(tiny, 0.5)
+    loaded = Erasure.load(half.save(tmp_path))
+    assert loaded.strength == half.strength == 0.5 and loaded.scaled(tiny, 2).strength == 1.0
+    assert all(torch.equal(t, half.tensors[k]) for k, t in loaded.tensors.items())
 
 
 @pytest.fixture
@@ -56,14 +63,14 @@ def fading(monkeypatch, tiny):
 @pytest.mark.parametrize(("at", "level", "found"), [(0.35, 0.8, 0.4), (0.35, 0.95, 0.7)])
 def test_the_first_strength_that_reaches_the_level(tiny, erasure, fading, at, level, found):
     tried = fading(erasure, at)
-    assert first_strength(tiny, erasure, None, level) == found
+    assert first_strength(tiny, erasure, None, level) == (found, True)
     assert len(tried) <= 4  # a bisection of twelve
 
 
 def test_a_level_out_of_reach_is_a_warning(tiny, erasure, fading):
     fading(erasure, 50.0)
     with pytest.warns(UserWarning, match=r"below 0\.95 up to strength 2\.0"):
-        assert first_strength(tiny, erasure, None) == 2.0
+        assert first_strength(tiny, erasure, None) == (2.0, False)
 
 
 def test_strengths_that_make_no_sense(tiny, erasure):
@@ -72,5 +79,7 @@ def test_strengths_that_make_no_sense(tiny, erasure):
     for wrong in ([], [0.0, 1.0], [1.0, 0.5]):
         with pytest.raises(EraseError, match="expected numbers above 0 that rise"):
             first_strength(tiny, erasure, None, strengths=wrong)
+    with pytest.raises(EraseError, match="pictures is 0: expected 1 or more"):
+        first_strength(tiny, erasure, None, pictures=0)
     with pytest.raises(EraseError, match="strength is nan"):
         erasure.scaled(tiny, float("nan"))
