@@ -89,6 +89,17 @@ def test_speed_and_memory(tmp_path):
 
 
 @pytest.mark.slow
+def test_ablations(tmp_path):
+    result = run("10_ablations", tmp_path)
+    names = ["vocabulary", "candidates", "preserve_batch", "lam", "lam_kv", "eta", "steps"]
+    names += ["train_method", "search", "hard", "search_lr", "temperature"]
+    for name in names:
+        assert len({row[name] for row in result[name]}) >= 2
+        assert (tmp_path / f"{name}.png").stat().st_size > 100
+    assert {row["metric"] for row in result["changes"]} == {"PSR-1 near", "PSR-1 far"}
+
+
+@pytest.mark.slow
 def test_a_sweep_killed_twice_ends_as_if_it_had_not_been():
     kills.main(2, each=2, seed=1)
 
