@@ -56,7 +56,7 @@ class EraseConfig:
     anneal: bool = True
     """Let lr fall to 0 along a half cosine: the last updates then settle instead of wandering on,
     which spares what is far from the target (published: False)."""
-    lam: float = 5.0
+    lam: float = 20.0
     """λ, the weight of the preservation loss L2."""
     lam_kv: float = 0.0
     """eap: the weight of the candidates' mean squared movement in K and V (`movement.Held`), which
@@ -94,8 +94,8 @@ class EraseConfig:
     """gumbel: π climbs L2, as published · gumbel_full: with the teacher's half of its gradient ·
     movement: half of them those whose K and V moved most, half any · random: all candidates alike,
     the control · nearest: the nearest to the target · fixed: `preserved` · exhaustive: the most
-    moved of all, measured. auto: gumbel for age, movement where K and V are trained, else
-    random."""
+    moved of all, measured. auto: gumbel for age, else random, which no search has bettered yet at
+    equal evaluations and equal ESR-1 (notebook 05)."""
     preserve_at: str = "target"
     """Where they are preserved: own, on a trajectory of each, as published · target, on the
     target's latents, which with replay are there already."""
@@ -134,9 +134,7 @@ class EraseConfig:
                 f"neutral concept {self.neutral!r} is also a target: choose another, such as ''"
             )
         if self.search == "auto":
-            movable = self.train_method in MOVABLE
-            search = "gumbel" if self.method == "age" else "movement" if movable else "random"
-            object.__setattr__(self, "search", search)
+            object.__setattr__(self, "search", "gumbel" if self.method == "age" else "random")
         self._check_search()
         self._check_words()
         if self.candidates == 0:

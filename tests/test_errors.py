@@ -109,7 +109,7 @@ def test_vocabularies(refused, tmp_path):
 def test_the_search_follows_the_method_and_what_is_trained():
     given = {"targets": ["church"]}
     for values, search in [
-        ({}, "movement"),
+        ({}, "random"),
         ({"method": "age"}, "gumbel"),
         ({"train_method": "noxattn"}, "random"),
         ({"method": "esd", "train_method": "noxattn"}, "random"),
