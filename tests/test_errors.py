@@ -129,9 +129,9 @@ def test_a_checkpoint_of_another_search(refused, tiny, tmp_path):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        erase(tiny, smoke(steps=3, method="eap"), False, tmp_path, 1, stop)
+        erase(tiny, smoke(steps=3, method="eap", search="movement"), False, tmp_path, 1, stop)
     other = lambda config, words, embeddings, pipe: Search(words, embeddings)  # noqa: E731
-    again = smoke(steps=3, method="eap")
+    again = smoke(steps=3, method="eap", search="movement")
     text = refused(erase, tiny, again, False, tmp_path, 1, search=other)
     assert "with the searches ['MovementSearch'], this one has ['Search']" in text
 
