@@ -134,13 +134,19 @@ def gains(
         raise EraseError(f"no run with {column} {base!r}: expected one of {list(wide.columns)}")
     rows = []
     for name in wide.columns.drop(base):
-        pairs = wide[[base, name]].dropna()
+        # one by one: a list of truth values would be a mask of the rows
+        pairs = pd.DataFrame({"base": wide[base], "other": wide[name]}).dropna()
         if pairs.empty:
             raise EraseError(f"no run with {column} {name!r} has a match with {base!r}")
         groups = pairs.index.get_level_values(0).to_numpy()
-        low, high = paired(pairs[base].to_numpy(), pairs[name].to_numpy(), groups)
+        low, high = paired(pairs["base"].to_numpy(), pairs["other"].to_numpy(), groups)
         low, high = (low, high) if len(set(groups)) > 1 else (np.nan, np.nan)
-        row = {column: name, "value": (pairs[name] - pairs[base]).mean(), "low": low, "high": high}
+        row = {
+            column: name,
+            "value": (pairs["other"] - pairs["base"]).mean(),
+            "low": low,
+            "high": high,
+        }
         rows.append(row | {"runs": len(pairs), "groups": len(set(groups))})
     return pd.DataFrame(rows)
 

@@ -319,6 +319,9 @@ def test_gains_are_differences_of_matched_runs():
     assert row["method"] == "eap" and row["runs"] == 4
     assert row["value"] == pytest.approx(0.25)
     assert [row["low"], row["high"]] == pytest.approx([0.15, 0.35])
+    by_truth = runs_table().assign(hard=lambda runs: (runs["method"] == "esd").astype(object))
+    (again,) = gains(by_truth, "hard", True).to_dict("records")  # True and False are names here
+    assert again | {"method": "eap"} == row | {"hard": False}
     lost = runs_table().drop(index=1)  # eap on (church, 0) failed: its esd has no match
     assert gains(lost, "method", "esd")["value"].tolist() == pytest.approx([0.3])
     with pytest.raises(EraseError, match="no run with method 'uce'"):

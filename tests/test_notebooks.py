@@ -10,6 +10,8 @@ import pandas as pd
 import papermill
 import pytest
 
+from erase_lib import Erasure
+from erase_lib.strength import STRENGTHS
 from erase_lib.sweep import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,6 +66,16 @@ def test_a_swept_erasure_and_the_table_of_its_runs(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_erasure_measured_where_it_first_erases(tmp_path):
+    given = {"method": "eap", "lam_kv": 1.0, "dtype": "bfloat16", "moments": [2]}
+    result = run("06_erase", tmp_path, match=0.5, **given)
+    # four updates erase nothing, at no strength
+    assert result["strength"] == STRENGTHS[-1] and result["reached"] is False
+    assert Erasure.load(tmp_path).strength == result["strength"]
+    assert 0 <= result["percentile 2"] <= 100 and -1 <= result["delta near"] <= 1
+
+
+@pytest.mark.slow
 def test_the_method_from_its_equations(tmp_path):
     result = run("04_adversarial_preservation", tmp_path)
     assert result["profile"] == "smoke"
@@ -91,7 +103,7 @@ def test_speed_and_memory(tmp_path):
 @pytest.mark.slow
 def test_ablations(tmp_path):
     result = run("10_ablations", tmp_path)
-    names = ["vocabulary", "candidates", "preserve_batch", "lam", "lam_kv", "eta", "steps"]
+    names = ["vocabulary", "candidates", "preserve_batch", "lam", "lam_kv", "eta"]
     names += ["train_method", "search", "hard", "search_lr", "temperature"]
     for name in names:
         assert len({row[name] for row in result[name]}) >= 2
