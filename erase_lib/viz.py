@@ -195,5 +195,5 @@ def forest(pooled: pd.DataFrame, rows: str, marks: Mapping[str, float] | None = 
         ax.set_title(metric, fontsize=11)
         ax.grid(axis="y", alpha=0.3)
     axes[0, 0].set_yticks(range(len(names)), names)
-    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
     return fig

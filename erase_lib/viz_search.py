@@ -90,7 +90,7 @@ def costs(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
         text += "" if whole.iloc[i] else f" (from {row.timed_updates} updates)"
         ax.text(row.seconds, i, text, va="center", fontsize=9)
     ax.set(xscale="log", xlabel="seconds of one erasure (logarithmic)")
-    ax.set_xlim(right=200 * rows["seconds"].max())
+    ax.set_xlim(right=2000 * rows["seconds"].max())
     ax.invert_yaxis()
     return ax
 
