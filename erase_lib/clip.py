@@ -1,4 +1,4 @@
-"""CLIP score by the small CLIP of the embedded model: how well a picture fits its prompt."""
+"""CLIP score: how well a picture fits its prompt, by the embedded model's small CLIP or another."""
 
 from __future__ import annotations
 
@@ -13,28 +13,37 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import CLIPTextModel, CLIPTokenizer, ResNetModel
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, ResNetModel
 
 from erase_lib.errors import EraseError, reason
 from erase_lib.judge import picture_tensor, read_model
 from erase_lib.paths import DATA
+from erase_lib.quiet import quiet
 
 MODELS = DATA / "models"
+# OpenAI's, of the pixels in [0, 1] that every CLIP in transformers' format was trained with
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass
 class SmallCLIP:
-    """Both towers and their projections; features are `(n, 192)`, unit length."""
+    """Both towers and their projections; features are `(n, dim)`, unit length (dim 192)."""
 
     text: Any  # CLIPTextModel
     tokenizer: Any  # CLIPTokenizer
-    vision: Any  # ResNetModel
-    text_projection: Tensor  # (192, 192), y = W x
+    vision: Any  # ResNetModel, or the vision tower of a CLIPModel
+    text_projection: Tensor  # (dim, width), y = W x
     visual_projection: Tensor
+    name: str = "emoji-clip"
+    size: int = 64  # of the pictures, which are scaled to it
+    mean: Tensor | None = (
+        None  # `(3, 1, 1)`, of pixels in [−1, 1]; None: they are taken as they are
+    )
+    std: Tensor | None = None
 
     @torch.no_grad()
     def text_features(self, prompts: Sequence[str], batch: int = 256) -> Tensor:
-        """`(n, 192)` of n prompts; what is longer than the encoder's 16 tokens is cut."""
+        """`(n, dim)` of n prompts; what is longer than the encoder's tokens is cut."""
         limit = self.text.config.max_position_embeddings
         outs = [torch.zeros(0, len(self.text_projection))]
         for a in range(0, len(prompts), batch):
@@ -50,8 +59,11 @@ class SmallCLIP:
 
     @torch.no_grad()
     def image_features(self, pictures: Sequence[Image.Image] | Tensor, batch: int = 128) -> Tensor:
-        """`(n, 192)` of PIL pictures or a float tensor `(n, 3, h, w)` in [−1, 1]."""
-        chunks = picture_tensor(pictures).split(batch)
+        """`(n, dim)` of PIL pictures or a float tensor `(n, 3, h, w)` in [−1, 1]."""
+        pixels = picture_tensor(pictures, self.size)
+        if self.mean is not None and self.std is not None:
+            pixels = (pixels - self.mean) / self.std
+        chunks = pixels.split(batch)
         pooled = torch.cat([self.vision(chunk).pooler_output.flatten(1) for chunk in chunks])
         return F.normalize(pooled @ self.visual_projection.T, dim=-1)
 
@@ -71,7 +83,35 @@ def load_clip(folder: str | Path | None = None, text_folder: str | Path | None =
         matrices = [projections[f"{side}_projection"].float() for side in ("text", "visual")]
     except Exception as error:  # each library raises its own kind for a broken file
         raise EraseError(f"{folder} or the tokenizer is damaged: {reason(error)}") from error
-    return SmallCLIP(text, tokenizer, vision, *matrices)
+    return SmallCLIP(text, tokenizer, vision, matrices[0], matrices[1])
+
+
+def load_transformers_clip(model_id: str | Path) -> SmallCLIP:
+    """A `CLIPModel` of the transformers library, by hub id or folder, as scores here use it.
+
+    Raises `EraseError` when it cannot be loaded, such as a hub id without a network.
+    """
+    try:
+        with quiet():
+            model = CLIPModel.from_pretrained(model_id, dtype=torch.float32).eval()
+            tokenizer = CLIPTokenizer.from_pretrained(model_id)
+    except Exception as error:  # each library raises its own kind
+        raise EraseError(
+            f"CLIP {str(model_id)!r} cannot be loaded ({reason(error)}): give a hub id that is"
+            " downloaded, a folder, or leave it out for the embedded one"
+        ) from None
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return SmallCLIP(
+        model.text_model,
+        tokenizer,
+        model.vision_model,
+        model.text_projection.weight.detach(),
+        model.visual_projection.weight.detach(),
+        Path(model_id).name,
+        model.config.vision_config.image_size,
+        2 * mean - 1,
+        2 * std,
+    )
 
 
 def clip_score(

@@ -117,9 +117,26 @@ def long(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def publish(table: pd.DataFrame, target: Path, grid: Path) -> None:
+def gather(table: pd.DataFrame, out: Path) -> dict[str, pd.DataFrame]:
+    """The tables that the runs themselves wrote as Parquet, by file name, each of all runs together
+    with the run's id and targets in front."""
+    names = sorted({path.name for id in table["id"] for path in (out / id).glob("*.parquet")})
+    found = {}
+    for name in names:
+        parts = []
+        for run in table.to_dict("records"):
+            if (path := out / run["id"] / name).is_file():
+                part = pd.read_parquet(path)
+                for column in ("targets", "id"):
+                    part.insert(0, column, run.get(column))
+                parts.append(part)
+        found[name] = pd.concat(parts, ignore_index=True)
+    return found
+
+
+def publish(table: pd.DataFrame, out: Path, target: Path, grid: Path) -> None:
     """Put a finished table where later notebooks read it: NAME.csv, the grid, and NAME.json with
-    the hours it took and the versions, NAME being the grid file's."""
+    the hours it took and the versions, NAME being the grid file's; and what `gather` finds."""
     target.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {"runs": len(table), "hours": round(table["seconds"].sum() / 3600, 2)}
     for name in ("threads", "git_commit", *VERSIONS):
@@ -128,5 +145,8 @@ def publish(table: pd.DataFrame, target: Path, grid: Path) -> None:
         # what differs from machine to machine stays out of the table
         table.drop(columns=["cell", "error", *VERSIONS]).to_csv(csv, index=False)
         text.write_text(json.dumps(about, indent=1), encoding="utf-8")
+    for name, rows in gather(table, out).items():
+        with whole(target / f"{grid.stem}_{name}") as (path,):
+            rows.to_parquet(path, index=False, compression="zstd")
     if grid.suffix == ".yaml" and grid.resolve() != (target / grid.name).resolve():
         shutil.copy(grid, target)

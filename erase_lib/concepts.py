@@ -11,6 +11,8 @@ from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.paths import DATA
 
 EMOJI = DATA / "emoji"
+STYLE = " style"  # ends the name of a style, as in "noto style" or "Van Gogh style"
+DRAWN = ("dog", "church", "apple", "airplane", "guitar", "rose")  # in the prompts of a style
 
 
 def concept_table() -> pd.DataFrame:
@@ -23,9 +25,14 @@ def style_names() -> list[str]:
     return pd.read_csv(EMOJI / "styles.csv", keep_default_na=False)["style"].tolist()
 
 
+def neutral_concepts() -> list[str]:
+    """Prompts that name nothing, "" among them: what a target may become."""
+    return pd.read_csv(EMOJI / "neutral.csv", keep_default_na=False)["prompt"].tolist()
+
+
 def check_concepts(targets: Iterable[str]) -> None:
-    """Raise `EraseError` for the first target that is no concept of the embedded model."""
-    known = concept_table()["concept"].tolist()
+    """Raise `EraseError` for the first that is no concept or style of the embedded model."""
+    known = concept_table()["concept"].tolist() + [name + STYLE for name in style_names()]
     for target in targets:
         if target not in known:
             raise unknown("target", target, known)
@@ -52,12 +59,17 @@ def vocabulary(name: str) -> list[str]:
     return words
 
 
+def is_style(concept: str) -> bool:
+    """Whether it names a style, such as "noto style", and no object."""
+    return concept.endswith(STYLE)
+
+
 def prompts_of(concept: str, styles: tuple[str, ...] = ()) -> list[str]:
-    """Training prompts of a concept: the bare word, and with `styles` the forms people use."""
-    if not styles or not concept:
-        return [concept]
-    plain = [concept, f"a {concept}", f"a picture of a {concept}"]
-    return plain + [f"a {concept} in {style} style" for style in styles]
+    """Training prompts of a concept: the bare word, and with `styles` the forms people use.
+
+    A style is taken by its ending: "noto style" gives "a dog in noto style" and others.
+    """
+    return forms_of(concept, styles, concept) if concept else [concept]
 
 
 def search_words(name: str, targets: Iterable[str]) -> list[str]:
@@ -74,11 +86,19 @@ def search_words(name: str, targets: Iterable[str]) -> list[str]:
     return known
 
 
-def forms_of(concept: str, styles: tuple[str, ...] = ()) -> list[str]:
+def forms_of(concept: str, styles: tuple[str, ...] = (), target: str = "") -> list[str]:
     """As many training prompts of a concept that may be empty, such as the neutral one.
 
     An empty one leaves the words around it, "a in noto style": the style is no part of what is
-    erased, and in a causal text encoder the words before the concept keep their embeddings.
+    erased, and in a causal text encoder the words before the concept keep their embeddings. Where
+    the `target`, whose place it takes, is a style, they are the prompts of a style: "a dog in
+    fluent style", and "a dog" for the empty concept.
     """
-    forms = [form.replace("\0", concept) for form in prompts_of("\0", styles)]
+    if is_style(target):
+        within = f" in {concept}" if concept else ""
+        return [concept, f"a picture{within}", *(f"a {thing}{within}" for thing in DRAWN)]
+    if not styles:
+        return [concept]
+    plain = [concept, f"a {concept}", f"a picture of a {concept}"]
+    forms = plain + [f"a {concept} in {style} style" for style in styles]
     return [" ".join(form.split()) for form in forms]

@@ -76,7 +76,7 @@ class EraseConfig:
     """Latents of the preserved concepts in one update (published: 1; age: as many as `batch`)."""
     styles: tuple[str, ...] = ("noto", "twemoji", "fluent", "openmoji")
     """Styles of the training prompts beside the bare word, or erasure does not carry over; () for
-    none."""
+    none. A style that is erased ("noto style" is a target) is left out."""
     guidance_scale: float = 3.0
     """Classifier-free guidance while sampling the trajectories."""
     sampling_steps: int = 16
@@ -133,6 +133,8 @@ class EraseConfig:
             raise EraseError(
                 f"neutral concept {self.neutral!r} is also a target: choose another, such as ''"
             )
+        others = tuple(s for s in self.styles if f"{s} style" not in self.targets)
+        object.__setattr__(self, "styles", others)
         if self.search == "auto":
             object.__setattr__(self, "search", "gumbel" if self.method == "age" else "random")
         self._check_search()

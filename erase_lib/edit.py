@@ -39,7 +39,8 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
         in_turn.append(prompts[i % len(prompts)])
     erased = encode_prompts(pipe, [p for t in c.targets for p in prompts_of(t, c.styles)])
     neutral = encode_prompts(pipe, forms_of(c.neutral, c.styles))
-    anchors = encode_prompts(pipe, [p for a in c.become for p in forms_of(a, c.styles)])
+    pairs = zip(c.become, c.targets, strict=True)
+    anchors = encode_prompts(pipe, [p for a, t in pairs for p in forms_of(a, c.styles, t)])
     preserved = torch.cat([neutral, encode_prompts(pipe, in_turn)])
     if c.method == "uce":
         found = uce(weights, erased, anchors, preserved, c.ridge, c.lam)

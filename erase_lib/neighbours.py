@@ -10,7 +10,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from erase_lib.concepts import check_concepts, concept_table, style_names
+from erase_lib.concepts import check_concepts, concept_table, is_style, style_names
 from erase_lib.errors import EraseError
 from erase_lib.models import Pipeline, encode_prompts
 
@@ -63,6 +63,8 @@ def evaluation_prompts(
     `EraseError` for a target that is no concept of the embedded model, and as `near_and_far`.
     """
     check_concepts(targets)
+    if styled := [target for target in targets if is_style(target)]:
+        raise EraseError(f"target {styled[0]!r} is a style: expected objects, such as ['church']")
     styles = style_names()
     close, others = near_and_far(pipe, targets, near, far, seed)
     asked = [(c, s, "target") for c in targets for s in 2 * styles]

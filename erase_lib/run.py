@@ -48,7 +48,10 @@ class Run:
         self.optimiser = torch.optim.Adam(self.student.values(), lr=config.lr)
         self.empty = encode_prompts(pipe, [""])
         self.targets, self.become = (
-            [encode_prompts(pipe, forms_of(word, config.styles)) for word in words]
+            [
+                encode_prompts(pipe, forms_of(word, config.styles, target))
+                for word, target in zip(words, config.targets, strict=True)
+            ]
             for words in (config.targets, config.become)
         )
         self.searches = self.new_searches(search)

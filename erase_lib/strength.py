@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from erase_lib.concepts import style_names
+from erase_lib.concepts import STYLE, concept_table, is_style, style_names
 from erase_lib.diffusion import generate
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError
 from erase_lib.judge import Judge
-from erase_lib.metrics import esr, verdicts
+from erase_lib.metrics import verdicts
 from erase_lib.models import Pipeline
 
 STRENGTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
@@ -31,12 +31,12 @@ def first_strength(
 ) -> tuple[float, bool]:
     """The smallest of the strengths at which ESR-1 of the targets reaches `level`, and True.
 
-    θ + s (θ' − θ) is drawn for `pictures` of each target in every style, with seeds that no
-    evaluation uses: a number chosen on the pictures that it is reported on would flatter. Found by
-    bisection, as if ESR only grew with s, from a count of few pictures: take it for one of the
-    strengths around it. 2 · steps evaluations a picture and a try. When none reaches the level, the
-    largest and False, with a warning. Raises `EraseError` as `check_level`, for fewer than one
-    picture, and for strengths that do not rise from above 0.
+    θ + s (θ' − θ) is drawn for `target_prompts` with seeds that no evaluation uses: a number chosen
+    on the pictures that it is reported on would flatter. A style is gone where the judge sees
+    another. Found by bisection, as if ESR only grew with s, from a count of few pictures: take it
+    for one of the strengths around it. 2 · steps evaluations a picture and a try. When none
+    reaches the level, the largest and False, with a warning. Raises `EraseError` as `check_level`,
+    for fewer than one picture, and for strengths that do not rise from above 0.
     """
     check_level(level)
     strengths = [float(s) for s in strengths]
@@ -44,15 +44,17 @@ def first_strength(
         raise EraseError(f"strengths is {strengths}: expected numbers above 0 that rise")
     if pictures < 1:
         raise EraseError(f"pictures is {pictures}: expected 1 or more of each target and style")
-    targets = erasure.config.targets
-    asked = [(t, f"a {t} in {s} style") for t in targets for s in style_names()] * pictures
-    prompts = pd.DataFrame(asked, columns=["concept", "prompt"])
+    prompts = target_prompts(erasure.config.targets, pictures)
     seeds = range(seed, seed + len(prompts))
 
     def gone(strength: float) -> bool:
         with erasure.scaled(pipe, strength).applied(pipe):
             drawn = generate(pipe, list(prompts["prompt"]), seeds, steps, progress=False)
-        return esr(verdicts(judge, drawn, prompts), targets) >= level
+        seen = verdicts(judge, drawn, prompts)
+        found = seen["rank"] == 0  # of a target that is a style: its style
+        styles = prompts["target"].map(is_style)
+        found[styles] = seen["style_seen"][styles] + STYLE == prompts["target"][styles]
+        return 1 - found.mean() >= level
 
     found = bisect_left(strengths, True, key=gone)
     reached = found < len(strengths)
@@ -62,6 +64,20 @@ def first_strength(
             stacklevel=2,
         )
     return strengths[min(found, len(strengths) - 1)], reached
+
+
+def target_prompts(targets: Sequence[str], pictures: int) -> pd.DataFrame:
+    """What each target is looked for in: target, concept, prompt. `pictures` of an object in every
+    style, and as many of a style, each of another object."""
+    objects = concept_table()["concept"].iloc[::7].tolist()  # any; not those it is trained on
+    rows = []
+    for k in range(pictures):
+        for target in targets:
+            for i, style in enumerate(style_names()):
+                thing = objects[(4 * k + i) % len(objects)] if is_style(target) else target
+                within = target if is_style(target) else f"{style} style"
+                rows.append((target, thing, f"a {thing} in {within}"))
+    return pd.DataFrame(rows, columns=["target", "concept", "prompt"])
 
 
 def check_level(level: float) -> None:

@@ -186,7 +186,7 @@ def run(words: Sequence[str]) -> int:
     status = report(found, out)
     if target and not status:
         try:
-            publish(found, target, Path(file or given["notebook"]))
+            publish(found, out, target, Path(file or given["notebook"]))
         except OSError as error:
             raise unwritable(target, error) from None
     return status

@@ -51,7 +51,7 @@ def fading(monkeypatch, tiny):
             return [Image.new("L", (1, 1), int(i < gone)) for i in range(len(prompts))]
 
         def seen(judge, pictures, prompts):
-            return prompts.assign(rank=[p.getpixel((0, 0)) for p in pictures])
+            return prompts.assign(rank=[p.getpixel((0, 0)) for p in pictures], style_seen="noto")
 
         monkeypatch.setattr(strength, "generate", drawn)
         monkeypatch.setattr(strength, "verdicts", seen)

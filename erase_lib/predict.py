@@ -1,0 +1,215 @@
+"""Sensitivity predicted: who will be hurt, before the erasure is made.
+
+Every prediction is one number a concept, larger where more damage is expected; only their order
+means something. None trains for more than `UPDATES` updates, and none sees the noise of the
+pictures that it is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from erase_lib.closed_form import kv_weights
+from erase_lib.concepts import is_style
+from erase_lib.config import EraseConfig
+from erase_lib.diffusion import predict, predict_clean, start_noise
+from erase_lib.erasure import Erasure
+from erase_lib.errors import unknown
+from erase_lib.loop import erase
+from erase_lib.models import Pipeline, encode_prompts, fingerprint, in_place
+from erase_lib.movement import movement
+from erase_lib.run import Run
+from erase_lib.sensitivity import (
+    SCORES,
+    check_score,
+    measure,
+    reliability,
+    sensitivity_prompts,
+)
+
+PREDICTORS = {
+    "distance": "embedding distance to the target, small",
+    "cosine": "cosine of the embeddings",
+    "kv": "movement of K and V under a closed-form edit",
+    "noise_closed": "movement of the predicted noise under a closed-form edit",
+    "gradient": "movement of the predicted noise after one gradient step of L1",
+    "noise": "movement of the predicted noise after ten updates of ESD",
+    "draft": "change of four-step drafts after ten updates of ESD, by the same score",
+    "both": "mean of the ranks of distance and draft",
+}
+UPDATES = 10
+DRAFT_STEPS = 4
+FORMS = 4  # prompts of a concept, in the styles in turn
+SEED = 60_000  # of the predictions' own noise
+
+
+def predict_sensitivity(
+    pipe: Pipeline,
+    target: str | Sequence[str],
+    concepts: Sequence[str],
+    method: str = "both",
+    score: str = "features",
+    neutral: Sequence[str] = (),
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How much each concept, and each neutral one, is expected to be hurt: concept, prediction.
+
+    `method` is one of `PREDICTORS`; `score` (of `sensitivity.SCORES`) is what a draft is compared
+    by. Evaluations of the UNet a concept: distance, cosine and kv none; noise, noise_closed and
+    gradient 8; draft 64, half of them of the original model, whose drafts are cached. Those with
+    updates spend some hundreds more, once. Raises `EraseError` for an unknown method or score, and
+    as `sensitivity_prompts`.
+    """
+    check_score(score)
+    targets = [target] if isinstance(target, str) else list(target)
+    methods = ["distance", "draft"] if method == "both" else [method]
+    table = predictions(pipe, targets, concepts, methods, neutral, seed)
+    return table[["concept"]].assign(prediction=predicted(table, method, score))
+
+
+def predictions(
+    pipe: Pipeline,
+    targets: Sequence[str],
+    concepts: Sequence[str],
+    methods: Sequence[str] = tuple(PREDICTORS),
+    neutral: Sequence[str] = (),
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Several predictions at once: concept, and a column a method; of draft one a score, "draft
+    judge" and so on. Arguments and errors as `predict_sensitivity`."""
+    for method in methods:
+        if method not in PREDICTORS:
+            raise unknown("predictor", method, PREDICTORS)
+    prompts = sensitivity_prompts(concepts, FORMS, neutral, seed=SEED)
+    table, edits = prompts[["concept"]].copy(), dict[str, Erasure]()
+    for method in methods:
+        kind = EDITS.get(method)
+        if kind is not None and kind not in edits:
+            edits[kind] = short_edit(pipe, targets, kind, seed)
+        if method in ("distance", "cosine"):
+            table[method] = nearness(pipe, targets, prompts, method)
+        elif method == "kv":
+            table[method] = kv_movement(pipe, edits["uce"].tensors, list(prompts["prompt"]))
+        elif method == "draft":
+            pairs = measure(pipe, edits["esd"], prompts, steps=DRAFT_STEPS, progress=False)
+            for score in SCORES:
+                table[f"draft {score}"] = pairs[score]
+        elif kind is not None:
+            table[method] = noise_movement(pipe, edits[kind].tensors, prompts)
+    return table.groupby("concept", as_index=False, sort=False).mean()
+
+
+def predicted(table: pd.DataFrame, method: str, score: str) -> pd.Series:
+    """The column of `predictions` that a method has for damage by this score."""
+    if method == "both":
+        return (table["distance"].rank() + table[f"draft {score}"].rank()) / 2
+    return table[f"draft {score}" if method == "draft" else method]
+
+
+def agreement(pairs: pd.DataFrame, table: pd.DataFrame, targets: Sequence[str]) -> pd.DataFrame:
+    """How well each prediction orders the concepts by what was measured, for one erasure.
+
+    `pairs` as `sensitivity.changes` makes it, `table` as `predictions`. One row a score and a
+    predictor: score, predictor, rho (Spearman's), reliability (of what was measured: no prediction
+    can be expected above its root), n (concepts). Targets and neutral concepts are left out.
+    """
+    others = pairs["style"].notna() & ~pairs["concept"].isin(list(targets))
+    kept, rows = pairs[others], []
+    for score in SCORES:
+        delta = kept.groupby("concept")[score].mean().dropna()
+        found = table.set_index("concept").loc[delta.index].reset_index()
+        certain = reliability(kept, score)
+        for method in PREDICTORS:
+            columns = {"both": ["distance", f"draft {score}"], "draft": [f"draft {score}"]}
+            if set(columns.get(method, [method])) <= set(found.columns):
+                rho = delta.reset_index(drop=True).corr(predicted(found, method, score), "spearman")
+                row = {"score": score, "predictor": method, "rho": rho}
+                rows.append(row | {"reliability": certain, "n": len(delta)})
+    return pd.DataFrame(rows)
+
+
+# which edit a predictor looks at
+EDITS = {"kv": "uce", "noise_closed": "uce", "gradient": "gradient", "noise": "esd", "draft": "esd"}
+
+
+def short_edit(pipe: Pipeline, targets: Sequence[str], kind: str, seed: int = 0) -> Erasure:
+    """The edit that a predictor looks at: uce, one step down the `gradient` of L1, or `UPDATES`
+    updates of esd."""
+    if kind == "uce":
+        return erase(pipe, EraseConfig(targets=tuple(targets), method="uce"), progress=False)
+    given = {"targets": tuple(targets), "method": "esd", "batch": 8, "lr": 1e-3, "seed": seed}
+    config = EraseConfig.from_dict(given | {"steps": UPDATES})
+    if kind == "gradient":
+        return gradient_step(pipe, config)
+    return erase(pipe, config, progress=False)
+
+
+def gradient_step(pipe: Pipeline, config: EraseConfig, latents: int = 32) -> Erasure:
+    """θ − α ∇L1, L1 over `latents` of each target, as far from θ as one step of Adam would go.
+
+    L2 of every concept has its minimum at θ, so its gradient there is 0; what an L1 step does to
+    it begins with the second order, α² ‖J_c ∇L1‖², the movement of c's prediction.
+    """
+    run = Run(pipe, config)
+    names, student = list(run.student), list(run.student.values())
+    total = [torch.zeros_like(p) for p in student]
+    for k in range(len(config.targets)):
+        for _ in range(latents // config.batch):
+            which, z, t, goal = run.at_target(k, config.batch)
+            with in_place(pipe.unet, run.student):
+                clean = predict_clean(pipe, z, t, run.targets[k][which])
+                assert goal is not None  # the bank of schedule replay has it
+                found = torch.autograd.grad((clean - goal).pow(2).mean(), student)
+            total = [a + b for a, b in zip(total, found, strict=True)]
+    size = torch.sqrt(sum((g.pow(2).sum() for g in total), torch.zeros(())))
+    alpha = config.lr * sum(g.numel() for g in total) ** 0.5 / float(size)
+    tensors = {n: (p - alpha * g).detach() for n, p, g in zip(names, student, total, strict=True)}
+    return Erasure(tensors, config, fingerprint(pipe.unet))
+
+
+def nearness(
+    pipe: Pipeline, targets: Sequence[str], prompts: pd.DataFrame, method: str
+) -> np.ndarray:
+    """How near each prompt is to the same prompt of the nearest target: the negative L2 distance
+    of the embeddings, or their cosine."""
+    every, found = encode_prompts(pipe, list(prompts["prompt"])).flatten(1), []
+    for target in targets:
+        styles = prompts["style"].where(prompts["style"].notna(), None)
+        bare = is_style(target)
+        texts = [target if bare or s is None else f"a {target} in {s} style" for s in styles]
+        at = encode_prompts(pipe, texts).flatten(1)
+        near = -(every - at).norm(dim=1)
+        found.append(near if method == "distance" else torch.cosine_similarity(every, at))
+    return torch.stack(found).amax(0).cpu().numpy()
+
+
+def kv_movement(pipe: Pipeline, tensors: Mapping[str, Tensor], prompts: list[str]) -> np.ndarray:
+    """‖(W' − W)c‖ / ‖Wc‖ of each prompt over all cross-attention K and V."""
+    original = kv_weights(pipe.unet)
+    edited = {name: tensors.get(name, w) for name, w in original.items()}
+    return movement(original, edited, encode_prompts(pipe, prompts)).cpu().numpy()
+
+
+@torch.no_grad()
+def noise_movement(
+    pipe: Pipeline, tensors: Mapping[str, Tensor], prompts: pd.DataFrame, batch: int = 64
+) -> np.ndarray:
+    """‖ε_edit(z, c, t) − ε(z, c, t)‖ of each prompt, root mean square, at pure noise, where a
+    picture's layout is decided; z from the prompt's own seed."""
+    last = pipe.scheduler.config.num_train_timesteps - 1
+    found = []
+    for start in range(0, len(prompts), batch):
+        part = prompts.iloc[start : start + batch]
+        z = start_noise(pipe, list(part["seed"]))
+        t = torch.full((len(z),), last, device=z.device)
+        c = encode_prompts(pipe, list(part["prompt"]))
+        still = predict(pipe, z, t, c)
+        with in_place(pipe.unet, {n: e.to(pipe.unet.dtype) for n, e in tensors.items()}):
+            moved = predict(pipe, z, t, c)
+        found.append((moved - still).pow(2).mean((1, 2, 3)).sqrt().cpu())
+    return torch.cat(found).numpy()

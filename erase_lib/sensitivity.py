@@ -1,0 +1,227 @@
+"""Sensitivity: what an erasure does to every other concept, measured on pairs of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy import stats
+
+from erase_lib.cache import originals
+from erase_lib.clip import SmallCLIP, load_clip
+from erase_lib.concepts import concept_table, style_names
+from erase_lib.diffusion import generate
+from erase_lib.erasure import Erasure
+from erase_lib.errors import EraseError, unknown
+from erase_lib.judge import Judge, picture_tensor
+from erase_lib.models import Pipeline, encode_prompts
+from erase_lib.neighbours import distances
+
+SCORES = {
+    "judge": "judge's probability of what was asked for, lost",
+    "clip": "CLIP score, lost",
+    "features": "CLIP image features, cosine distance",
+    "pixels": "pixels, root mean square change",
+}
+"""What δ may be taken of. The first two are a loss, below 0 where the erasure helped; the others a
+distance, that of the erased picture to the original one."""
+STEPS = 8  # DDIM steps of a picture: enough for the judge; many pictures say more than fine ones
+
+
+def sensitivity_prompts(
+    concepts: Sequence[str],
+    pictures: int = 4,
+    neutral: Sequence[str] = (),
+    styles: Sequence[str] | None = None,
+    seed: int = 20_000,
+) -> pd.DataFrame:
+    """What δ is measured on: prompt, concept, style, seed; `pictures` of each, the styles in turn.
+
+    A `neutral` concept is its own prompt, "" or "a photo", without a style. Picture k of a concept
+    has the same prompt and noise whatever else is asked for beside it, if the concept is one of
+    the embedded model. Raises `EraseError` for an empty list, one twice, or less than a picture.
+    """
+    every = [*concepts, *neutral]
+    if not concepts or isinstance(concepts, str):
+        raise EraseError(f"concepts is {concepts!r}: expected a list of at least one, ['dog']")
+    if double := {c for c in every if every.count(c) > 1}:
+        raise EraseError(f"concept {min(double)!r} is there twice: give each once")
+    if pictures < 1:
+        raise EraseError(f"pictures is {pictures}: expected 1 or more of each concept")
+    styles = style_names() if styles is None else list(styles)
+    place = {concept: i for i, concept in enumerate(concept_table()["concept"])}
+    place |= {c: len(place) + i for i, c in enumerate(every) if c not in place}
+    rows = []
+    for concept in every:
+        for k in range(pictures):
+            style = None if concept in neutral else styles[(place[concept] + k) % len(styles)]
+            prompt = f"a {concept} in {style} style" if style else concept
+            rows.append((prompt, concept, style, seed + 1000 * k + place[concept]))
+    return pd.DataFrame(rows, columns=["prompt", "concept", "style", "seed"])
+
+
+def changes(
+    before: Sequence[Image.Image],
+    after: Sequence[Image.Image],
+    prompts: pd.DataFrame,
+    judge: Judge,
+    clip: SmallCLIP,
+) -> pd.DataFrame:
+    """`prompts`, one row a pair of pictures, with δ by each of `SCORES` as a column.
+
+    The judge's is NaN where it does not know the concept, as for a neutral one. δ(c) = score
+    (original, c) − score(erased, c): Bui et al. 2024, §3.
+    """
+    known = prompts["concept"].isin(judge.concepts).to_numpy()
+    column = np.full(len(prompts), 0)
+    column[known] = judge.index(prompts["concept"][known])
+    at = np.arange(len(prompts)), column
+    seen = [judge.concept_probabilities(pictures).numpy()[at] for pictures in (before, after)]
+    old, new = (clip.image_features(pictures) for pictures in (before, after))
+    text = clip.text_features(list(prompts["prompt"]))
+    fit = [100 * (features * text).sum(1).clamp(min=0).numpy() for features in (old, new)]
+    apart = (picture_tensor(after) - picture_tensor(before)) / 2  # 1: from black to white
+    return prompts.assign(
+        judge=np.where(known, seen[0] - seen[1], np.nan),
+        clip=fit[0] - fit[1],
+        features=1 - (old * new).sum(1).numpy(),
+        pixels=apart.pow(2).mean((1, 2, 3)).sqrt().numpy(),
+    )
+
+
+def measure(
+    pipe: Pipeline,
+    erasure: Erasure,
+    prompts: pd.DataFrame,
+    judge: Judge | None = None,
+    clip: SmallCLIP | None = None,
+    steps: int = STEPS,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Draw the prompts with and without the erasure, from the same noise: `changes` of each pair.
+
+    The original model's pictures are cached. 2 · steps evaluations of the UNet a picture. Raises
+    `EraseError` when the erasure was made for another base model.
+    """
+    erasure.check(pipe)
+    judge, clip = judge or Judge.load(), clip or load_clip()
+    texts, seeds = list(prompts["prompt"]), list(prompts["seed"])
+    before = originals(pipe, texts, seeds, steps, progress=progress)
+    with erasure.applied(pipe):
+        after = generate(pipe, texts, seeds, steps, progress=progress)
+    return changes(before, after, prompts, judge, clip)
+
+
+def damage(pairs: pd.DataFrame, score: str = "judge", by: str = "concept") -> pd.DataFrame:
+    """δ of each concept: concept, delta, low, high (95 %), n (pictures); in the order of `pairs`.
+
+    `pairs` as `changes` makes it. A concept that the score says nothing of is left out. The
+    interval is a bootstrap over its pictures, NaN for a single one.
+    """
+    check_score(score)
+    pairs = pairs.dropna(subset=[score])
+    rows = []
+    for n, part in pairs.groupby(pairs.groupby(by, sort=False)[score].transform("size")):
+        names = part[by].unique()  # all with n pictures: one bootstrap for them together
+        order = part.set_index(by).loc[names, score]
+        values = order.to_numpy(dtype=float).reshape(len(names), n)
+        low, high = intervals(values)
+        rows.append(pd.DataFrame({by: names, "delta": values.mean(1), "low": low, "high": high}))
+        rows[-1]["n"] = n
+    if not rows:
+        raise EraseError(f"no pair of pictures has a score {score!r}: choose another, {_scores()}")
+    return pd.concat(rows).set_index(by).loc[pairs[by].unique()].reset_index()
+
+
+def intervals(values: np.ndarray, n: int = 1000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """95 % bootstrap intervals of the mean of each row of `(rows, pictures)`.
+
+    Of few values the plain percentiles are too narrow. These are taken further out, as much as
+    Student's t and the variance's n − 1 ask for: the expanded percentiles of Hesterberg (2015, What
+    Teachers Should Know About the Bootstrap, §5.3). NaN for rows of one.
+    """
+    size = values.shape[1]
+    if size == 1:
+        return np.full(len(values), np.nan), np.full(len(values), np.nan)
+    drawn = np.random.default_rng(seed).integers(0, size, (n, size))
+    counts = np.apply_along_axis(np.bincount, 1, drawn, minlength=size)
+    means = values @ counts.T / size
+    tail = stats.norm.cdf(np.sqrt(size / (size - 1)) * stats.t.ppf(0.025, size - 1))
+    low, high = np.percentile(means, [100 * tail, 100 - 100 * tail], axis=1)
+    return low, high
+
+
+def sensitivity(
+    pipe: Pipeline,
+    erasure: Erasure,
+    concepts: Sequence[str],
+    score: str = "judge",
+    pictures: int = 4,
+    **given: Any,
+) -> pd.DataFrame:
+    """δ of each concept under an erasure: one row a concept.
+
+    Columns: concept, category, distance (of the text embeddings, to the nearest target), delta,
+    low, high (95 %, bootstrap over pictures), n, score, measured_by. `given` goes to `measure`.
+    Raises `EraseError` for an unknown score, one that says nothing of these concepts, and as
+    `sensitivity_prompts` and `measure`.
+    """
+    check_score(score)
+    judge = given["judge"] = given.get("judge") or Judge.load()
+    clip = given["clip"] = given.get("clip") or load_clip()
+    pairs = measure(pipe, erasure, sensitivity_prompts(concepts, pictures), **given)
+    by = {"judge": judge.name, "clip": clip.name, "features": clip.name}
+    table = damage(pairs, score).assign(score=score, measured_by=by.get(score, score))
+    return described(pipe, table, erasure.config.targets)
+
+
+def described(pipe: Pipeline, table: pd.DataFrame, targets: Sequence[str]) -> pd.DataFrame:
+    """A table with a row a concept, and behind the concept its category and its distance to the
+    nearest target, by the text embeddings of the bare words."""
+    category = concept_table().set_index("concept")["category"]
+    every, at = encode_prompts(pipe, list(table["concept"])), encode_prompts(pipe, list(targets))
+    apart = [distances(every, t[None]) for t in at]
+    nearest = np.min([a.cpu().numpy() for a in apart], axis=0)
+    table = table.copy()
+    place = table.columns.get_loc("concept") + 1
+    table.insert(place, "category", table["concept"].map(category))
+    table.insert(place + 1, "distance", nearest)
+    return table
+
+
+def reliability(pairs: pd.DataFrame, score: str, splits: int = 50, seed: int = 0) -> float:
+    """How well δ agrees with itself: Spearman's ρ between the concepts' δ from two halves of their
+    pictures, the mean of random splits, stepped up to all pictures (Spearman–Brown).
+
+    No prediction can be expected to correlate better than its root. The concepts need the same
+    number of pictures, at least two; others raise `EraseError`.
+    """
+    check_score(score)
+    values = pairs.dropna(subset=[score])
+    sizes = values.groupby("concept").size()
+    if len(sizes) < 3 or sizes.nunique() != 1 or sizes.iloc[0] < 2:
+        raise EraseError(
+            "reliability needs 3 concepts or more, with equally many pictures, 2 at least"
+        )
+    wide = values.sort_values("concept")[score].to_numpy().reshape(len(sizes), -1)
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(splits):
+        order = rng.permuted(np.tile(np.arange(wide.shape[1]), (len(wide), 1)), axis=1)
+        mixed = np.take_along_axis(wide, order, 1)
+        half = wide.shape[1] // 2
+        found.append(stats.spearmanr(mixed[:, :half].mean(1), mixed[:, half:].mean(1)).statistic)
+    rho = float(np.mean(found))
+    return 2 * rho / (1 + rho)
+
+
+def check_score(score: str) -> None:
+    """Raise `EraseError` unless it is one of `SCORES`."""
+    if score not in SCORES:
+        raise unknown("score", score, SCORES)
+
+
+def _scores() -> str:
+    return ", ".join(SCORES)
