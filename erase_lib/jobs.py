@@ -1,0 +1,103 @@
+"""Work in the background of a widget: one job at a time, its progress and its errors in one line.
+
+While a cell runs, the kernel handles no click. So a button starts a thread and returns; what the
+thread has to say stands in the widget, never as a traceback.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from html import escape
+from io import BytesIO
+from typing import Any
+
+import ipywidgets as w
+from matplotlib.figure import Figure
+
+from erase_lib.errors import EraseError, reason
+
+
+class Job:
+    """Runs one function at a time in a thread; meanwhile `buttons` are grey and `stop` is not."""
+
+    def __init__(self, buttons: Sequence[w.Button], stop: w.Button | None = None) -> None:
+        self.buttons, self.stop_button = buttons, stop
+        self.status = w.HTML()
+        self.thread: threading.Thread | None = None
+        self.stopping = threading.Event()
+        if stop is not None:
+            stop.disabled = True
+            stop.on_click(lambda _: self.stop())
+
+    def start(self, work: Callable[[], str | None], doing: str) -> None:
+        """Begin `work`, which returns what to say at its end; ignored while another job runs."""
+        if self.running:
+            return
+        self.stopping.clear()
+        self._busy(True)
+        self.say(doing + " …")
+        self.thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        self.thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether a job is at work."""
+        return self.thread is not None and self.thread.is_alive()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Until the job is done: for scripts and tests."""
+        if self.thread is not None:
+            self.thread.join(seconds)
+
+    def stop(self) -> None:
+        """Ask the job to end; it does so where it calls `check`."""
+        self.stopping.set()
+        self.say("stopping …")
+
+    def check(self) -> None:
+        """Called by the work itself: `KeyboardInterrupt` if it shall stop, which `erase` turns into
+        an erasure of the updates done."""
+        if self.stopping.is_set():
+            raise KeyboardInterrupt
+
+    def say(self, text: str, wrong: bool = False) -> None:
+        """One line in the widget."""
+        colour = "#D55E00" if wrong else "inherit"
+        self.status.value = f'<span style="color:{colour}">{escape(text)}</span>'
+
+    def attempt(self, work: Callable[[], str | None]) -> None:
+        """Do quick work at once, with its error in the widget."""
+        try:
+            self.say(work() or "")
+        except EraseError as error:
+            self.say(str(error), wrong=True)
+        except KeyboardInterrupt:
+            self.say("stopped")
+        except Exception as error:  # a traceback in a thread would be seen by nobody
+            self.say(f"{type(error).__name__}: {reason(error)}", wrong=True)
+
+    def _run(self, work: Callable[[], str | None]) -> None:
+        try:
+            self.attempt(work)
+        finally:
+            self._busy(False)
+
+    def _busy(self, busy: bool) -> None:
+        for button in self.buttons:
+            button.disabled = busy
+        if self.stop_button is not None:
+            self.stop_button.disabled = not busy
+
+
+def png(figure: Any, dpi: int = 90) -> bytes:
+    """A figure as PNG, for an `Image` widget."""
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()
+
+
+def canvas(width: float, height: float) -> Any:
+    """Axes of a figure of its own, in inches: pyplot's would be shown by the next cell that ends,
+    and is not to be used in a thread."""
+    return Figure(figsize=(width, height), layout="constrained").subplots()

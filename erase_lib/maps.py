@@ -1,0 +1,79 @@
+"""Maps of concepts: where they lie in the space of text, and in the space of what is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy import stats
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from erase_lib.clip import SmallCLIP
+from erase_lib.errors import EraseError, unknown
+from erase_lib.models import Pipeline, encode_prompts
+
+PROJECTIONS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
+
+
+def text_space(pipe: Pipeline, concepts: Sequence[str]) -> np.ndarray:
+    """The concepts as the UNet is told of them: text embeddings of the bare words, flattened,
+    `(n, tokens · dim)`. Distance in it is what the published search calls near."""
+    return encode_prompts(pipe, list(concepts)).flatten(1).cpu().numpy()
+
+
+def image_space(
+    clip: SmallCLIP, pictures: Sequence[Image.Image], drawn: Sequence[str], concepts: Sequence[str]
+) -> np.ndarray:
+    """The concepts as they are drawn: mean CLIP image features `(n, dim)` of each one's pictures.
+
+    `drawn` says which concept a picture is of. Raises `EraseError` for one without a picture.
+    """
+    features = pd.DataFrame(clip.image_features(pictures).numpy())
+    mean = features.groupby(pd.Series(list(drawn))).mean()
+    if lacking := [c for c in concepts if c not in mean.index]:
+        raise EraseError(f"no picture of {lacking[0]!r}: draw every concept at least once")
+    return mean.loc[list(concepts)].to_numpy()
+
+
+def project(points: np.ndarray, method: str = "umap", seed: int = 0) -> np.ndarray:
+    """Points `(n, dim)` on a plane `(n, 2)`, by one of `PROJECTIONS`.
+
+    Only PCA keeps distances as far as it can; t-SNE and UMAP keep neighbourhoods, and neither the
+    size of a cluster nor the gap between two means anything. UMAP differs between machines, even
+    with a seed. Raises `EraseError` for an unknown method and fewer than 3 points.
+    """
+    if method not in PROJECTIONS:
+        raise unknown("projection", method, PROJECTIONS)
+    if len(points) < 3:
+        raise EraseError(f"{len(points)} concepts are no map: give 3 or more")
+    points = np.asarray(points, dtype=float)
+    if method == "pca":
+        return PCA(2, random_state=seed).fit_transform(points)
+    if method == "tsne":
+        perplexity = min(30, (len(points) - 1) / 3)
+        return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
+    from umap import UMAP  # slow to import
+
+    few = len(points) < 5  # its own start needs more
+    near = min(15, len(points) - 1)
+    map_ = UMAP(2, n_neighbors=near, init="random" if few else "spectral", random_state=seed)
+    return np.asarray(map_.fit_transform(points))
+
+
+def nearness_rho(
+    points: np.ndarray, concepts: Sequence[str], target: str, delta: pd.Series
+) -> float:
+    """Does nearness to the target in this space predict damage? Spearman's ρ between δ (by concept)
+    and the negative distance of `points` `(n, dim)`; the target itself is left out."""
+    place = {concept: i for i, concept in enumerate(concepts)}
+    if target not in place:
+        raise unknown("concept of the map", target, concepts)
+    others = [c for c in concepts if c != target and c in delta.index]
+    if len(others) < 3:
+        raise EraseError(f"δ of {len(others)} concepts on the map: a correlation needs 3 or more")
+    apart = np.linalg.norm(points - points[place[target]], axis=1)
+    near = -apart[[place[c] for c in others]]
+    return float(stats.spearmanr(near, delta.loc[others]).statistic)

@@ -1,0 +1,266 @@
+"""Predictions of sensitivity: against their formulas, and on an edit that hurts a known concept."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from erase_lib import EraseConfig, EraseError, Erasure, predict, sensitivity
+from erase_lib.cache import originals
+from erase_lib.closed_form import kv_names
+from erase_lib.diffusion import predict_clean, start_noise
+from erase_lib.models import encode_prompts, fingerprint, in_place
+from erase_lib.predict import (
+    PREDICTORS,
+    agreement,
+    gradient_step,
+    kv_movement,
+    nearness,
+    noise_movement,
+    predict_sensitivity,
+    predicted,
+    predictions,
+    short_edit,
+)
+from erase_lib.run import Run
+from erase_lib.sensitivity import SCORES, sensitivity_prompts
+
+CONCEPTS = ["castle", "dog", "trumpet", "apple", "bus"]
+VICTIM = "trumpet"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setattr(sensitivity, "originals", partial(originals, folder=tmp_path))
+
+
+@pytest.fixture
+def planted(tiny):
+    """An edit of K and V along what the victim's embeddings have and the others have least."""
+    prompts = sensitivity_prompts(CONCEPTS, predict.FORMS, seed=predict.SEED)
+    embeddings = encode_prompts(tiny, prompts["prompt"].tolist())
+    victim = torch.from_numpy((prompts["concept"] == VICTIM).to_numpy())
+    own, others = (embeddings[which].flatten(0, 1).double() for which in (victim, ~victim))
+    matrix = others.T @ others + 1e-3 * torch.eye(own.shape[1]).double()
+    direction = torch.linalg.eig(torch.linalg.solve(matrix, own.T @ own))
+    along = direction.eigenvectors[:, direction.eigenvalues.real.argmax()].real.float()
+    g = torch.Generator().manual_seed(0)
+    tensors = {}
+    for name in kv_names(tiny.unet):
+        weight = tiny.unet.get_parameter(name).detach()
+        push = torch.randn(len(weight), generator=g)
+        tensors[name] = weight + 3 * torch.outer(push, along / along.norm())
+    return Erasure(tensors, EraseConfig(targets=("church",)), fingerprint(tiny.unet))
+
+
+def test_the_planted_victim_comes_first_for_whatever_looks_at_the_edit(tiny, planted, monkeypatch):
+    monkeypatch.setattr(predict, "short_edit", lambda *given: planted)
+    table = predictions(tiny, ["church"], CONCEPTS).set_index("concept")
+    for name in ("kv", "noise_closed", "gradient", "noise", "draft features", "draft pixels"):
+        assert table[name].idxmax() == VICTIM, table[name]
+
+
+def test_kv_movement_is_what_the_layers_of_the_unet_put_out(tiny, planted):
+    prompts = ["a trumpet in noto style", "dog", ""]
+    out = {"before": [], "after": []}
+
+    def outputs(kind):
+        hooks = [
+            module.register_forward_hook(lambda m, i, o: out[kind].append(o.flatten(1)))
+            for name, module in tiny.unet.named_modules()
+            if name.endswith(("attn2.to_k", "attn2.to_v"))
+        ]
+        z, t = start_noise(tiny, [0] * len(prompts)), torch.full((len(prompts),), 500)
+        with torch.no_grad():
+            tiny.unet(z, t, encode_prompts(tiny, prompts))
+        for hook in hooks:
+            hook.remove()
+
+    outputs("before")
+    with planted.applied(tiny):
+        outputs("after")
+    before, after = (torch.cat(out[kind], 1) for kind in ("before", "after"))
+    expected = (after - before).norm(dim=1) / before.norm(dim=1)
+    assert kv_movement(tiny, planted.tensors, prompts) == pytest.approx(expected, rel=1e-4)
+    first = dict(list(planted.tensors.items())[:1])  # an edit of some of the layers
+    assert (kv_movement(tiny, first, prompts) < expected.numpy()).all()
+    assert kv_movement(tiny, {}, prompts).tolist() == [0, 0, 0]
+
+
+def test_noise_movement_is_the_change_of_the_prediction_at_pure_noise(tiny, planted):
+    prompts = sensitivity_prompts(["trumpet", "dog"], 2)
+    t, expected = torch.tensor([999]), []
+    for row in prompts.itertuples():
+        z, c = start_noise(tiny, [row.seed]), encode_prompts(tiny, [row.prompt])
+        with torch.no_grad():
+            before = tiny.unet(z, t, c).sample
+            with planted.applied(tiny):
+                after = tiny.unet(z, t, c).sample
+        expected.append((after - before).pow(2).mean().sqrt().item())
+    for batch in (3, 64):
+        found = noise_movement(tiny, planted.tensors, prompts, batch)
+        assert found == pytest.approx(expected, rel=1e-3)
+    assert (noise_movement(tiny, {}, prompts) == 0).all()
+
+
+def smoke(**values):
+    given = {"targets": ("church", "dog"), "method": "esd", "batch": 4, "lr": 1e-3}
+    return EraseConfig.from_profile("smoke", **(given | values))
+
+
+def test_the_gradient_step_goes_down_the_gradient_of_l1_and_as_far_as_adam(tiny):
+    config = smoke()
+    step = gradient_step(tiny, config, latents=8)
+    run = Run(tiny, config)
+    drawn = [(k, *run.at_target(k, config.batch)) for k in (0, 1) for _ in range(2)]
+    base = {name: p.detach() for name, p in run.student.items()}
+    apart = {name: step.tensors[name] - base[name] for name in base}
+    length = torch.cat([d.flatten() for d in apart.values()]).norm()
+    count = sum(d.numel() for d in apart.values())
+    assert length.item() == pytest.approx(config.lr * count**0.5, rel=1e-3)
+    assert step.base == fingerprint(tiny.unet) and step.config == config
+
+    def l1(tensors):
+        with torch.no_grad(), in_place(tiny.unet, base | tensors):
+            found = [
+                (predict_clean(tiny, z, t, run.targets[k][i]) - goal).pow(2).mean()
+                for k, i, z, t, goal in drawn
+            ]
+        return torch.stack(found).double().sum().item()
+
+    def slope(part, h=0.5):
+        along = {n: h * apart[n] for n in part}
+        up, down = ({n: base[n] + s * d for n, d in along.items()} for s in (1, -1))
+        return (l1(up) - l1(down)) / (2 * h)
+
+    # −∇L1 in every part of θ, to one scale: the slope along a part is −‖part‖² / α
+    whole = slope(base)
+    assert whole < 0 and l1(step.tensors) < l1({})
+    for kind in ("to_q", "to_k", "to_v", "to_out.0.weight"):
+        part = [name for name in base if kind in name]
+        share = sum(apart[name].pow(2).sum() for name in part) / length**2
+        assert slope(part) / whole == pytest.approx(share.item(), rel=0.05, abs=1e-3)
+
+
+def test_the_short_edits_are_what_they_say(tiny):
+    edits = {kind: short_edit(tiny, ["church"], kind) for kind in ("uce", "esd", "gradient")}
+    assert edits["uce"].config.method == "uce" and set(edits["uce"].tensors) == set(
+        kv_names(tiny.unet)
+    )
+    assert len(edits["esd"].history) == predict.UPDATES
+    again = short_edit(tiny, ["church"], "esd", seed=1)
+    assert any(not torch.equal(t, again.tensors[n]) for n, t in edits["esd"].tensors.items())
+    assert set(edits["gradient"].tensors) == set(edits["esd"].tensors)
+
+
+@pytest.mark.parametrize("method", ["distance", "cosine"])
+def test_nothing_is_nearer_to_a_target_than_itself(tiny, method):
+    concepts = ["castle", "dog", "church"]
+    prompts = sensitivity_prompts(concepts, 4, ["", "a photo"])
+    mine = pd.Series(nearness(tiny, ["church", "dog"], prompts, method))
+    best = {"distance": 0.0, "cosine": 1.0}[method]
+    for concept in ("church", "dog"):
+        assert mine[prompts["concept"] == concept].tolist() == pytest.approx([best] * 4, abs=1e-5)
+    assert (mine[~prompts["concept"].isin(["church", "dog"])] < best - 1e-3).all()
+
+
+def test_nearness_compares_the_same_words_around_the_concept(tiny):
+    prompts = sensitivity_prompts(["castle"], 1, ["", "a photo"])
+
+    def apart(texts, targets):
+        a, b = (encode_prompts(tiny, list(t)).flatten(1) for t in (texts, targets))
+        return (-(a - b).norm(dim=1)).tolist()
+
+    style = prompts["style"][0]
+    same = [f"a church in {style} style", "church", "church"]  # a neutral concept has no style
+    found = nearness(tiny, ["church"], prompts, "distance")
+    assert found.tolist() == pytest.approx(apart(prompts["prompt"], same), rel=1e-4)
+    found = nearness(tiny, ["noto style"], prompts, "distance")  # a style is a target as it stands
+    assert found.tolist() == pytest.approx(apart(prompts["prompt"], ["noto style"] * 3), rel=1e-4)
+
+
+def test_predictions_have_a_row_a_concept_and_a_column_a_method(tiny):
+    table = predictions(tiny, ["church"], ["dog", "church", "cat"], neutral=["", "a photo"])
+    assert table["concept"].tolist() == ["dog", "church", "cat", "", "a photo"]
+    single = [name for name in PREDICTORS if name not in ("draft", "both")]
+    assert table.columns.tolist() == ["concept", *single, *(f"draft {score}" for score in SCORES)]
+    assert table.drop(columns="draft judge").notna().all().all()
+    assert table["draft judge"].notna().tolist() == [True] * 3 + [False] * 2
+    asked = table.set_index("concept")[["distance", "kv", "noise_closed"]]
+    alone = predictions(tiny, ["church"], ["cat"], ["distance", "kv", "noise_closed"])
+    assert alone.iloc[0, 1:].tolist() == pytest.approx(asked.loc["cat"].tolist(), rel=1e-4)
+
+
+def test_one_prediction_is_a_column_of_them_all(tiny):
+    given = ["church"], ["dog", "cat", "castle"]
+    table = predictions(tiny, *given, ["distance", "draft", "kv"], [""])
+    for method, score in (("kv", "judge"), ("draft", "pixels"), ("both", "features")):
+        found = predict_sensitivity(tiny, "church", given[1], method, score, neutral=[""])
+        assert found.columns.tolist() == ["concept", "prediction"]
+        assert found["concept"].tolist() == [*given[1], ""]
+        expected = predicted(table, method, score)
+        assert found["prediction"].tolist() == pytest.approx(expected.tolist(), rel=1e-3, abs=1e-6)
+
+
+def test_both_is_the_mean_of_two_ranks():
+    table = pd.DataFrame(
+        {"concept": list("abcd"), "distance": [-9.0, -1.0, -3.0, -3.0]}
+        | {"draft judge": [0.3, 0.2, 0.1, 0.0], "kv": [1.0, 2.0, 3.0, 4.0]}
+    )
+    # distance 1, 4, 2.5, 2.5 and draft 4, 3, 2, 1
+    assert predicted(table, "both", "judge").tolist() == [2.5, 3.5, 2.25, 1.75]
+    assert predicted(table, "draft", "judge").tolist() == [0.3, 0.2, 0.1, 0.0]
+    assert predicted(table, "kv", "judge").tolist() == [1, 2, 3, 4]
+
+
+@pytest.fixture
+def measured():
+    """Pairs of pictures of ten concepts, a target and a neutral one, without noise; and their
+    damage."""
+    concepts = [f"c{i}" for i in range(10)] + ["church", ""]
+    delta = np.random.default_rng(0).normal(size=12)
+    pairs = pd.DataFrame({"concept": np.repeat(concepts, 4), "style": "noto"})
+    pairs["style"] = pairs["style"].where(pairs["concept"] != "")
+    for score in SCORES:
+        pairs[score] = np.repeat(delta, 4)
+    pairs.loc[pairs["concept"] == "", "judge"] = np.nan
+    return pairs, pd.DataFrame({"concept": concepts, "delta": delta})
+
+
+def test_agreement_of_the_damage_itself_and_of_its_opposite(measured):
+    pairs, damage = measured
+    table = damage[["concept"]].assign(kv=damage["delta"], cosine=-damage["delta"])
+    # a target and a neutral concept that would spoil it are not asked
+    table.loc[table["concept"].isin(["church", ""]), ["kv", "cosine"]] = [99.0, -99.0]
+    found = agreement(pairs, table.sample(frac=1, random_state=0), ["church"])
+    assert found.columns.tolist() == ["score", "predictor", "rho", "reliability", "n"]
+    assert set(found["n"]) == {10} and found["reliability"].tolist() == pytest.approx([1] * 8)
+    by = found.set_index(["score", "predictor"])["rho"]
+    for score in SCORES:
+        assert by[score, "kv"] == pytest.approx(1) and by[score, "cosine"] == pytest.approx(-1)
+
+
+def test_agreement_takes_each_scores_own_draft(measured):
+    pairs, damage = measured
+    table = damage[["concept"]].assign(distance=damage["delta"])
+    table["draft judge"], table["draft pixels"] = damage["delta"], -damage["delta"]
+    found = agreement(pairs, table, ["church"]).set_index(["score", "predictor"])["rho"]
+    assert found["judge", "draft"] == pytest.approx(1) == found["judge", "both"]
+    assert found["pixels", "draft"] == pytest.approx(-1)
+    assert ("clip", "draft") not in found and ("clip", "both") not in found
+    assert found["clip", "distance"] == pytest.approx(1)
+
+
+def test_what_cannot_be_predicted_is_said(tiny):
+    with pytest.raises(EraseError, match="unknown predictor 'drafts': did you mean 'draft'"):
+        predict_sensitivity(tiny, "church", ["dog"], "drafts")
+    with pytest.raises(EraseError, match="unknown score 'pixel': did you mean 'pixels'"):
+        predict_sensitivity(tiny, "church", ["dog"], score="pixel")
+    with pytest.raises(EraseError, match="concept 'dog' is there twice"):
+        predict_sensitivity(tiny, "church", ["dog", "dog"], "kv")
+    with pytest.raises(EraseError, match="expected a list of at least one"):
+        predict_sensitivity(tiny, "church", [], "kv")
