@@ -42,10 +42,19 @@ class Harm:
         places = [self.concepts.index(target) for target in self.targets]
         return Harm(self.values[:, places], self.targets, list(self.targets))
 
+    def doublings(self) -> Harm:
+        """log₂ δ, where parts that multiply are added.
+
+        Raises `EraseError` where a δ is not above 0, as by judge and clip; the others are distances.
+        """
+        if not np.nanmin(self.values) > 0:
+            raise EraseError("δ is not above 0 everywhere: it has no logarithm, set doublings off")
+        return replace(self, values=np.log2(self.values))
+
 
 def read_atlas(prefix: str, targets: int | None = None) -> tuple[pd.DataFrame, ...]:
     """The runs, their pairs of pictures and their predictions: PREFIX.csv, PREFIX_pairs.parquet,
-    PREFIX_predictions.parquet, as `collect.publish` writes them; of the first `targets` only.
+    PREFIX_predictions.parquet, as `collect.publish` writes them; of `targets` of them only.
 
     A relative path is looked for here and beside the library. Raises `EraseError` for a file that
     does not exist, is damaged or lacks a column, and for a run of several targets or a target of
@@ -71,7 +80,9 @@ def read_atlas(prefix: str, targets: int | None = None) -> tuple[pd.DataFrame, .
         raise EraseError(f"a run erases {several[0]!r}: the atlas needs runs of one target")
     if "id" in found[1] and (found[1].groupby("targets")["id"].nunique() > 1).any():
         raise EraseError("a target was erased in several runs: the atlas needs one run each")
-    return tuple(table[table["targets"].isin(every[:targets])] for table in found)
+    if targets is not None:
+        every = every[:: max(1, len(every) // targets)][:targets]
+    return tuple(table[table["targets"].isin(every)] for table in found)
 
 
 def harm(pairs: pd.DataFrame, score: str) -> Harm:
@@ -127,7 +138,7 @@ def additive(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
         column = rest.sum(0, keepdims=True) / seen.sum(0, keepdims=True)
         rest = np.where(seen, rest - column, 0.0)
         erased, harmed = erased + row, harmed + column
-        if max(np.abs(row).max(), np.abs(column).max()) < 1e-12:
+        if max(np.abs(row).max(), np.abs(column).max()) < 1e-9 * np.abs(rest).max():
             break
     for effect in (erased, harmed):  # each with a mean of 0, so that overall is their middle
         overall = overall + effect.mean((0, 1), keepdims=True)
@@ -206,6 +217,22 @@ def correlation(one: np.ndarray, two: np.ndarray, kind: str) -> float:
     return float(np.corrcoef(one, two)[0, 1])
 
 
+def relations(found: Harm, known: pd.DataFrame) -> pd.DataFrame:
+    """The mean harm of each target to its own subgroup, to the rest of its category, to all others.
+
+    `known`: category and subgroup, indexed by concept. Columns: targets, relation, value; a target
+    alone in its group has no such row. Ready for `metrics.means`.
+    """
+    rows, categories, subgroups = [], known["category"], known["subgroup"]
+    names = ("same subgroup", "same category", "another category")
+    for target, harms in found.table().iterrows():
+        same = categories[harms.index] == categories[target]
+        close = same & (subgroups[harms.index] == subgroups[target])
+        for name, chosen in zip(names, (close, same & ~close, ~same), strict=True):
+            rows.append((target, name, harms[chosen].mean()))
+    return pd.DataFrame(rows, columns=["targets", "relation", "value"]).dropna()
+
+
 def neutral_percentiles(pairs: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
     """Where each neutral concept stands among all concepts, in the spectrum of every target.
 
@@ -216,7 +243,7 @@ def neutral_percentiles(pairs: pd.DataFrame, scores: Sequence[str]) -> pd.DataFr
     for target, run in pairs.groupby("targets", sort=False):
         delta = run.groupby("concept", sort=False)[list(scores)].mean()
         neutral = run.loc[run["style"].isna(), "concept"].unique()
-        others = delta.drop(index=[*neutral, target])
+        others = delta.drop(index=[*neutral, *str(target).split("+")], errors="ignore")
         for score in scores:
             for concept in neutral:
                 place = stats.percentileofscore(others[score], delta.loc[concept, score], "mean")

@@ -18,7 +18,8 @@ def asymmetries(found: Harm) -> pd.DataFrame:
     of such contrasts, divided by theirs, are what a symmetric pair would show. p is the place of
     |difference| among them, q its false discovery rate over all pairs (Benjamini & Hochberg 1995).
     Columns: a, b, forward (A → B), backward, forward_error, backward_error (half of a 95 %
-    interval), difference, low, high, p, q; sorted by p. Assumes noise that is symmetric about 0.
+    interval), difference, low, high, p, q; the surest first. Noise has to be
+    symmetric about 0.
     """
     pairs = found.among_targets()
     delta, first, second = pairs.values.mean(2), *np.triu_indices(len(pairs.targets), 1)
@@ -43,7 +44,8 @@ def asymmetries(found: Harm) -> pd.DataFrame:
     table["difference"] = difference
     table = table.assign(low=difference - reach * both, high=difference + reach * both)
     table = table.assign(p=p, q=stats.false_discovery_control(p))
-    return table.sort_values("p", kind="stable", ignore_index=True)
+    surest = np.argsort(-np.abs(difference) / both, kind="stable")
+    return table.iloc[surest].reset_index(drop=True)
 
 
 def _contrast(values: np.ndarray) -> np.ndarray:

@@ -61,7 +61,13 @@ class Studio:
         self.word = w.Combobox(options=known_words(), value="church", description="concept")
         self.method = w.Dropdown(options=METHODS, description="method")
         self.strength = w.FloatSlider(
-            1.0, min=0.1, max=2.0, step=0.1, description="strength", continuous_update=False
+            1.0,
+            min=0.1,
+            max=2.0,
+            step=0.1,
+            description="strength",
+            continuous_update=False,
+            layout=w.Layout(width="420px"),
         )
         self.seed = w.BoundedIntText(0, min=0, max=99_999, description="seed")
         self.erase_button = w.Button(description="Erase", button_style="primary")
@@ -78,7 +84,7 @@ class Studio:
         self.erase_button.on_click(lambda _: self.job.start(self.erase, "erasing"))
         self.draw_button.on_click(lambda _: self.job.start(self.draw, "drawing"))
         self.save_button.on_click(lambda _: self.job.start(self.save, "saving"))
-        asked = w.HBox([self.word, self.method, self.strength, self.seed])
+        asked = w.VBox([w.HBox([self.word, self.method]), w.HBox([self.strength, self.seed])])
         pressed = w.HBox([self.erase_button, self.stop_button, self.draw_button, self.save_button])
         seen = w.HBox([self.losses, self.preserved])
         self.box = w.VBox([asked, pressed, self.bar, self.job.status, self.strip, seen])

@@ -64,7 +64,9 @@ class SensitivityExplorer:
             control.observe(lambda _: self.show(), "value")
         self.measure_button.on_click(lambda _: self.job.start(self.measure, "measuring"))
         self.draw_button.on_click(lambda _: self.job.start(self.draw, "drawing"))
-        choose = w.HBox([self.target, self.method, self.score, self.measure_button])
+        choose = w.VBox(
+            [w.HBox([self.target, self.method]), w.HBox([self.score, self.measure_button])]
+        )
         look = w.HBox([self.concept, self.pictures, self.draw_button])
         self.box = w.VBox([choose, self.job.status, self.bars, look, self.strip])
         self.show()

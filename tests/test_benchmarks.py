@@ -1,4 +1,4 @@
-"""The benchmark of speed: a row in a process of its own, and what it counts."""
+"""The benchmarks of speed and of K and V: small runs of the real thing, and what they count."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import speed
+from benchmarks import kv, speed
 from erase_lib import EraseConfig, erase, load_pipeline
 
 
@@ -27,3 +27,17 @@ def test_a_row_counts_what_the_erasure_counts(name):
     share = row["updates"] / 2
     assert row["evaluations"] == spent * share and row["timed_updates"] == 2
     assert share == (2 if "published" in name else 1)  # extrapolated to the profile's own four
+
+
+def test_k_and_v_at_stable_diffusions_shapes_and_few_embeddings(tmp_path, capsys, monkeypatch):
+    shapes = [tuple(w.shape) for w in kv.weights().values()]
+    # counted in the UNet's published config: 10 of each width for K and V, 12 of the widest
+    assert [shapes.count((width, 768)) for width in (320, 640, 1280)] == [10, 10, 12]
+    monkeypatch.setattr(kv, "weights", lambda: {"a": kv.random(32, kv.DIM)})
+    out = tmp_path / "kv.json"
+    kv.main(["--n", "20", "--out", str(out)])
+    found = json.loads(out.read_text())
+    assert found == json.loads(capsys.readouterr().out) and found["n"] == 20
+    assert {"torch", "threads"} < set(found)
+    for seconds in (found["seconds"], found["cpu_seconds"]):
+        assert seconds["sum"] == pytest.approx(seconds["edit"] + seconds["movement"], abs=0.02)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
 
 from erase_lib import EraseConfig, EraseError, Erasure, erase, strength
-from erase_lib.strength import first_strength
+from erase_lib.concepts import DRAWN, concept_table, style_names
+from erase_lib.strength import first_strength, target_prompts
 
 
 @pytest.fixture
@@ -65,6 +68,38 @@ def test_the_first_strength_that_reaches_the_level(tiny, erasure, fading, at, le
     tried = fading(erasure, at)
     assert first_strength(tiny, erasure, None, level) == (found, True)
     assert len(tried) <= 4  # a bisection of twelve
+
+
+def test_a_style_is_gone_where_the_judge_sees_another(tiny, erasure, monkeypatch):
+    erasure.config = replace(erasure.config, targets=("noto style", "church"))
+    name = next(iter(erasure.tensors))
+    still = tiny.unet.get_parameter(name).detach().clone()
+    whole = (erasure.tensors[name] - still).norm()
+
+    def drawn(pipe, prompts, *given, **named):
+        return [float((pipe.unet.get_parameter(name) - still).norm() / whole)] * len(prompts)
+
+    def seen(judge, strengths, prompts):
+        """The church is gone from the first; every object is seen, in noto below 0.45."""
+        style = ["noto" if s < 0.45 else "fluent" for s in strengths]
+        rank = (prompts["concept"] == "church").astype(int)
+        return prompts.assign(rank=rank, style_seen=style)
+
+    monkeypatch.setattr(strength, "generate", drawn)
+    monkeypatch.setattr(strength, "verdicts", seen)
+    assert first_strength(tiny, erasure, None) == (0.5, True)
+    assert first_strength(tiny, erasure, None, level=0.5) == (0.2, True)
+
+
+def test_targets_are_looked_for_in_every_style_and_styles_on_several_objects():
+    table = target_prompts(["church", "noto style"], pictures=2)
+    church, noto = (table[table["target"] == t] for t in ("church", "noto style"))
+    assert len(church) == len(noto) == 2 * len(style_names())
+    every = [f"a church in {style} style" for style in style_names()]
+    assert church["prompt"].tolist() == 2 * every and set(church["concept"]) == {"church"}
+    assert noto["concept"].is_unique and set(noto["concept"]) <= set(concept_table()["concept"])
+    assert (noto["prompt"] == "a " + noto["concept"] + " in noto style").all()
+    assert not set(noto["concept"]) & set(DRAWN)  # not those that it is trained on
 
 
 def test_a_level_out_of_reach_is_a_warning(tiny, erasure, fading):

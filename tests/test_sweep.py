@@ -19,7 +19,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from test_grid import notebook
 
 from erase_lib import batch, workers
-from erase_lib.collect import collect, read
+from erase_lib.collect import collect, gather, publish, read
 from erase_lib.errors import EraseError
 from erase_lib.lock import alone
 from erase_lib.sweep import main, plan, select, sweep
@@ -374,3 +374,27 @@ def test_a_grid_is_published_with_its_hours_and_versions(book, tmp_path):
     assert about["runs"] == 2 and about["torch"] == [batch.version("torch")]
     assert len(pd.read_csv(target / "named.csv")) == 2 and (target / file.name).is_file()
     assert Path(file).read_text() == (target / file.name).read_text()
+
+
+def test_tables_that_the_runs_wrote_are_joined_with_the_runs_id_and_targets(tmp_path):
+    out, written = tmp_path / "out", {"a": ["pairs", "effects"], "b": ["pairs"], "c": []}
+    for i, (name, tables) in enumerate(written.items()):
+        (out / name).mkdir(parents=True)
+        for file in tables:
+            rows = pd.DataFrame({"concept": ["dog", "cat"], "delta": [float(i), 0.5]})
+            rows.to_parquet(out / name / f"{file}.parquet")
+    runs = pd.DataFrame({"id": ["b", "a", "c"], "targets": ["church", "bus+car", "rose"]})
+    (out / "d").mkdir()  # a run that is not in the table
+    rows.to_parquet(out / "d" / "pairs.parquet")
+    found = gather(runs, out)
+    assert list(found) == ["effects.parquet", "pairs.parquet"]
+    pairs = found["pairs.parquet"]
+    assert pairs.columns.tolist() == ["id", "targets", "concept", "delta"]
+    assert pairs["id"].tolist() == ["b", "b", "a", "a"]  # in the order of the runs
+    assert pairs["targets"].tolist() == ["church"] * 2 + ["bus+car"] * 2
+    assert pairs["delta"].tolist() == [1.0, 0.5, 0.0, 0.5]
+    about = {"status": "done", "seconds": 1.0, "threads": 1, "git_commit": "x", "cell": None}
+    runs = runs.assign(error=None, **about, **dict.fromkeys(batch.VERSIONS, "1"))
+    publish(runs, out, tmp_path / "results", tmp_path / "named.json")
+    again = pd.read_parquet(tmp_path / "results" / "named_pairs.parquet")
+    pd.testing.assert_frame_equal(again, pairs)

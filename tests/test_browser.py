@@ -1,0 +1,142 @@
+"""Open, run all, press the buttons, see the picture change: in JupyterLab and Voilà, in Chromium."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+
+import pytest
+
+pytest.importorskip("playwright")
+from browser import (
+    CHROMIUM,
+    TOKEN,
+    app,
+    changed,
+    copied,
+    lab,
+    opened,
+    picture,
+    press,
+    reachable,
+    run_all,
+)
+
+from erase_lib import Erasure
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not CHROMIUM and not os.environ.get("CI"), reason="needs Debian's package chromium"
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def chromium():
+    assert CHROMIUM, "Chromium is missing: install Debian's package chromium"
+
+
+def test_the_studio_erases_stops_and_saves(tmp_path):
+    notebook = copied("A2_erasure_studio", tmp_path, steps=40, output=str(tmp_path / "studio"))
+    with lab(tmp_path) as address:
+        reachable(address)
+        with opened(f"{address}/lab/tree/{notebook.name}?token={TOKEN}") as (page, errors):
+            run_all(page)
+            word = page.get_by_role("combobox", name="concept")
+            word.fill("chruch")
+            word.press("Enter")
+            press(page, "Erase")
+            page.get_by_text("unknown word 'chruch'").wait_for()
+            word.fill("church")
+            word.press("Enter")
+            page.get_by_label("method").select_option("esd")
+            empty = picture(page)
+            press(page, "Erase")
+            losses = changed(page, picture(page, 1), place=1)  # while it trains
+            assert losses.startswith("blob:")
+            press(page, "Stop")
+            page.get_by_text("of 40 updates, which are kept").wait_for()
+            stopped = changed(page, empty)
+            press(page, "Draw again")
+            changed(page, stopped)
+            press(page, "Save")
+            page.get_by_text("saved to").wait_for()
+            page.screenshot(path=tmp_path / "studio.png")
+            assert errors == [] and page.get_by_text("Traceback").count() == 0
+    saved = Erasure.load(tmp_path / "studio" / "church-esd-1.0")
+    assert 0 < len(saved.history) < 40
+
+
+def test_the_sensitivity_explorer(tmp_path):
+    given = {"profile": "smoke", "table": "", "interactive": True, "predictors": ["distance"]}
+    notebook = copied("01_concept_sensitivity", tmp_path, output=str(tmp_path / "out"), **given)
+    with lab(tmp_path) as address:
+        reachable(address)
+        with opened(f"{address}/lab/tree/{notebook.name}?token={TOKEN}") as (page, errors):
+            run_all(page)
+            page.get_by_role("button", name="Measure", exact=True).wait_for()
+            bars = picture(page)
+            page.get_by_label("score").select_option(
+                "judge's probability of what was asked for, lost"
+            )
+            changed(page, bars)
+            page.get_by_label("method").select_option("uce")
+            page.get_by_text("not measured yet: press Measure").wait_for()
+            page.get_by_label("method").select_option("esd")
+            strip = picture(page, 1)
+            page.get_by_label("method").select_option("uce")  # in a second, unlike ESD
+            press(page, "Measure")
+            page.get_by_text("concepts measured").wait_for()
+            press(page, "Draw before / after")
+            changed(page, strip, place=1)
+            page.screenshot(path=tmp_path / "explorer.png")
+            assert errors == [] and page.get_by_text("Traceback").count() == 0
+
+
+def test_the_map_answers_to_hover_and_lasso(tmp_path):
+    given = {"profile": "smoke", "interactive": True, "projection": "pca"}
+    notebook = copied("02_embedding_map", tmp_path, output=str(tmp_path / "out"), **given)
+    with lab(tmp_path) as address:
+        reachable(address)
+        with opened(f"{address}/lab/tree/{notebook.name}?token={TOKEN}") as (page, errors):
+            run_all(page)
+            plot = page.locator(".js-plotly-plot")
+            plot.wait_for()
+            plot.scroll_into_view_if_needed()
+            before = picture(page)
+            page.locator(".js-plotly-plot .points path").nth(5).hover(force=True)
+            changed(page, before)
+            page.locator(".js-plotly-plot a[data-title='Lasso Select']").click()
+            box = page.locator(".js-plotly-plot .nsewdrag").bounding_box()
+            assert box is not None
+            x, y, far, down = box["x"], box["y"], box["width"], box["height"]
+            page.mouse.move(x + 2, y + 2)
+            page.mouse.down()
+            for to in ((far - 2, 2), (far - 2, down - 2), (2, down - 2), (2, 2)):
+                page.mouse.move(x + to[0], y + to[1], steps=8)
+            page.mouse.up()
+            page.locator("table.dataframe tbody tr").nth(10).wait_for()
+            page.screenshot(path=tmp_path / "map.png")
+            assert errors == [] and page.get_by_text("Traceback").count() == 0
+    with opened(f"file://{tmp_path}/out/map.html") as (page, errors):
+        page.locator(".js-plotly-plot .points path").nth(5).hover(force=True)
+        page.locator("img[alt^='erased']").wait_for()
+        assert errors == []
+
+
+def test_the_studio_as_a_page_of_its_own_asks_for_a_token(tmp_path):
+    notebook = copied("A2_erasure_studio", tmp_path, output=str(tmp_path / "studio"))
+    with app(notebook) as address:
+        reachable(address)
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(address, timeout=30)
+        with opened(f"{address}/?token={TOKEN}") as (page, errors):
+            page.get_by_label("method").select_option("uce")
+            before = picture(page)
+            press(page, "Erase")
+            changed(page, before)
+            assert page.locator(".jp-InputArea").count() == 0, "it shows code"
+            page.screenshot(path=tmp_path / "app.png")
+            assert errors == []

@@ -1,0 +1,66 @@
+"""A style as the target of an erasure: its prompts, its settings, and two runs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from erase_lib import EraseConfig, EraseError, erase
+from erase_lib.concepts import DRAWN, check_concepts, forms_of, is_style, prompts_of
+from erase_lib.models import encode_prompts
+
+STYLES = ("twemoji", "fluent")
+
+
+def smoke(**values):
+    return EraseConfig.from_profile("smoke", **({"targets": ["noto style"]} | values))
+
+
+def test_prompts_of_a_style_pair_up_with_those_of_what_takes_its_place():
+    erased = prompts_of("noto style", STYLES)
+    assert erased[:3] == ["noto style", "a picture in noto style", "a dog in noto style"]
+    neutral = forms_of("", STYLES, "noto style")
+    assert neutral == [e.removesuffix(" in noto style") if i else "" for i, e in enumerate(erased)]
+    assert neutral[2:] == [f"a {thing}" for thing in DRAWN]
+    other = forms_of("fluent style", STYLES, "noto style")
+    assert other == [text.replace("noto", "fluent") for text in erased]
+    # of an object nothing has changed
+    assert forms_of("house", STYLES, "church") == prompts_of("house", STYLES)
+    assert is_style("Van Gogh style") and not is_style("style") and not is_style("church")
+
+
+def test_what_stands_before_the_style_is_its_own_anchor(tiny):
+    pairs = [prompts_of("noto style"), forms_of("", (), "noto style")]
+    erased, neutral = (encode_prompts(tiny, texts) for texts in pairs)
+    same = (erased - neutral).abs().amax(-1) < 1e-5
+    words = [1 + len(text.split()) for text in pairs[1]]
+    assert same.long().cumprod(1).sum(1).tolist() == words
+
+
+def test_a_style_that_is_erased_is_no_style_of_the_prompts():
+    assert smoke().styles == ("twemoji", "fluent", "openmoji")
+    assert smoke(targets=["church"]).styles == ("noto", "twemoji", "fluent", "openmoji")
+    both = smoke(targets=["noto style", "fluent style"])
+    assert both.styles == ("twemoji", "openmoji") == EraseConfig.from_dict(both.to_dict()).styles
+    check_concepts(["noto style", "church"])
+    with pytest.raises(EraseError, match="unknown target 'not style': did you mean 'noto style'"):
+        check_concepts(["not style"])
+
+
+@pytest.mark.parametrize("method", ["esd", "uce"])
+def test_a_style_is_erased(tiny, method):
+    config = smoke(method=method, lr=1e-2)
+    erasure = erase(tiny, config, progress=False)
+    base = dict(tiny.unet.named_parameters())
+    assert any(not torch.equal(t, base[name]) for name, t in erasure.tensors.items())
+    assert all(t.isfinite().all() for t in erasure.tensors.values())
+
+
+def test_uce_gives_a_style_the_values_of_the_same_picture_without_it(tiny):
+    erasure = erase(tiny, smoke(method="uce", ridge=1e-3, lam=0.1), progress=False)
+    pairs = ["a dog in noto style", "a rose in noto style"], ["a dog", "a rose"]
+    styled, plain = (encode_prompts(tiny, texts) for texts in pairs)
+    for name, tensor in erasure.tensors.items():
+        w = tiny.unet.get_parameter(name)
+        gap = (styled @ w.T - plain @ w.T).norm()
+        assert (styled @ tensor.T - plain @ w.T).norm() < 0.6 * gap
