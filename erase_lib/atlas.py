@@ -45,7 +45,7 @@ class Harm:
     def doublings(self) -> Harm:
         """log₂ δ, where parts that multiply are added.
 
-        Raises `EraseError` where a δ is not above 0, as by judge and clip; the others are distances.
+        Raises `EraseError` where a δ is not above 0, as by judge and clip, which are no distances.
         """
         if not np.nanmin(self.values) > 0:
             raise EraseError("δ is not above 0 everywhere: it has no logarithm, set doublings off")

@@ -91,15 +91,22 @@ def load_transformers_clip(model_id: str | Path) -> SmallCLIP:
 
     Raises `EraseError` when it cannot be loaded, such as a hub id without a network.
     """
+    kind: Any = CLIPModel  # what it returns with the loading info, no type checker knows
     try:
         with quiet():
-            model = CLIPModel.from_pretrained(model_id, dtype=torch.float32).eval()
+            model, found = kind.from_pretrained(
+                model_id, dtype=torch.float32, output_loading_info=True
+            )
             tokenizer = CLIPTokenizer.from_pretrained(model_id)
     except Exception as error:  # each library raises its own kind
         raise EraseError(
             f"CLIP {str(model_id)!r} cannot be loaded ({reason(error)}): give a hub id that is"
             " downloaded, a folder, or leave it out for the embedded one"
         ) from None
+    # another kind of model loads with random weights, a tokenizer without files with two tokens
+    if found["missing_keys"] or not model.config.text_config.vocab_size / 2 < len(tokenizer):
+        raise EraseError(f"{str(model_id)!r} is no whole CLIPModel with its tokenizer")
+    model.eval()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     return SmallCLIP(
         model.text_model,

@@ -90,6 +90,16 @@ class Job:
             self.stop_button.disabled = not busy
 
 
+def picture() -> Any:
+    """A widget for a picture that is not there yet: hidden, for an empty one looks broken."""
+    return w.Image(format="png", layout=w.Layout(display="none"))
+
+
+def put(image: Any, data: bytes) -> None:
+    """Show a PNG in a `picture`; none hides it."""
+    image.value, image.layout.display = data, None if data else "none"
+
+
 def png(figure: Any, dpi: int = 90) -> bytes:
     """A figure as PNG, for an `Image` widget."""
     file = BytesIO()

@@ -116,7 +116,8 @@ def agreement(pairs: pd.DataFrame, table: pd.DataFrame, targets: Sequence[str]) 
 
     `pairs` as `sensitivity.changes` makes it, `table` as `predictions`. One row a score and a
     predictor: score, predictor, rho (Spearman's), reliability (of what was measured: no prediction
-    can be expected above its root), n (concepts). Targets and neutral concepts are left out.
+    can be expected above its root), n (concepts). Targets and neutral concepts are left out. Raises
+    `EraseError` as `reliability`.
     """
     others = pairs["style"].notna() & ~pairs["concept"].isin(list(targets))
     kept, rows = pairs[others], []
@@ -179,9 +180,10 @@ def nearness(
     of the embeddings, or their cosine."""
     every, found = encode_prompts(pipe, list(prompts["prompt"])).flatten(1), []
     for target in targets:
-        styles = prompts["style"].where(prompts["style"].notna(), None)
         bare = is_style(target)
-        texts = [target if bare or s is None else f"a {target} in {s} style" for s in styles]
+        texts = [
+            target if bare or pd.isna(s) else f"a {target} in {s} style" for s in prompts["style"]
+        ]
         at = encode_prompts(pipe, texts).flatten(1)
         near = -(every - at).norm(dim=1)
         found.append(near if method == "distance" else torch.cosine_similarity(every, at))
@@ -199,8 +201,9 @@ def kv_movement(pipe: Pipeline, tensors: Mapping[str, Tensor], prompts: list[str
 def noise_movement(
     pipe: Pipeline, tensors: Mapping[str, Tensor], prompts: pd.DataFrame, batch: int = 64
 ) -> np.ndarray:
-    """‖ε_edit(z, c, t) − ε(z, c, t)‖ of each prompt, root mean square, at pure noise, where a
-    picture's layout is decided; z from the prompt's own seed."""
+    """How far the UNet's output moves for each prompt, root mean square, at pure noise, where a
+    picture's layout is decided; z from the prompt's own seed. The output is ε or v: the order of
+    the concepts is the same."""
     last = pipe.scheduler.config.num_train_timesteps - 1
     found = []
     for start in range(0, len(prompts), batch):

@@ -20,6 +20,7 @@ from erase_lib.judge import Judge, picture_tensor
 from erase_lib.models import Pipeline, encode_prompts
 from erase_lib.neighbours import distances
 
+MOST = 32  # pictures of a concept: their seeds end where those of the predictions begin
 SCORES = {
     "judge": "judge's probability of what was asked for, lost",
     "clip": "CLIP score, lost",
@@ -49,9 +50,13 @@ def sensitivity_prompts(
         raise EraseError(f"concepts is {concepts!r}: expected a list of at least one, ['dog']")
     if double := {c for c in every if every.count(c) > 1}:
         raise EraseError(f"concept {min(double)!r} is there twice: give each once")
-    if pictures < 1:
-        raise EraseError(f"pictures is {pictures}: expected 1 or more of each concept")
+    if not 1 <= pictures <= MOST:
+        raise EraseError(f"pictures is {pictures}: expected 1 to {MOST} of each concept")
     styles = style_names() if styles is None else list(styles)
+    if isinstance(neutral, str) or not styles:
+        raise EraseError(
+            f"neutral is {neutral!r}, styles is {styles}: expected lists, the styles not empty"
+        )
     place = {concept: i for i, concept in enumerate(concept_table()["concept"])}
     place |= {c: len(place) + i for i, c in enumerate(every) if c not in place}
     rows = []
@@ -87,7 +92,7 @@ def changes(
     return prompts.assign(
         judge=np.where(known, seen[0] - seen[1], np.nan),
         clip=fit[0] - fit[1],
-        features=1 - (old * new).sum(1).numpy(),
+        features=((old - new).pow(2).sum(1) / 2).numpy(),  # 1 − cos, and 0 of the same picture
         pixels=apart.pow(2).mean((1, 2, 3)).sqrt().numpy(),
     )
 
@@ -122,7 +127,7 @@ def damage(pairs: pd.DataFrame, score: str = "judge", by: str = "concept") -> pd
     interval is a bootstrap over its pictures, NaN for a single one.
     """
     check_score(score)
-    pairs = pairs.dropna(subset=[score])
+    pairs = pairs.dropna(subset=[score, by])
     rows = []
     for n, part in pairs.groupby(pairs.groupby(by, sort=False)[score].transform("size")):
         names = part[by].unique()  # all with n pictures: one bootstrap for them together
@@ -139,19 +144,20 @@ def damage(pairs: pd.DataFrame, score: str = "judge", by: str = "concept") -> pd
 def intervals(values: np.ndarray, n: int = 1000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """95 % bootstrap intervals of the mean of each row of `(rows, pictures)`.
 
-    Of few values the plain percentiles are too narrow. These are taken further out, as much as
-    Student's t and the variance's n − 1 ask for: the expanded percentiles of Hesterberg (2015, What
-    Teachers Should Know About the Bootstrap, §5.3). NaN for rows of one.
+    Of few values the plain percentiles are too narrow, and a row of four has no percentiles far
+    enough out. So they are widened about the mean by what Student's t and the variance's n − 1 ask
+    for (why: Hesterberg 2015, What Teachers Should Know About the Bootstrap, §5.3). NaN for rows of
+    one.
     """
     size = values.shape[1]
     if size == 1:
         return np.full(len(values), np.nan), np.full(len(values), np.nan)
     drawn = np.random.default_rng(seed).integers(0, size, (n, size))
     counts = np.apply_along_axis(np.bincount, 1, drawn, minlength=size)
-    means = values @ counts.T / size
-    tail = stats.norm.cdf(np.sqrt(size / (size - 1)) * stats.t.ppf(0.025, size - 1))
-    low, high = np.percentile(means, [100 * tail, 100 - 100 * tail], axis=1)
-    return low, high
+    low, high = np.percentile(values @ counts.T / size, [2.5, 97.5], axis=1)
+    wider = stats.t.ppf(0.975, size - 1) / stats.norm.ppf(0.975) * np.sqrt(size / (size - 1))
+    mean = values.mean(1)
+    return mean + wider * (low - mean), mean + wider * (high - mean)
 
 
 def sensitivity(

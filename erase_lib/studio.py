@@ -14,7 +14,7 @@ from erase_lib.config import EraseConfig
 from erase_lib.diffusion import generate
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError
-from erase_lib.jobs import Job, canvas, png
+from erase_lib.jobs import Job, canvas, picture, png, put
 from erase_lib.loop import erase
 from erase_lib.models import Pipeline
 from erase_lib.neighbours import near_and_far
@@ -75,7 +75,7 @@ class Studio:
         self.draw_button = w.Button(description="Draw again", tooltip="at this strength and seed")
         self.save_button = w.Button(description="Save")
         self.bar = w.IntProgress(0, 0, 1, layout=w.Layout(width="100%"))
-        self.losses, self.strip = w.Image(format="png"), w.Image(format="png")
+        self.losses, self.strip = picture(), picture()
         self.preserved = w.HTML()
         self.edit: Erasure | None = None
         self.history: list[dict[str, Any]] = []
@@ -97,7 +97,8 @@ class Studio:
         config = EraseConfig.from_dict({"targets": (word,), "method": self.method.value} | given)
         self.edit, self.history = None, []
         self.bar.max, self.bar.value = config.steps, 0
-        self.losses.value, self.preserved.value = b"", ""
+        put(self.losses, b"")
+        self.preserved.value = ""
         self.edit = erase(self.pipe, config, progress=False, callback=self.watch)
         done = len(self.edit.history)
         self.bar.value = self.bar.max
@@ -117,7 +118,7 @@ class Studio:
         self.bar.value = len(self.history)
         if len(self.history) % EVERY == 0:
             table = pd.DataFrame(self.history)
-            self.losses.value = png(losses(table, canvas(6, 2.8)).figure)
+            put(self.losses, png(losses(table, canvas(6, 2.8)).figure))
             if "chosen" in table:
                 now = table["chosen"].iloc[-EVERY:].str.split("|").explode().unique()
                 self.preserved.value = "preserved just now:<br>" + "<br>".join(now[:10])
@@ -143,7 +144,7 @@ class Studio:
             after = generate(self.pipe, prompts, seed, STEPS, progress=False)
         title = f"“{word}” erased by {self.edit.config.method}, strength {strength:.1f}"
         figure = strip(before, after, [caption for _, caption in asked], title)
-        self.strip.value = png(figure)
+        put(self.strip, png(figure))
         return title
 
     def save(self) -> str:

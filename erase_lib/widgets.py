@@ -14,7 +14,7 @@ from erase_lib.config import EraseConfig
 from erase_lib.diffusion import generate
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
-from erase_lib.jobs import Job, canvas, png
+from erase_lib.jobs import Job, canvas, picture, png, put
 from erase_lib.loop import erase
 from erase_lib.models import Pipeline
 from erase_lib.sensitivity import SCORES, STEPS, damage, measure, sensitivity_prompts
@@ -58,7 +58,7 @@ class SensitivityExplorer:
         self.concept = w.Dropdown(description="concept", layout=w.Layout(width="420px"))
         self.pictures = w.BoundedIntText(pictures, min=1, max=8, description="seeds")
         self.draw_button = w.Button(description="Draw before / after", button_style="primary")
-        self.bars, self.strip = w.Image(format="png"), w.Image(format="png")
+        self.bars, self.strip = picture(), picture()
         self.job = Job([self.measure_button, self.draw_button])
         for control in (self.target, self.method, self.score):
             control.observe(lambda _: self.show(), "value")
@@ -76,7 +76,10 @@ class SensitivityExplorer:
         key = (self.target.value, self.method.value)
         if key not in self.tables:
             raise EraseError(f"{key[1]} of {key[0]!r} is not measured yet: press Measure")
-        return damage(self.tables[key], self.score.value)
+        table = damage(self.tables[key], self.score.value)
+        # an interval of two pictures would span the figure
+        table.loc[table["n"] < 4, ["low", "high"]] = float("nan")
+        return table
 
     def show(self) -> None:
         """The bars, and the concepts to choose from, the most hurt first."""
@@ -88,12 +91,13 @@ class SensitivityExplorer:
             label = f"δ: {SCORES[self.score.value]}"
             ax = bars(shown, [target], neutral, self.thumbs, 10, label, canvas(9, 8))
             ax.set_title(f"{self.method.value} erases “{target}”: least and most hurt")
-            self.bars.value = png(ax.figure)
+            put(self.bars, png(ax.figure))
             order = table.sort_values("delta", ascending=False)
             self.concept.options = [
                 (f"{c or '(empty)'}   δ {d:+.3f}", c)
                 for c, d in zip(order["concept"], order["delta"], strict=True)
             ]
+            self.concept.index = 0
 
         self.job.attempt(redraw)
 
@@ -118,7 +122,7 @@ class SensitivityExplorer:
         edit = self.edit(self.target.value, self.method.value)
         before, after = drawn(self.pipe, edit, concept, n)
         title = f"“{concept}” when {self.method.value} erases “{self.target.value}”"
-        self.strip.value = png(strip(before, after, [f"seed {i}" for i in range(n)], title))
+        put(self.strip, png(strip(before, after, [f"seed {i}" for i in range(n)], title)))
         return f"{2 * n} pictures drawn"
 
     def edit(self, target: str, method: str) -> Erasure:

@@ -107,7 +107,15 @@ def opened(address: str, width: int = 1280, height: int = 1000) -> Iterator[tupl
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page, errors = browser.new_page(viewport={"width": width, "height": height}), list[str]()
-        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+        # Voilà's template asks for a font of icons, which no page here shows
+        page.on(
+            "console",
+            lambda m: (
+                errors.append(f"{m.text} {m.location['url']}")
+                if m.type == "error" and "fontawesome" not in m.location["url"]
+                else None
+            ),
+        )
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.set_default_timeout(120 * SECOND)
         page.goto(address, timeout=120 * SECOND)

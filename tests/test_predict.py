@@ -232,7 +232,6 @@ def measured():
     pairs["style"] = pairs["style"].where(pairs["concept"] != "")
     for score in SCORES:
         pairs[score] = np.repeat(delta, 4)
-    pairs.loc[pairs["concept"] == "", "judge"] = np.nan
     return pairs, pd.DataFrame({"concept": concepts, "delta": delta})
 
 
