@@ -11,7 +11,7 @@ QUICKSTART := runs/quickstart
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help setup quickstart test test-all lab check gpu-check bench bench-memory data clean
+.PHONY: help setup quickstart test test-all lab app check gpu-check bench bench-memory data clean
 
 help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## /  make \1\t/; s/%/NAME/' | expand -t 20
@@ -40,11 +40,14 @@ quickstart: setup ## erase a first concept: run notebooks/00_quickstart.ipynb
 test: setup ## unit tests and the quickstart in its smoke profile
 	$(BIN)/python -m pytest -q -m "not slow"
 
-test-all: setup ## every notebook in its smoke profile
+test-all: setup ## every notebook in its smoke profile, and the explorers in Chromium
 	$(BIN)/python -m pytest -q -m slow
 
 lab: setup ## JupyterLab on this machine only; it prints its address with the token
 	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root)
+
+app: setup ## the erasure studio as a page of its own, on this machine only, behind a token
+	$(BIN)/voila notebooks/A2_erasure_studio.ipynb --Voila.ip=127.0.0.1 --token
 
 check: setup ## ruff, mypy, and that notebooks are committed without outputs
 	$(BIN)/ruff check
@@ -59,8 +62,9 @@ results-%: setup ## run the grid notebooks/params/NAME.yaml; its table goes to d
 	$(BIN)/erase-sweep --grid notebooks/params/$*.yaml --out runs/results-$* --workers 2 \
 	    --publish data/results
 
-bench: setup ## time every method and schedule; the table goes to data/results/speed.json
+bench: setup ## time every method, schedule and the K/V prediction; tables go to data/results
 	$(BIN)/python -m benchmarks.speed --out data/results/speed.json
+	$(BIN)/python -m benchmarks.kv --out data/results/kv.json
 
 bench-memory: setup ## memory at Stable Diffusion's shapes: 20 GB, some 10 minutes; `full` needs more
 	$(BIN)/python -m benchmarks.memory --methods xattn noxattn --out data/results/memory.json

@@ -52,7 +52,7 @@ def predict_sensitivity(
     pipe: Pipeline,
     target: str | Sequence[str],
     concepts: Sequence[str],
-    method: str = "both",
+    method: str = "draft",
     score: str = "features",
     neutral: Sequence[str] = (),
     seed: int = 0,
