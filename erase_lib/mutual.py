@@ -9,14 +9,15 @@ from scipy import stats
 from erase_lib.atlas import Harm, correlation
 
 
-def asymmetries(found: Harm) -> pd.DataFrame:
+def asymmetries(found: Harm, repeats: int = 200, seed: int = 0) -> pd.DataFrame:
     """Every pair of targets: is δ(A → B) another than δ(B → A)?
 
     Two pictures of a cell cannot say how uncertain their own mean is. So all cells lend each other
     their noise: half the difference of a cell's two pictures is as uncertain as their mean, and is
-    nothing but noise. Its root mean square among cells of a like δ is the `error`; the differences
-    of such contrasts, divided by theirs, are what a symmetric pair would show. p is the place of
-    |difference| among them, q its false discovery rate over all pairs (Benjamini & Hochberg 1995).
+    nothing but noise. Its root mean square among cells of a like δ is the `error`; differences of
+    two such contrasts, of cells drawn at random and brought to the pair's errors, `repeats` of them
+    a pair, are what symmetric pairs would show. p is the place of |difference| among all of them, q
+    its false discovery rate over all pairs (Benjamini & Hochberg 1995).
     Columns: a, b, forward (A → B), backward, forward_error, backward_error (half of a 95 %
     interval), difference, low, high, p, q; the surest first. Noise has to be
     symmetric about 0.
@@ -31,8 +32,10 @@ def asymmetries(found: Harm) -> pd.DataFrame:
     error[cells] = np.sqrt(squares)
     away, back = (first, second), (second, first)
     both = np.hypot(error[away], error[back])
-    null = np.concatenate([contrast[away] - contrast[back], contrast[away] + contrast[back]])
-    null = np.sort(np.abs(null) / np.tile(both, 2))
+    # as many as there are pairs would not do: the smallest p times the pairs would be 1/2
+    unit = contrast[cells] / np.maximum(error[cells], np.finfo(float).tiny)
+    one, two = np.random.default_rng(seed).choice(unit, (2, repeats, len(first)))
+    null = np.sort(np.abs(error[away] * one - error[back] * two).ravel() / np.tile(both, repeats))
     difference = delta[away] - delta[back]
     beyond = len(null) - np.searchsorted(null, np.abs(difference) / both)
     p = (1 + beyond) / (1 + len(null))
