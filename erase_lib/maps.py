@@ -59,7 +59,7 @@ def project(points: np.ndarray, method: str = "umap", seed: int = 0) -> np.ndarr
 
     few = len(points) < 5  # its own start needs more
     near = min(15, len(points) - 1)
-    map_ = UMAP(2, n_neighbors=near, init="random" if few else "spectral", random_state=seed)
+    map_ = UMAP(n_jobs=1, n_neighbors=near, init="random" if few else "spectral", random_state=seed)
     return np.asarray(map_.fit_transform(points))
 
 

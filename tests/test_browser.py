@@ -108,7 +108,7 @@ def test_the_map_answers_to_hover_and_lasso(tmp_path):
             before = picture(page)
             page.locator(".js-plotly-plot .points path").nth(5).hover(force=True)
             changed(page, before)
-            page.locator(".js-plotly-plot a[data-title='Lasso Select']").click()
+            page.locator(".js-plotly-plot [data-val='lasso']").click()
             box = page.locator(".js-plotly-plot .nsewdrag").bounding_box()
             assert box is not None
             x, y, far, down = box["x"], box["y"], box["width"], box["height"]

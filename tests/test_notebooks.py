@@ -21,7 +21,9 @@ def run(name: str, folder: Path, **parameters) -> dict:
     papermill.execute_notebook(
         str(ROOT / "notebooks" / f"{name}.ipynb"),
         str(folder / f"{name}.ipynb"),
-        parameters={"profile": "smoke", "output": str(folder)} | parameters,
+        parameters={"output": str(folder)}
+        | ({} if name.startswith("A2") else {"profile": "smoke"})
+        | parameters,
         kernel_name="python3",
         start_timeout=180,
         execution_timeout=600,
@@ -73,6 +75,49 @@ def test_an_erasure_measured_where_it_first_erases(tmp_path):
     assert result["strength"] == STRENGTHS[-1] and result["reached"] is False
     assert Erasure.load(tmp_path).strength == result["strength"]
     assert 0 <= result["percentile 2"] <= 100 and -1 <= result["delta near"] <= 1
+
+
+@pytest.mark.slow
+def test_concept_sensitivity(tmp_path):
+    result = run("01_concept_sensitivity", tmp_path, targets=["dog"], predictors=["distance", "kv"])
+    assert {row["predictor"] for row in result["agreement"]} == {"distance", "kv"}
+    for row in result["predictors"] + result["neutral"]:
+        assert row["low"] <= row["value"] <= row["high"] and row["groups"] == 5
+    pairs = pd.read_parquet(tmp_path / "pairs.parquet")
+    assert pairs["judge"].isna().sum() == 2 * 3  # two pictures of three neutral concepts
+    for name in ("spectrum", "bars", "strip", "predictors", "bars_weapons", "bars_noto_style"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 100
+
+
+@pytest.mark.slow
+def test_the_map_of_concepts(tmp_path):
+    result = run("02_embedding_map", tmp_path, target="dog", projection="tsne")
+    spaces = {row["space"] for row in result["spaces"]}
+    assert {"text", "pictures", "text, PCA", "pictures, UMAP"} <= spaces
+    assert all(-1 <= row["value"] <= 1 for row in result["spaces"])
+    assert (tmp_path / "map.html").stat().st_size > 1e6  # it needs no network
+    for name in ("map_text", "map_pictures", "maps", "spaces", "strip"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 100
+
+
+@pytest.mark.slow
+def test_the_damage_atlas(tmp_path):
+    result = run("03_damage_atlas", tmp_path)
+    assert result["targets"] == 12 and result["concepts"] == 428
+    for score in {row["score"] for row in result["variance"]}:
+        parts = [row["share"] for row in result["variance"] if row["score"] == score]
+        assert sum(parts) == pytest.approx(1)
+    for row in result["neutral together"] + result["predictions"]:
+        assert row["low"] <= row["value"] <= row["high"]
+    for name in ("delta", "specific", "parts", "mutual", "dumbbells", "graph", "predictions"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 100
+
+
+@pytest.mark.slow
+def test_the_studio_without_a_browser(tmp_path):
+    given = {"word": "dog", "steps": 4, "interactive": False}
+    result = run("A2_erasure_studio", tmp_path, **given)
+    assert result["updates"] == 4 and "erased" in result["status"]
 
 
 @pytest.mark.slow

@@ -139,7 +139,7 @@ def test_the_map_explorer_hovers_selects_and_moves():
 
 def test_spaces_and_projections():
     points = np.random.default_rng(0).normal(size=(12, 5))
-    for name in ("pca", "tsne"):
+    for name in ("pca", "tsne", "umap"):
         assert project(points, name).shape == (12, 2)
     with pytest.raises(EraseError, match="unknown projection 'umpa': did you mean 'umap'"):
         project(points, "umpa")
