@@ -71,11 +71,18 @@ def spectrum(
         text = "target"
         ax.plot(rows.index[gone], rows["delta"][gone], "*", c=TARGET, ms=16, label=text, **given)
     for k, i in enumerate(rows.index[plain & rows["concept"].isin(list(named))]):
-        at, to = (i, rows["delta"][i]), (0, 26 + 20 * (k % 3))
+        at, late = (i, rows["delta"][i]), i > 0.8 * len(rows)
+        to = (-30 if late else 0, 26 + 20 * (k % 3))  # to the left at the right end
         arrow = {"arrowstyle": "-", "color": QUIET}
         name = f"“{rows['concept'][i]}”"
         ax.annotate(
-            name, at, to, textcoords="offset points", ha="center", fontsize=11, arrowprops=arrow
+            name,
+            at,
+            to,
+            textcoords="offset points",
+            ha="right" if late else "center",
+            fontsize=11,
+            arrowprops=arrow,
         )
     ax.set(xlabel=f"{len(rows)} concepts, the least hurt first", ylabel=label)
     ax.legend(frameon=False, loc="upper left", fontsize=11)
