@@ -154,17 +154,19 @@ def specific(found: Harm) -> Harm:
 def effects(found: Harm) -> pd.DataFrame:
     """How much damage an erasure does in all, and how fragile a concept is, against the mean.
 
-    Columns: kind (erased or harmed), concept, effect, low, high (95 %, Student's t over the
-    concepts of an erased one, and over the erasures of a harmed one; pictures are not varied).
+    Columns: kind (erased or harmed), concept, effect, low, high (95 %: Student's t over the
+    concepts of an erased one, and over the erasures of a harmed one, and the noise of pictures that
+    `variance` finds in this part, for they are the same in all rows).
     """
     _, erased, harmed, rest = (part.mean(2) for part in additive(found.values))
-    parts = []
-    for kind, effect, names, axis in (
-        ("erased", erased[:, 0], found.targets, 1),
-        ("harmed", harmed[0], found.concepts, 0),
+    parts, noise = [], _squares(found.values)[1]
+    for kind, effect, names, axis, luck in (
+        ("erased", erased[:, 0], found.targets, 1, noise[0]),
+        ("harmed", harmed[0], found.concepts, 0, noise[1]),
     ):
         number = (~np.isnan(rest)).sum(axis)
         error = np.nanstd(rest, axis, ddof=1) / np.sqrt(number) * stats.t.ppf(0.975, number - 1)
+        error = np.hypot(error, stats.norm.ppf(0.975) * np.sqrt(luck))
         table = pd.DataFrame({"kind": kind, "concept": names, "effect": effect})
         parts.append(table.assign(low=effect - error, high=effect + error))
     return pd.concat(parts, ignore_index=True)
@@ -175,23 +177,25 @@ def variance(found: Harm, draws: int = 200, seed: int = 0) -> pd.DataFrame:
 
     The parts of `additive` of the mean over K pictures have the mean squares `observed`. Of these
     `noise` = Σ_k mean (part_k − part)² / (K (K − 1)), for K = 2 the square of half the difference
-    of the two halves, and `true` = observed − noise, which is the covariance of the part between
-    different pictures: an estimate without bias, that may be below 0. Rows: the parts, then
-    "noise" with that of all three. Columns: part, observed, noise, true, share (of all observed),
-    low, high (of the share, 95 %: targets and concepts drawn with replacement, Owen 2007, the
-    pigeonhole bootstrap). What differs between two erasures of the same concept counts as true.
+    of the two halves; observed − noise is the covariance of a part between different pictures.
+    `true` moves back to the specific part what the means of finitely many rows and columns hold of
+    it: the estimate of random effects (Searle et al. 1992), which may be below 0. Rows: the parts,
+    then "noise" with that of all three. Columns: part, observed, noise, true, share (of all
+    observed), low, high (of the share, 95 %: targets and concepts drawn with replacement, Owen
+    2007, the pigeonhole bootstrap). What differs between two erasures of the same concept counts as
+    true.
     """
     values, rng = found.values, np.random.default_rng(seed)
     observed, noise = _squares(values)
     drawn = []
     for _ in range(draws):
         rows, columns = (rng.integers(0, n, n) for n in values.shape[:2])
-        drawn.append(_shares(*_squares(values[np.ix_(rows, columns)])))
+        drawn.append(_shares(*_squares(values[np.ix_(rows, columns)]), values.shape))
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0) if draws else np.full((2, 4), np.nan)
     table = pd.DataFrame({"part": [*PARTS, "noise"], "observed": [*observed, noise.sum()]})
     table["noise"] = [*noise, noise.sum()]
-    table["true"] = table["observed"] - table["noise"]
-    return table.assign(share=_shares(observed, noise), low=low, high=high)
+    table["true"] = [*_true(observed, noise, values.shape), 0.0]
+    return table.assign(share=_shares(observed, noise, values.shape), low=low, high=high)
 
 
 def _squares(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -206,8 +210,15 @@ def _squares(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(observed), np.array(noise)
 
 
-def _shares(observed: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    return np.append(observed - noise, noise.sum()) / observed.sum()
+def _true(observed: np.ndarray, noise: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The three parts without noise; the mean of n cells holds 1/n of their specific part."""
+    erased, harmed, own = observed - noise
+    leaks = own / (shape[1] - 1), own / (shape[0] - 1)
+    return np.array([erased - leaks[0], harmed - leaks[1], own + sum(leaks)])
+
+
+def _shares(observed: np.ndarray, noise: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return np.append(_true(observed, noise, shape), noise.sum()) / observed.sum()
 
 
 def correlation(one: np.ndarray, two: np.ndarray, kind: str) -> float:

@@ -50,11 +50,15 @@ def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") 
     """Clustered: erased concepts down, harmed ones across, alike ones side by side.
 
     `groups`: the category of each concept, shown as a strip of colour. The colours of the cells end
-    at the 98th percentile of |value| and are two-sided where the values are; a concept itself
-    is blank. Clusters by average linkage of 1 − correlation. Up to 100 rows or columns are named.
+    at the 98th percentile of |value|, or of all of one sign at the 2nd and 98th of the values; a
+    concept itself is blank. Clusters by average linkage of 1 − correlation. Up to 100 rows or
+    columns are named.
     """
-    limit = float(np.nanquantile(np.abs(table), 0.98))
-    two_sided = bool(np.nanquantile(table, 0.02) < -limit / 10)
+    low, high = (float(np.nanquantile(table, share)) for share in (0.02, 0.98))
+    two_sided = low < 0 < high
+    if two_sided:
+        high = float(np.nanquantile(np.abs(table), 0.98))
+        low = -high
     names = list(dict.fromkeys(groups[c] for c in table.columns))
     colours = dict(zip(names, GROUPS, strict=False))
     strips = [pd.Series({c: colours[groups[c]] for c in axis}) for axis in table.axes]
@@ -65,8 +69,8 @@ def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") 
         row_linkage=linkage(filled, "average", "correlation"),
         col_linkage=linkage(filled.T, "average", "correlation"),
         cmap="PuOr_r" if two_sided else "cividis",
-        vmin=-limit if two_sided else 0,
-        vmax=limit,
+        vmin=low,
+        vmax=high,
         row_colors=strips[0],
         col_colors=strips[1],
         xticklabels=len(table.columns) <= 100,
@@ -74,7 +78,7 @@ def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") 
         figsize=(13, 12),
         dendrogram_ratio=(0.07, 0.07),
         colors_ratio=0.015,
-        cbar_pos=(0.1, 0.985, 0.2, 0.012),
+        cbar_pos=(0.1, 1.005, 0.2, 0.012),
         cbar_kws={"orientation": "horizontal"},
     )
     grid.ax_cbar.set_title(label, fontsize=11)
@@ -91,7 +95,7 @@ def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") 
         ncols=len(names),
         frameon=False,
         fontsize=11,
-        bbox_to_anchor=(0.96, 0.975),
+        bbox_to_anchor=(0.96, 0.99),
     )
     return grid.figure
 
@@ -120,7 +124,7 @@ def parts(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def extremes(effects: pd.DataFrame, most: int = 8) -> Figure:
+def extremes(effects: pd.DataFrame, label: str = "δ", most: int = 8) -> Figure:
     """The concepts whose erasure did most and least in all, and those most and least fragile, with
     their pictures; `effects` as `atlas.effects` makes it."""
     fig, axes = plt.subplots(1, 2, figsize=(10, 0.36 * 2 * most + 1.2), layout="constrained")
@@ -143,7 +147,7 @@ def extremes(effects: pd.DataFrame, most: int = 8) -> Figure:
             ax.add_artist(
                 AnnotationBbox(image, at, shift, xycoords=coords, boxcoords=box, frameon=False)
             )
-        ax.set(title=title, xlabel="δ beyond the mean, 95 %")
+        ax.set(title=title, xlabel=f"{label} beyond the mean, 95 %")
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.grid(axis="x", alpha=0.3)
     return fig

@@ -77,6 +77,13 @@ def test_pure_noise_has_no_true_part():
     assert share == pytest.approx([0, 0, 0, 1], abs=0.05)
 
 
+def test_few_erasures_do_not_make_concepts_fragile():
+    # the mean of eight cells holds an eighth of what is specific to them
+    tables = [simulated(0, 0, 1, 0.5, seed=seed, targets=8) for seed in range(12)]
+    share = np.mean([variance(t, draws=0)["share"] for t in tables], 0)
+    assert share == pytest.approx([0, 0, 8 / 9, 1 / 9], abs=0.03)
+
+
 def test_the_most_harmful_and_the_most_fragile_are_found():
     found = simulated(0.1, 0.1, 0.1, 0.1)
     found.values[3] += 3
