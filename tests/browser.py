@@ -1,7 +1,4 @@
-"""The explorers in a real browser: JupyterLab or Voilà served on this machine, Chromium driven.
-
-python tests/browser.py docs    # the screenshots that the README shows
-"""
+"""The explorers in a real browser: JupyterLab or Voilà served on this machine, Chromium driven."""
 
 from __future__ import annotations
 
