@@ -67,6 +67,8 @@ def lab(folder: Path) -> Iterator[str]:
     command += [f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}"]
     command += ["--ServerApp.port_retries=0", "--LabApp.extension_manager=readonly"]
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    # of its own, or it opens what another session had left open
+    command.append("--LabApp.workspaces_dir=" + str(folder / "workspaces"))
     command.append("--LabApp.user_settings_dir=" + str(folder / "settings"))
     quiet = folder / "settings" / "@jupyterlab" / "apputils-extension"
     quiet.mkdir(parents=True, exist_ok=True)  # or it asks whether it may fetch news
