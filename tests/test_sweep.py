@@ -397,4 +397,5 @@ def test_tables_that_the_runs_wrote_are_joined_with_the_runs_id_and_targets(tmp_
     runs = runs.assign(error=None, **about, **dict.fromkeys(batch.VERSIONS, "1"))
     publish(runs, out, tmp_path / "results", tmp_path / "named.json")
     again = pd.read_parquet(tmp_path / "results" / "named_pairs.parquet")
-    pd.testing.assert_frame_equal(again, pairs)
+    # to three digits, as float32
+    pd.testing.assert_frame_equal(again, pairs, check_dtype=False, rtol=1e-3)
