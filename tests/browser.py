@@ -116,7 +116,7 @@ def opened(address: str, width: int = 1280, height: int = 1000) -> Iterator[tupl
             ),
         )
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.set_default_timeout(120 * SECOND)
+        page.set_default_timeout(240 * SECOND)
         page.goto(address, timeout=120 * SECOND)
         yield page, errors
         browser.close()
