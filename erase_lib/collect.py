@@ -60,7 +60,7 @@ def read(table: str | Path) -> pd.DataFrame:
         found = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
     except Exception as error:  # pandas and pyarrow each raise their own kinds
         raise EraseError(f"{path} is no table ({reason(error)})") from None
-    if not {"status", "id"} & set(found):
+    if not {"status", "id", "targets"} & set(found):
         raise EraseError(f"{path} has no column status: expected results.csv of a sweep")
     return found
 
