@@ -101,7 +101,6 @@ def harm(pairs: pd.DataFrame, score: str) -> Harm:
         )
     if unknown := [target for target in targets if target not in concepts]:
         raise EraseError(f"target {unknown[0]!r} is not among the concepts: measure every target")
-    kept = kept.sort_values("seed").assign(picture=kept.groupby(["targets", "concept"]).cumcount())
     cells = len(targets) * len(concepts)
     pictures = len(kept) // cells
     if pictures < 2 or (kept.groupby(["targets", "concept"]).size() != pictures).any():

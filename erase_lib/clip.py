@@ -36,9 +36,8 @@ class SmallCLIP:
     visual_projection: Tensor
     name: str = "emoji-clip"
     size: int = 64  # of the pictures, which are scaled to it
-    mean: Tensor | None = (
-        None  # `(3, 1, 1)`, of pixels in [−1, 1]; None: they are taken as they are
-    )
+    # `(3, 1, 1)`, of pixels in [−1, 1]; None: they are taken as they are
+    mean: Tensor | None = None
     std: Tensor | None = None
 
     @torch.no_grad()

@@ -16,6 +16,7 @@ import ipywidgets as w
 from matplotlib.figure import Figure
 
 from erase_lib.errors import EraseError, reason
+from erase_lib.viz import LOST
 
 
 class Job:
@@ -63,7 +64,7 @@ class Job:
 
     def say(self, text: str, wrong: bool = False) -> None:
         """One line in the widget."""
-        colour = "#D55E00" if wrong else "inherit"
+        colour = LOST if wrong else "inherit"
         self.status.value = f'<span style="color:{colour}">{escape(text)}</span>'
 
     def attempt(self, work: Callable[[], str | None]) -> None:

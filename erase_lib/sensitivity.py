@@ -137,7 +137,9 @@ def damage(pairs: pd.DataFrame, score: str = "judge", by: str = "concept") -> pd
         rows.append(pd.DataFrame({by: names, "delta": values.mean(1), "low": low, "high": high}))
         rows[-1]["n"] = n
     if not rows:
-        raise EraseError(f"no pair of pictures has a score {score!r}: choose another, {_scores()}")
+        raise EraseError(
+            f"no pair of pictures has a score {score!r}: choose another, {', '.join(SCORES)}"
+        )
     return pd.concat(rows).set_index(by).loc[pairs[by].unique()].reset_index()
 
 
@@ -227,7 +229,3 @@ def check_score(score: str) -> None:
     """Raise `EraseError` unless it is one of `SCORES`."""
     if score not in SCORES:
         raise unknown("score", score, SCORES)
-
-
-def _scores() -> str:
-    return ", ".join(SCORES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -18,32 +17,22 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from scipy.cluster.hierarchy import linkage
 
-from erase_lib.concepts import EMOJI
 from erase_lib.viz import KEPT, LOST, QUIET, TARGET
+from erase_lib.viz_sensitivity import NEUTRAL, mark, thumbnails
 
 # Okabe & Ito's other colours: eight groups can be told apart, further ones are grey
-GROUPS = (KEPT, LOST, "#009E73", TARGET, "#E69F00", "#56B4E9", "#F0E442", "#000000")
-PARTS = {"erased": TARGET, "harmed": "#E69F00", "specific": KEPT, "noise": "#BBBBBB"}
+GROUPS = (KEPT, LOST, "#009E73", TARGET, NEUTRAL, "#56B4E9", "#F0E442", "#000000")
+PARTS = {"erased": TARGET, "harmed": NEUTRAL, "specific": KEPT, "noise": "#BBBBBB"}
 
 
-def thumbnails(concepts: Sequence[str], style: str = "noto") -> dict[str, Image.Image]:
-    """The real emoji of each concept, 64 × 64, its white ground transparent."""
-    columns = ["concept", "style", "png"]
-    table = pd.read_parquet(EMOJI / "pictures.parquet", columns=columns)
-    table = table[(table["style"] == style) & table["concept"].isin(list(concepts))]
-    found = {}
-    for row in table.itertuples():
-        picture = Image.open(io.BytesIO(row.png)).convert("RGBA")
-        pixels = np.array(picture)
+def emoji(concepts: Sequence[str]) -> dict[str, Image.Image]:
+    """The `thumbnails` of these concepts, their white ground transparent."""
+    known, found = thumbnails(), {}
+    for concept in concepts:
+        pixels = np.array(known[concept].convert("RGBA"))
         pixels[(pixels[..., :3] > 250).all(2), 3] = 0
-        found[row.concept] = Image.fromarray(pixels)
+        found[concept] = Image.fromarray(pixels)
     return found
-
-
-def place(picture: Image.Image, at: tuple[float, float], ax: Axes, size: float = 24) -> None:
-    """A small picture at a point of the data, `size` points wide."""
-    image = OffsetImage(np.asarray(picture), zoom=size / picture.width, resample=True)
-    ax.add_artist(AnnotationBbox(image, at, frameon=False, pad=0))
 
 
 def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") -> Figure:
@@ -139,7 +128,7 @@ def extremes(effects: pd.DataFrame, label: str = "δ", most: int = 8) -> Figure:
         ax.axhline(most - 0.5, color=QUIET, lw=1, ls=":")
         ax.set_yticks(table.index, table["concept"] + "      ")
         ax.tick_params(axis="y", length=0)
-        pictures = thumbnails(list(table["concept"]))
+        pictures = emoji(list(table["concept"]))
         for i, name in enumerate(table["concept"]):
             image = OffsetImage(np.asarray(pictures[name]), zoom=18 / 64, resample=True)
             beside = ((0, i), (-12, 0), ax.get_yaxis_transform(), "offset points")
@@ -200,7 +189,7 @@ def dumbbells(table: pd.DataFrame, label: str = "δ", ax: Axes | None = None) ->
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(9, 0.5 * len(table) + 1.4), layout="constrained")
-    pictures = thumbnails([*table["a"], *table["b"]])
+    pictures = emoji([*table["a"], *table["b"]])
     beside = ax.get_yaxis_transform()
     for i, row in enumerate(table.itertuples()):
         more, less = (row.forward, row.forward_error), (row.backward, row.backward_error)
@@ -270,10 +259,10 @@ def graph(
             connectionstyle="arc3,rad=0.12",
             ax=ax,
         )
-    pictures = thumbnails(list(harms))
+    pictures = emoji(list(harms))
     for node, (x, y) in at.items():
         ax.scatter(x, y, s=820, color="w", edgecolors=colour[node], linewidths=2.2, zorder=3)
-        place(pictures[node], (x, y), ax, size=20)
+        mark(ax, pictures[node], (x, y), zoom=20 / 64)
         ax.annotate(
             node,
             (x, y),
