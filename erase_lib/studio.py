@@ -11,16 +11,15 @@ import pandas as pd
 
 from erase_lib.concepts import concept_table, is_style, style_names, vocabulary
 from erase_lib.config import EraseConfig
-from erase_lib.diffusion import generate
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError
 from erase_lib.jobs import Job, canvas, picture, png, put
 from erase_lib.loop import erase
 from erase_lib.models import Pipeline
 from erase_lib.neighbours import near_and_far
-from erase_lib.sensitivity import STEPS
 from erase_lib.viz import losses
 from erase_lib.viz_sensitivity import strip
+from erase_lib.widgets import before_after
 
 METHODS = ("eap", "esd", "esd_neutral", "age", "uce", "eap_closed", "rece", "speed")
 EVERY = 5  # updates between two pictures of the losses
@@ -139,9 +138,8 @@ class Studio:
             asked = [(f"a {word} in {s} style", s) for s in styles]
             asked += [(f"a {c} in {styles[i]} style", c) for i, c in enumerate(near)]
         prompts = [prompt for prompt, _ in asked]
-        before = generate(self.pipe, prompts, seed, STEPS, progress=False)
-        with self.edit.scaled(self.pipe, strength).applied(self.pipe):
-            after = generate(self.pipe, prompts, seed, STEPS, progress=False)
+        scaled = self.edit.scaled(self.pipe, strength)
+        before, after = before_after(self.pipe, scaled, prompts, seed)
         title = f"“{word}” erased by {self.edit.config.method}, strength {strength:.1f}"
         figure = strip(before, after, [caption for _, caption in asked], title)
         put(self.strip, png(figure))

@@ -142,6 +142,13 @@ def drawn(
     styles = style_names()
     plain = concept in neutral_concepts()
     prompts = [concept if plain else f"a {concept} in {styles[i % 4]} style" for i in range(n)]
+    return before_after(pipe, edit, prompts, seed)
+
+
+def before_after(
+    pipe: Pipeline, edit: Erasure, prompts: list[str], seed: int
+) -> tuple[list[Image.Image], list[Image.Image]]:
+    """The prompts without and with the edit, from the same noise."""
     before = generate(pipe, prompts, seed, STEPS, progress=False)
     with edit.applied(pipe):
         after = generate(pipe, prompts, seed, STEPS, progress=False)
