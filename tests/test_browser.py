@@ -138,6 +138,8 @@ def test_the_studio_as_a_page_of_its_own_asks_for_a_token(tmp_path):
             before = picture(page)
             press(page, "Erase")
             changed(page, before)
-            assert page.locator(".jp-InputArea").count() == 0, "it shows code"
+            # prose has an input area too
+            assert page.locator(".jp-CodeCell .jp-InputArea").count() == 0, "it shows code"
+            assert page.get_by_text("load_pipeline").count() == 0, "it shows code"
             page.screenshot(path=tmp_path / "app.png")
             assert errors == []
