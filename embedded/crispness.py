@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from embedded import common
 from erase_lib.diffusion import generate
+from erase_lib.intervals import bootstrap
 from erase_lib.judge import Judge, picture_tensor
-from erase_lib.metrics import bootstrap
 from erase_lib.models import load_pipeline
 
 

@@ -11,8 +11,9 @@ import pandas as pd
 
 from embedded import common
 from erase_lib.diffusion import generate
+from erase_lib.intervals import bootstrap
 from erase_lib.judge import Judge
-from erase_lib.metrics import bootstrap, verdicts
+from erase_lib.metrics import verdicts
 from erase_lib.models import EMBEDDED, load_pipeline
 
 

@@ -231,7 +231,7 @@ def relations(found: Harm, known: pd.DataFrame) -> pd.DataFrame:
     """The mean harm of each target to its own subgroup, to the rest of its category, to all others.
 
     `known`: category and subgroup, indexed by concept. Columns: targets, relation, value; a target
-    alone in its group has no such row. Ready for `metrics.means`.
+    alone in its group has no such row. Ready for `intervals.means`.
     """
     rows, categories, subgroups = [], known["category"], known["subgroup"]
     names = ("same subgroup", "same category", "another category")
@@ -247,7 +247,7 @@ def neutral_percentiles(pairs: pd.DataFrame, scores: Sequence[str]) -> pd.DataFr
     """Where each neutral concept stands among all concepts, in the spectrum of every target.
 
     Columns: targets, concept, metric (the score), value: the percentage of concepts, the target not
-    among them, that were harmed less; 50 is the middle. Ready for `metrics.means`.
+    among them, that were harmed less; 50 is the middle. Ready for `intervals.means`.
     """
     rows = []
     for target, run in pairs.groupby("targets", sort=False):
@@ -266,7 +266,7 @@ def predictability(found: Harm, predictions: pd.DataFrame) -> pd.DataFrame:
 
     Columns: targets, predictor, metric ("δ" or "specific"), value (Spearman's ρ over the concepts,
     the target not among them), ceiling (the root of what the pictures' halves have in common,
-    stepped up: no prediction can be expected above it). Ready for `metrics.means`.
+    stepped up: no prediction can be expected above it). Ready for `intervals.means`.
     """
     rows = []
     methods = [name for name in PREDICTORS if name in predictions]

@@ -116,7 +116,7 @@ def pivots(table: pd.DataFrame, rows: str, columns: str) -> Figure:
 
 def multiples(table: pd.DataFrame, pooled: pd.DataFrame, rows: str, hue: str) -> Figure:
     """Small multiples, one a metric: each erased run a point, `rows` down, `hue` by colour; in
-    black the mean and interval of `pooled` (`metrics.means`); a dashed line where the table has
+    black the mean and interval of `pooled` (`intervals.means`); a dashed line where the table has
     the unedited model's value."""
     runs, rest = (table[table["model"] == model] for model in ("erased", "original"))
     order, hues = list(runs[rows].unique()), list(runs[hue].unique())
@@ -174,8 +174,8 @@ def losses(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def forest(pooled: pd.DataFrame, rows: str, marks: Mapping[str, float] | None = None) -> Figure:
     """A panel a metric: mean and 95 % interval of each setting in the column `rows`, in its order.
 
-    `pooled` as `metrics.means` makes it: columns metric, `rows`, value, low, high. `marks`: where a
-    dashed line stands in a metric's panel, such as the unedited model's value, or chance.
+    `pooled` as `intervals.means` makes it: columns metric, `rows`, value, low, high. `marks`: where
+    a dashed line stands in a metric's panel, such as the unedited model's value, or chance.
     """
     names, metrics = list(pooled[rows].unique()), list(pooled["metric"].unique())
     fig, axes = plt.subplots(

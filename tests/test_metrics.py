@@ -15,8 +15,9 @@ from PIL import Image
 from erase_lib.clip import clip_score, load_clip
 from erase_lib.collect import long
 from erase_lib.errors import EraseError
+from erase_lib.intervals import bootstrap, gains, means, paired
 from erase_lib.judge import JUDGE, Judge, picture_tensor, ranks
-from erase_lib.metrics import bootstrap, esr, gains, means, paired, psr, summary, verdicts
+from erase_lib.metrics import esr, psr, summary, verdicts
 from erase_lib.models import encode_prompts
 from erase_lib.neighbours import evaluation_prompts, near_and_far
 

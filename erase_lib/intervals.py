@@ -1,0 +1,122 @@
+"""How sure a number is: bootstrap intervals, of runs and of their matched differences too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from erase_lib.errors import EraseError
+
+
+def bootstrap(
+    values: np.ndarray,
+    groups: Sequence[object] | np.ndarray | None = None,
+    n: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95 % percentile interval of the mean; whole groups (prompts) are drawn with replacement.
+
+    Pictures of one prompt resemble each other, so prompts are the unit. When all values agree the
+    interval has no width: that does not make the number certain, so always show n beside it.
+    """
+    values = np.asarray(values, dtype=float)
+    if len(values) == 0:
+        raise EraseError("an interval of no values; give at least one")
+    codes = np.arange(len(values)) if groups is None else pd.factorize(np.asarray(groups))[0]
+    sums, counts = np.bincount(codes, values), np.bincount(codes)
+    rng = np.random.default_rng(seed)
+    drawn = (rng.integers(0, len(sums), len(sums)) for _ in range(n))
+    means = [sums[i].sum() / counts[i].sum() for i in drawn]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def paired(
+    before: np.ndarray,
+    after: np.ndarray,
+    groups: Sequence[object] | np.ndarray | None = None,
+    n: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The same interval of the mean of `after − before`, matched picture by picture."""
+    return bootstrap(
+        np.asarray(after, dtype=float) - np.asarray(before, dtype=float), groups, n, seed
+    )
+
+
+def means(table: pd.DataFrame, by: Sequence[str], over: str = "targets") -> pd.DataFrame:
+    """Mean `value` of several runs for each combination of the columns `by`.
+
+    Columns: `by`, value, low, high (95 %, bootstrap over whole groups of the column `over`; NaN for
+    a single group, which says nothing of others), runs, groups.
+    """
+    rows = []
+    for names, part in table.groupby(list(by), sort=False):
+        groups = part[over].nunique()
+        low, high = bootstrap(part["value"].to_numpy(), part[over].to_numpy())
+        low, high = (low, high) if groups > 1 else (np.nan, np.nan)
+        row = dict(zip(by, names, strict=True)) | {"value": part["value"].mean()}
+        row |= {"low": low, "high": high, "runs": len(part), "groups": groups}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def gains(
+    table: pd.DataFrame, column: str, base: str, matched: Sequence[str] = ("targets", "seed")
+) -> pd.DataFrame:
+    """`value` of every setting in `column` minus that of the setting `base`, run by run.
+
+    Runs are matched on the columns `matched`; the interval is a bootstrap over the first of them.
+    Columns: `column`, value, low, high (NaN for a single group), runs, groups. Raises `EraseError`
+    when no run has its match.
+    """
+    wide = table.pivot_table(index=list(matched), columns=column, values="value")
+    if base not in wide:
+        raise EraseError(f"no run with {column} {base!r}: expected one of {list(wide.columns)}")
+    rows = []
+    for name in wide.columns.drop(base):
+        # one by one: a list of truth values would be a mask of the rows
+        pairs = pd.DataFrame({"base": wide[base], "other": wide[name]}).dropna()
+        if pairs.empty:
+            raise EraseError(f"no run with {column} {name!r} has a match with {base!r}")
+        groups = pairs.index.get_level_values(0).to_numpy()
+        low, high = paired(pairs["base"].to_numpy(), pairs["other"].to_numpy(), groups)
+        low, high = (low, high) if len(set(groups)) > 1 else (np.nan, np.nan)
+        row = {
+            column: name,
+            "value": (pairs["other"] - pairs["base"]).mean(),
+            "low": low,
+            "high": high,
+        }
+        rows.append(row | {"runs": len(pairs), "groups": len(set(groups))})
+    return pd.DataFrame(rows)
+
+
+def jackknife(
+    estimate: Callable[[np.ndarray], float],
+    n: int,
+    groups: Sequence[object] | np.ndarray,
+    folds: int = 20,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """`estimate` of all n rows, and its 95 % interval from leaving out a fold at a time.
+
+    For a number of a whole set, such as FID, of which a bootstrap's doubled pictures make another
+    one. `estimate` takes the indices of the rows to use; whole groups (prompts) go into a fold,
+    in an order drawn with `seed`. se² = (f − 1)/f Σ(θ_i − θ̄)² (Efron & Stein 1981), times t.
+    Raises `EraseError` for fewer than two groups.
+    """
+    codes = pd.factorize(np.asarray(groups))[0]
+    count = int(codes.max()) + 1 if n else 0
+    if count < 2 or len(codes) != n:
+        raise EraseError(f"{count} groups of {n} pictures: an interval needs at least two")
+    folds = min(folds, count)
+    fold = np.random.default_rng(seed).permutation(count)[codes] % folds
+    whole = estimate(np.arange(n))
+    parts = np.array([estimate(np.flatnonzero(fold != i)) for i in range(folds)])
+    error = np.sqrt((folds - 1) / folds * ((parts - parts.mean()) ** 2).sum())
+    wide = stats.t.ppf(0.975, folds - 1) * error
+    return whole, whole - wide, whole + wide
