@@ -1,4 +1,4 @@
-"""Pictures of the unedited model, drawn once: kept by what they are, not by who asked."""
+"""Pictures drawn once: kept by what they are, not by who asked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 from erase_lib.diffusion import generate
+from erase_lib.erasure import Erasure
 from erase_lib.errors import reason
 from erase_lib.files import whole
 from erase_lib.lock import alone
@@ -22,9 +24,10 @@ from erase_lib.models import Pipeline, fingerprint, precision
 from erase_lib.paths import DATA
 
 CACHE = DATA.parent / "runs" / "cache"
+PART = 64  # pictures in a file: what is lost when a run is cut off
 
 
-def originals(
+def draw(
     pipe: Pipeline,
     prompts: Sequence[str],
     seed: Sequence[int],
@@ -32,37 +35,69 @@ def originals(
     guidance_scale: float = 4.0,
     folder: Path = CACHE,
     progress: bool = True,
+    erasure: Erasure | None = None,
 ) -> list[Image.Image]:
-    """What `generate` draws, read from the cache when the same has been drawn before.
+    """What `generate` draws, with an erasure or without, read from the cache when the same has been
+    drawn before.
 
-    The same means: weights (their fingerprints), dtype, device, threads, prompts, seeds, steps and
-    guidance scale. Only for the model as loaded: the fingerprint of an edited one is no proof. A
-    damaged file is drawn again; one that cannot be written is a warning.
+    The same means: weights (their fingerprints, the erasure's tensors), dtype, device, threads,
+    prompts, seeds, steps and guidance scale. The pipeline is as it was loaded: the fingerprint of
+    an edited one is no proof. Kept in parts of `PART` pictures. A damaged file is a warning and
+    drawn again; one that cannot be written is a warning. Raises `EraseError` for an erasure of
+    another base model.
     """
     parts = [fingerprint(part) for part in (pipe.unet, pipe.vae, pipe.text_encoder)]
+    if erasure is not None:
+        erasure.check(pipe)
+        parts.append(erasure.digest())
     machine = [str(precision(pipe)), str(pipe.device), torch.get_num_threads(), torch.__version__]
-    key = json.dumps([parts, machine, list(prompts), list(seed), steps, guidance_scale])
+    found: list[Image.Image] = []
+    for a in range(0, len(prompts), PART):
+        some, seeds = list(prompts[a : a + PART]), list(seed[a : a + PART])
+        key = json.dumps([parts, machine, some, seeds, steps, guidance_scale])
+        path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+        found += _part(pipe, some, seeds, steps, guidance_scale, path, progress, erasure)
+    return found
+
+
+def _part(
+    pipe: Pipeline,
+    prompts: list[str],
+    seed: list[int],
+    steps: int,
+    guidance_scale: float,
+    path: Path,
+    progress: bool,
+    erasure: Erasure | None,
+) -> list[Image.Image]:
+    """One file of pictures, read or drawn."""
     found: list[Image.Image] | None = None
-    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+
+    def new() -> list[Image.Image]:
+        with erasure.applied(pipe) if erasure else nullcontext():
+            return generate(pipe, prompts, seed, steps, guidance_scale, progress=progress)
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with alone(path.with_suffix(".lock"), wait=True):  # who comes second reads, not draws
             if (found := read(path)) is None:
-                found = generate(
-                    pipe, list(prompts), seed, steps, guidance_scale, progress=progress
-                )
+                found = new()
                 with whole(path) as (temporary,), open(temporary, "wb") as file:
                     np.savez_compressed(file, pictures=np.stack([np.asarray(p) for p in found]))
             return found
     except OSError as error:
-        warnings.warn(f"pictures not cached in {folder} ({reason(error)})", stacklevel=2)
-    return found or generate(pipe, list(prompts), seed, steps, guidance_scale, progress=progress)
+        warnings.warn(f"pictures not cached in {path.parent} ({reason(error)})", stacklevel=3)
+    return found or new()
 
 
 def read(path: Path) -> list[Image.Image] | None:
-    """The pictures in a file of the cache; None if there is none, or it is damaged."""
+    """The pictures in a file of the cache; None if there is none, or, with a warning, it is
+    damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return [Image.fromarray(array) for array in file["pictures"]]
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile):
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        warnings.warn(f"{path} is damaged ({reason(error)}): drawn again", stacklevel=4)
         return None

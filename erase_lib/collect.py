@@ -89,7 +89,9 @@ def flat(metrics: dict[str, Any]) -> dict[str, Any]:
     """metrics.json as columns: numbers and texts as they are, the rows of `metrics` by name."""
     columns = {k: v for k, v in metrics.items() if isinstance(v, (int, float, str))}
     for line in metrics.get("metrics", []):
-        name = " ".join(str(line[key]) for key in ("metric", "model") if key in line)
+        name = " ".join(
+            str(line[key]) for key in ("suite", "metric", "group", "model") if key in line
+        )
         columns[name] = line["value"]
         columns |= {f"{name} {key}": line[key] for key in ("low", "high", "n") if key in line}
     return columns

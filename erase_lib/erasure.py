@@ -3,6 +3,7 @@ exported."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -87,6 +88,14 @@ class Erasure:
             for name, t in self.tensors.items()
         }
         return replace(self, tensors=tensors, strength=self.strength * strength)
+
+    def digest(self) -> str:
+        """Short hash of the edited tensors: two erasures with the same draw the same pictures."""
+        found = hashlib.sha256()
+        for name in sorted(self.tensors):
+            found.update(name.encode())
+            found.update(self.tensors[name].detach().cpu().float().contiguous().numpy().tobytes())
+        return found.hexdigest()[:16]
 
     def save(self, folder: str | Path) -> Path:
         """Write erased.safetensors, config.json and history.csv, renamed in when all are whole.

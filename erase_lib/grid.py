@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import papermill
-import yaml
 
 from erase_lib.concepts import check_concepts
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, reason, unknown
+from erase_lib.strict_yaml import read_mapping
 
 OUTPUT = "output"  # the parameter that every swept notebook has: where the sweep puts the run
 RESERVED = {"id", "status", "seconds", "threads", "started", "git_commit", "cell", "error"}
@@ -114,37 +114,9 @@ def read_arguments(pairs: Iterable[str]) -> Values:
     return grid
 
 
-class _Strict(yaml.SafeLoader):
-    """YAML that refuses a key given twice, where PyYAML silently takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        own = [key for key, _ in node.value if not key.tag.endswith(":merge")]
-        keys = [self.construct_object(key, deep=True) for key in own]
-        for key in keys:
-            if keys.count(key) > 1:
-                line = node.start_mark.line + 1
-                raise EraseError(f"{key!r} is given twice in the block at line {line}")
-        return super().construct_mapping(node, deep)
-
-
 def read_yaml(path: str | Path) -> Values:
     """The sections of a grid file. Raises `EraseError`, with the line, for what is not one."""
-    try:
-        found = yaml.load(Path(path).read_text("utf-8"), _Strict)
-    except EraseError as error:
-        raise EraseError(f"{path}: {error}") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        what = getattr(error, "problem", None) or reason(error)
-        hint = " (indent with blanks, not tabs)" if "\\t" in what else ""
-        raise EraseError(f"{path}{where}: {what}{hint}") from None
-    if not isinstance(found, dict) or not found:
-        raise EraseError(f"{path} is no grid: expected the sections {', '.join(SECTIONS)}")
-    for key in found:
-        if key not in SECTIONS:
-            raise EraseError(f"{path}: {unknown('section', key, SECTIONS)}")
-    return found
+    return read_mapping(path, "grid", SECTIONS)
 
 
 def expand(spec: Mapping[str, Any]) -> list[Values]:

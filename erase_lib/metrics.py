@@ -10,13 +10,14 @@ import pandas as pd
 from PIL import Image
 from torch import Tensor
 
+from erase_lib.classifiers import Classifier
 from erase_lib.errors import EraseError
 from erase_lib.intervals import bootstrap, paired
 from erase_lib.judge import Judge, ranks
 
 
 def verdicts(
-    judge: Judge,
+    judge: Classifier,
     pictures: Sequence[Image.Image] | Tensor,
     prompts: pd.DataFrame,
     model: str = "original",
@@ -25,14 +26,14 @@ def verdicts(
 
     `prompts` has one row a picture, in the same order: prompt, concept and, if known, style, seed.
     Columns: prompt, concept, style, seed, model, rank and probability (of the concept asked for,
-    rank 0 = top), seen (the likeliest concept), style_seen, measured_by, seconds (judging time).
+    rank 0 = top), seen (the likeliest concept), style_seen (None where styles are not told apart),
+    measured_by, seconds (judging time).
     """
     if lacking := {"prompt", "concept"} - set(prompts.columns):
         raise EraseError(f"the table of prompts lacks the columns {sorted(lacking)}")
     begin = time.perf_counter()
     columns = judge.index(prompts["concept"])
-    logits = judge.logits(pictures)
-    likely = logits[:, : len(judge.concepts)].softmax(1).numpy()
+    likely, styles = likelihoods(judge, pictures)
     rank = ranks(likely, columns)
     table = pd.DataFrame(
         {name: prompts.get(name) for name in ("prompt", "concept", "style", "seed")}
@@ -42,10 +43,26 @@ def verdicts(
         rank=rank,
         probability=likely[np.arange(len(rank)), columns],
         seen=[judge.concepts[i] for i in likely.argmax(1)],
-        style_seen=[judge.styles[i] for i in logits[:, len(judge.concepts) :].argmax(1)],
+        style_seen=_styles(judge, styles),
         measured_by=judge.name,
         seconds=(time.perf_counter() - begin) / max(len(rank), 1),
     )
+
+
+def likelihoods(
+    judge: Classifier, pictures: Sequence[Image.Image] | Tensor
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Probabilities `(n, concepts)`, and `(n, styles)` where the classifier tells styles."""
+    if not isinstance(judge, Judge):
+        return judge.concept_probabilities(pictures).numpy(), None
+    concepts, styles = judge.logits(pictures).tensor_split([len(judge.concepts)], 1)
+    return concepts.softmax(1).numpy(), styles.softmax(1).numpy()
+
+
+def _styles(judge: Classifier, likely: np.ndarray | None) -> list[str] | None:
+    if likely is None or not isinstance(judge, Judge):
+        return None
+    return [judge.styles[i] for i in likely.argmax(1)]
 
 
 def esr(table: pd.DataFrame, targets: Iterable[str], k: int = 1) -> float:

@@ -53,6 +53,17 @@ def near_and_far(
     return [kept[i] for i in order[:near]], [kept[i] for i in sorted(drawn)]
 
 
+def near_each(pipe: Pipeline, targets: Sequence[str], words: Sequence[str], most: int) -> list[str]:
+    """The `most` words nearest to each of the targets, by `distances` of the bare words; one
+    that is near to two stands there once."""
+    every = encode_prompts(pipe, list(words))
+    found: dict[str, None] = {}
+    for target in targets:
+        order = distances(every, encode_prompts(pipe, [target])).argsort(stable=True)
+        found |= dict.fromkeys(words[i] for i in order[:most].tolist())
+    return list(found)
+
+
 def evaluation_prompts(
     pipe: Pipeline, targets: Sequence[str], near: int = 10, far: int = 50, seed: int = 0
 ) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 from scipy import stats
 
-from erase_lib.cache import originals
+from erase_lib.cache import draw
 from erase_lib.clip import SmallCLIP, load_clip
 from erase_lib.concepts import concept_table, style_names
 from erase_lib.diffusion import generate
@@ -114,7 +114,7 @@ def measure(
     erasure.check(pipe)
     judge, clip = judge or Judge.load(), clip or load_clip()
     texts, seeds = list(prompts["prompt"]), list(prompts["seed"])
-    before = originals(pipe, texts, seeds, steps, progress=progress)
+    before = draw(pipe, texts, seeds, steps, progress=progress)
     with erasure.applied(pipe):
         after = generate(pipe, texts, seeds, steps, progress=progress)
     return changes(before, after, prompts, judge, clip)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from erase_lib import EraseConfig, EraseError, Erasure, predict, sensitivity
-from erase_lib.cache import originals
+from erase_lib.cache import draw
 from erase_lib.closed_form import kv_names
 from erase_lib.diffusion import predict_clean, start_noise
 from erase_lib.models import encode_prompts, fingerprint, in_place
@@ -35,7 +35,7 @@ VICTIM = "trumpet"
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setattr(sensitivity, "originals", partial(originals, folder=tmp_path))
+    monkeypatch.setattr(sensitivity, "draw", partial(draw, folder=tmp_path))
 
 
 @pytest.fixture

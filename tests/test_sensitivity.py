@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from erase_lib import EraseConfig, EraseError, erase, sensitivity
-from erase_lib.cache import originals
+from erase_lib.cache import draw
 from erase_lib.concepts import concept_table
 from erase_lib.diffusion import generate
 from erase_lib.judge import Judge
@@ -30,7 +30,7 @@ from erase_lib.sensitivity import (
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setattr(sensitivity, "originals", partial(originals, folder=tmp_path))
+    monkeypatch.setattr(sensitivity, "draw", partial(draw, folder=tmp_path))
 
 
 @pytest.fixture
@@ -269,7 +269,7 @@ def test_both_pictures_are_of_the_same_noise_first_the_original_then_the_erased(
         return generate(pipe, prompts, seeds, steps, **given)
 
     monkeypatch.setattr(sensitivity, "generate", look)
-    monkeypatch.setattr(sensitivity, "originals", look)
+    monkeypatch.setattr(sensitivity, "draw", look)
     before = {n: t.clone() for n, t in tiny.unet.state_dict().items()}
     measure(tiny, erasure, sensitivity_prompts(["dog"], 2), steps=2, progress=False)
     assert [edited for edited, *_ in drawn] == [False, True] and drawn[0][1:] == drawn[1][1:]

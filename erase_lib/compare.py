@@ -1,0 +1,174 @@
+"""Methods side by side on a suite: from the pictures of many runs, matched concept by concept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from erase_lib.collect import label, read
+from erase_lib.errors import EraseError, reason, unknown
+from erase_lib.intervals import bootstrap
+from erase_lib.paths import DATA
+
+UNIT = ["group", "targets", "concept"]  # what is drawn anew by the bootstrap
+
+
+def read_runs(
+    tables: Sequence[str | Path], suite: str, vary: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The runs of published sweeps that measured `suite`, and every picture of the finished ones.
+
+    `tables` are the sweeps' NAME.csv; beside each lies NAME_SUITE_pictures.parquet. Both tables get
+    a column setting: the run's values of the columns `vary`; the unedited model's pictures are of
+    the setting "original". Raises `EraseError` for a table or file that is missing, damaged, or of
+    no finished run, and for an unknown column.
+    """
+    if not tables or isinstance(tables, str):
+        raise EraseError(f"tables is {tables!r}: expected a list, such as ['results.csv']")
+    runs = pd.concat([read(table) for table in tables], ignore_index=True)
+    for name in vary:
+        if name not in runs:
+            raise unknown("column", name, runs.columns)
+    runs["setting"] = label(runs, vary)
+    pictures = pd.concat([_pictures(table, suite) for table in tables], ignore_index=True)
+    done = runs[runs["status"] == "done"].set_index("id")["setting"]
+    pictures = pictures[pictures["id"].isin(done.index)]
+    if pictures.empty:
+        raise EraseError(f"no picture of a finished run in {list(map(str, tables))}: publish anew")
+    named = pictures["id"].map(done)
+    return runs, pictures.assign(setting=named.where(pictures["model"] == "erased", "original"))
+
+
+def _pictures(table: str | Path, suite: str) -> pd.DataFrame:
+    path = next((p for p in (Path(table), DATA.parent / table) if p.is_file()), Path(table))
+    path = path.with_name(f"{path.stem}_{suite}_pictures.parquet")
+    if not path.is_file():
+        raise EraseError(f"{path} does not exist: publish a sweep of runs with suite={suite!r}")
+    try:
+        return pd.read_parquet(path)
+    except Exception as error:  # pandas and pyarrow each raise their own kinds
+        raise EraseError(f"{path} is damaged ({reason(error)}): publish the sweep again") from None
+
+
+def units(pictures: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The mean of each unit, a concept in a split: group, targets, concept, setting, value.
+
+    Over all its pictures and all seeds of the erasure. `metric`: ESR-k, PSR-k, ESR-1 style,
+    PSR-1 style, CLIP score, distance, probability. Raises `EraseError` for another.
+    """
+    kind, _, k = metric.removesuffix(" style").partition("-")
+    if kind in ("ESR", "PSR") and k.isdigit():
+        rank = pictures["style_rank" if metric.endswith(" style") else "rank"]
+        value = (rank < int(k)).where(rank.notna()).astype(float)
+        value = 1 - value if kind == "ESR" else value
+    elif metric in ("CLIP score", "distance", "probability"):
+        value = pictures["clip" if metric == "CLIP score" else metric]
+    else:
+        raise unknown("metric", metric, ["ESR-1", "PSR-1", "CLIP score", "distance", "probability"])
+    found = pictures.assign(value=value).dropna(subset=["value"])
+    return found.groupby([*UNIT, "setting"], as_index=False, sort=False)["value"].mean()
+
+
+def levels(pictures: pd.DataFrame, asked: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Each setting's mean of each (group, metric): with its interval and its spread over splits.
+
+    Columns: setting, group, metric, value, low, high (95 %, bootstrap over `UNIT`s), spread
+    (standard deviation over the splits, as the paper gives), units, splits.
+    """
+    rows = []
+    for group, metric in asked:
+        found = units(pictures[pictures["group"] == group], metric)
+        for setting, part in found.groupby("setting", sort=False):
+            low, high = bootstrap(part["value"].to_numpy())
+            splits = part.groupby("targets")["value"].mean()
+            row = {"setting": setting, "group": group, "metric": metric}
+            row |= {"value": part["value"].mean(), "low": low, "high": high}
+            spread = splits.std() if len(splits) > 1 else np.nan
+            rows.append(row | {"spread": spread, "units": len(part), "splits": len(splits)})
+    return pd.DataFrame(rows)
+
+
+def wide(levels: pd.DataFrame) -> pd.DataFrame:
+    """`levels` to read: a row a setting, a column a metric and group, "0.91 [0.88, 0.94]"."""
+    text = [
+        f"{v:.2f} [{low:.2f}, {high:.2f}]"
+        for v, low, high in levels[["value", "low", "high"]].to_numpy()
+    ]
+    shown = levels.assign(text=text, what=levels["metric"] + " " + levels["group"])
+    found = shown.pivot(index="setting", columns="what", values="text")
+    return found.loc[shown["setting"].unique(), shown["what"].unique()]
+
+
+def paper_form(levels: pd.DataFrame) -> pd.DataFrame:
+    """Of `levels` what table 1 of Bui et al. 2024 has, ready for `published.beside`: method,
+    metric, value, low, high, spread. Of several settings of a method, such as searches, the first
+    counts as the method, the others keep their names."""
+    table = levels[levels["group"].isin(["target", "kept"])]
+    first: dict[str, str] = {}
+    for setting in levels["setting"].unique():
+        name = setting.partition(",")[0]
+        first[setting] = setting if name in first.values() else name
+    columns = ["method", "metric", "value", "low", "high", "spread"]
+    return table.assign(method=table["setting"].map(first))[columns].reset_index(drop=True)
+
+
+def card(pictures: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """What stands under a figure of a comparison: what measured it, of how much."""
+    of = pictures[pictures["model"] == "erased"]
+    seeds = ", ".join(map(str, sorted(runs["seed"].unique())))
+    return (
+        f"{of['id'].nunique()} erasures ({of['targets'].nunique()} splits, seeds {seeds}) ·"
+        f" {len(of):,} pictures of {of['concept'].nunique()} concepts, each beside the unedited"
+        f" model's from the same noise\nmeasured by {'; '.join(of['measured_by'].unique())}\n"
+        "Intervals: 95 %, bootstrap over concepts within the splits; seeds of the erasure averaged."
+    )
+
+
+def differences(
+    pictures: pd.DataFrame, asked: Sequence[tuple[str, str]], base: str, seed: int = 0
+) -> pd.DataFrame:
+    """Every setting against `base`, matched concept by concept, with a test.
+
+    Columns: setting, group, metric, value (setting − base), low, high (95 %, bootstrap over
+    `UNIT`s), p (sign-flip permutation of the units' differences, two-sided), q (p after Holm's
+    correction over the settings of a metric), units. Raises `EraseError` for an unknown base.
+    """
+    rows: list[dict[str, Any]] = []
+    for group, metric in asked:
+        found = units(pictures[pictures["group"] == group], metric)
+        wide = found.pivot(index=UNIT, columns="setting", values="value")
+        if base not in wide:
+            raise unknown("setting", base, wide.columns)
+        some = []
+        for setting in wide.columns.drop(base):
+            gaps = (wide[setting] - wide[base]).dropna().to_numpy()
+            low, high = bootstrap(gaps)
+            row = {"setting": setting, "group": group, "metric": metric, "value": gaps.mean()}
+            some.append(row | {"low": low, "high": high, "p": flipped(gaps, seed=seed)})
+            some[-1] |= {"units": len(gaps)}
+        for row, q in zip(some, holm([row["p"] for row in some]), strict=True):
+            rows.append(row | {"q": q})
+    return pd.DataFrame(rows)
+
+
+def flipped(gaps: np.ndarray, n: int = 10_000, seed: int = 0) -> float:
+    """p of a mean as far from 0 as that of `gaps`, if each sign could as well have been the other.
+
+    Two-sided, from n random flips of the signs; the observed one counts (Phipson & Smyth 2010).
+    """
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (n, len(gaps)))
+    drawn = np.abs(signs @ gaps)
+    return float((1 + (drawn >= abs(gaps.sum()) - 1e-9).sum()) / (n + 1))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of several p (Holm 1979), in their order."""
+    order = np.argsort(values)
+    steps = np.asarray(values)[order] * (len(values) - np.arange(len(values)))
+    found = np.empty(len(values))
+    found[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return found.tolist()

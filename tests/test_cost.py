@@ -1,0 +1,228 @@
+"""The cost estimate: operations by hand, evaluations against the real counter, hours, memory."""
+
+from __future__ import annotations
+
+import json
+from itertools import count, product
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from erase_lib import EraseConfig, EraseError, cost, erase, load_pipeline, run
+from erase_lib.config import METHODS
+from erase_lib.cost import Stage, drawn, erasing_evaluations, estimate, memory_estimate, parts
+from erase_lib.latents import sample_to
+from erase_lib.run import Run
+
+
+def paper(**given):
+    small = {"sampling_steps": 4, "vocabulary": "concepts", "nearest": 12, "candidates": 6}
+    anchors = ["house"] if given.get("method") == "ca" else None
+    small |= {"targets": ["church"], "anchors": anchors, "steps": 4} | given
+    return EraseConfig.from_profile("paper", **small)
+
+
+def layers(part, *shapes):
+    """2 · weights · positions of every convolution and linear layer, by its output's shape."""
+    sums = []
+
+    def see(module, inputs, output):
+        positions = output.numel() / module.weight.shape[0]
+        sums.append(2 * module.weight.numel() * positions)
+
+    hooks = [
+        module.register_forward_hook(see)
+        for module in part.modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear))
+    ]
+    with torch.no_grad():
+        getattr(part, "decode", part)(*(torch.zeros(s, device="meta") for s in shapes))
+    for hook in hooks:
+        hook.remove()
+    return sum(sums)
+
+
+def test_operations_by_hand():
+    # attention, QKᵀ and PV: 2 · 2 · queries · keys · width, 5 layers at each size and 1 in between
+    sizes = [(5, 64, 320), (5, 32, 640), (5, 16, 1280), (1, 8, 1280)]
+    attention = sum(4 * n * s**2 * (s**2 + 77) * width for n, s, width in sizes)
+    forward = layers(parts()["UNet"], (1, 4, 64, 64), (1,), (1, 77, 768))
+    assert cost.unet_flops() == forward + attention
+    once = 4 * 64**4 * 512  # one attention layer in the decoder's middle
+    assert cost.decoder_flops() == layers(parts()["VAE"], (1, 4, 64, 64)) + once
+
+
+GIVEN = [
+    *({"method": method} for method in METHODS),
+    {"method": "eap", "search": "random", "preserve_at": "target"},
+    {"method": "eap", "search": "gumbel_full", "batch": 2, "preserve_batch": 3},
+    {"method": "eap", "search": "fixed", "preserved": ["dog"]},
+    {"method": "age", "search": "gumbel_full", "batch": 2, "preserve_batch": 3},
+]
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_published_updates_cost_what_the_run_counts(tiny, monkeypatch, given):
+    config = paper(schedule="published", **given)
+    bins = {}
+    for seed in count():  # a seed for each bin below 4
+        g = torch.Generator().manual_seed(seed)
+        bins.setdefault(int(torch.randint(4, (1,), generator=g)), seed)
+        if len(bins) == 4:
+            break
+    at = {"step": 0}
+
+    def at_a_bin(*given):
+        return sample_to(*given[:-1], torch.Generator().manual_seed(bins[at["step"]]))
+
+    monkeypatch.setattr(run, "sample_to", at_a_bin)
+    one = Run(tiny, config)
+    for at["step"] in range(4):  # each bin once: their mean is the expectation
+        row = one.update(at["step"])
+    assert row["evaluations"] == erasing_evaluations(config.method, config)
+
+
+@pytest.mark.parametrize(("method", "draws"), [("eap", 12), ("esd", 4)])
+def test_the_embedded_model_costs_the_expectation_on_average(method, draws):
+    config = paper(schedule="published", method=method)
+    spent = erase(load_pipeline(), config, progress=False).history[-1]["evaluations"]
+    # draws of 2 · bin, each of variance 4 · (4² − 1) / 12 = 5: three standard deviations
+    assert abs(spent - erasing_evaluations(method, config)) < 3 * (draws * 5) ** 0.5
+
+
+STYLED = [{"method": m, "styles": ("noto",), "preserve_batch": 2} for m in METHODS]
+
+
+@pytest.mark.parametrize("given", [*GIVEN, *STYLED])
+def test_replay_costs_what_the_run_counts(tiny, monkeypatch, given):
+    config = paper(schedule="replay", targets=["church", "rose"], **given)
+    one = Run(tiny, config)
+    for step in range(4):
+        row = one.update(step)
+    # the expectation, with as many trajectories as were drawn this time
+    kept = sum(len(bank.of) for bank in one.kept_banks.values())
+
+    def were_drawn(n, k, updates, targets):
+        assert (updates, targets) == (4, 2)
+        return (len(one.target_banks) if (n, k) == (1, 1) else kept) / targets
+
+    monkeypatch.setattr(cost, "drawn", were_drawn)
+    assert row["evaluations"] == erasing_evaluations(config.method, config)
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "updates", "targets"), [(3, 2, 2, 2), (4, 1, 3, 1), (1, 1, 3, 3)]
+)
+def test_things_drawn_by_enumeration(n, k, updates, targets):
+    update = list(product(range(targets), product(range(n), repeat=k)))
+    runs = list(product(update, repeat=updates))
+    sums = sum(len({i for target, some in run if target == 0 for i in some}) for run in runs)
+    assert drawn(n, k, updates, targets) == pytest.approx(sums / len(runs))
+
+
+def test_replay_by_hand():
+    config = paper(schedule="replay", targets=["church", "rose"], search="random", steps=2)
+    # an update: 3 for each of two latents, 1 frozen. Of two targets 1.5 are seen, each with a
+    # trajectory of 4 guided steps and two for L1's goal; of 6 candidates as many as are chosen:
+    # 1, or 2 with 5/6, if one target is seen twice, else 2
+    kept = 0.5 * (1 + 5 / 6) + 0.5 * 2
+    expected = 2 * 7 + 1.5 * 4 * (2 + 2) + kept * 4 * 2
+    assert erasing_evaluations("eap", config) == pytest.approx(expected)
+    # age: the goal at each update, as many kept as targets
+    expected = 2 * 9 + 1.5 * 4 * 2 + kept * 4 * 2
+    assert erasing_evaluations("age", config) == pytest.approx(expected)
+
+
+def test_the_published_schedule_by_hand():
+    config = EraseConfig.from_profile("paper", targets=["church"], steps=1)
+    found = {method: erasing_evaluations(method, config) for method in METHODS}
+    # 49 to the bin on average; esd: + 2 + 3, then another concept: + 49 + 1 + 3; π: once more
+    assert found == {"esd": 54, "esd_neutral": 107, "ca": 106, "eap": 160, "age": 160}
+    assert cost.authors_evaluations(config) == 214
+    assert erasing_evaluations("uce", config) == 0
+
+
+def test_what_cannot_be_counted_is_refused():
+    with pytest.raises(EraseError, match="did you mean 'esd'"):
+        erasing_evaluations("esdd", paper())
+    for given in ({"search": "exhaustive"}, {"search": "movement"}, {"search": "nearest"}):
+        with pytest.raises(EraseError, match="cannot be counted beforehand"):
+            erasing_evaluations("eap", paper(schedule="replay", **given))
+        assert erasing_evaluations("esd", paper(schedule="replay", **given)) == 4 * 3 + 4 * 4
+    movement = paper(schedule="replay", search="movement", preserve_at="target")
+    assert erasing_evaluations("eap", movement) == 4 * 7 + 4 * 4
+
+
+def test_hours_by_hand(monkeypatch):
+    monkeypatch.setattr(cost, "unet_flops", lambda: 10**12)
+    monkeypatch.setattr(cost, "decoder_flops", lambda: 2 * 10**12)
+    plan = [Stage("erase", evaluations=36_000), Stage("draw", pictures=10**9)]
+    table = estimate(plan, tflops=20, share=0.5, card="a card")
+    # ten tera-operations a second; a picture has 50 guided steps and the decoder
+    assert table["hours"].tolist() == pytest.approx([1, 10**9 * (100 + 2) / 10 / 3600])
+    assert table["evaluations"].tolist() == [36_000, 10**11]
+    assert set(table["card"]) == {"a card"} and table["assumed"].str.contains("share").all()
+    for tflops, share in ((0, 0.5), (float("nan"), 0.5), (71, 0), (71, 1.5)):
+        with pytest.raises(EraseError, match="expected above 0"):
+            estimate(plan, tflops, share)
+
+
+def test_the_plan_is_the_papers():
+    table = estimate(cost.paper_plan()).set_index("stage")
+    assert table.loc["erase, one run: eap, published", "evaluations"] == 160_000
+    assert table.loc["erase, one run: eap, its authors' code", "evaluations"] == 214_000
+    pictures = table.loc[table["pictures"] > 0, "pictures"]
+    assert pictures.tolist() == [20_000, 5_000, 4703, 30_000, 2_500]
+    assert (table.loc[pictures.index, "evaluations"] == 100 * pictures).all()
+    drawing = table.loc["FID: COCO-30k"]
+    seconds = (3e6 * cost.unet_flops() + 3e4 * cost.decoder_flops()) / (71e12 * 0.35)
+    assert drawing["hours"] == pytest.approx(seconds / 3600)
+    assert table["assumed"].str.startswith("card, tflops, share").all()
+
+
+@pytest.mark.parametrize("train_method", ["xattn", "noxattn"])
+def test_memory_is_what_the_benchmark_followed(train_method):
+    rows = json.loads(cost.MEASURED.read_text())["rows"]
+    (row,) = (r for r in rows if (r["arrangement"], r["train_method"]) == ("ours", train_method))
+    gb = memory_estimate(train_method).set_index("part")["gb"]
+    weights = gb["UNet, bfloat16"] + gb["student, float32"]
+    assert weights == pytest.approx(row["weights_mb"] / 1e3, rel=1e-6)
+    assert gb["gradients"] == pytest.approx(row["gradients_mb"] / 1e3, rel=1e-6)
+    assert gb["Adam"] == pytest.approx(row["optimiser_mb"] / 1e3, rel=1e-5)
+    assert gb["activations"] == row["activations_mb"] / 1e3
+    assert gb["all"] == pytest.approx(gb.drop("all").sum())
+
+
+def test_memory_without_a_measurement_says_so(tmp_path, monkeypatch):
+    table = memory_estimate("full").set_index("part")
+    assert table.loc["activations", "basis"] == "not measured"
+    assert table.loc["all", "basis"] == "without activations"
+    # 859.5 million parameters: bfloat16, and 4 + 4 + 8 bytes of each that is trained
+    unet = 859_520_964
+    assert table.loc["UNet, bfloat16", "gb"] == 2 * unet / 1e9
+    others = table.loc[["VAE, bfloat16", "text encoder, bfloat16"], "gb"].sum()
+    assert table.loc["all", "gb"] == pytest.approx(18 * unet / 1e9 + others)
+    found = json.loads(cost.MEASURED.read_text())
+    monkeypatch.setattr(cost, "MEASURED", tmp_path / "memory.json")
+    cost.MEASURED.write_text(json.dumps(found | {"shapes": "toy"}))
+    assert memory_estimate("xattn").set_index("part").loc["activations", "basis"] == "not measured"
+    for text in ("[]", "{", '{"rows": [{}]}'):
+        cost.MEASURED.write_text(text)
+        with pytest.raises(EraseError, match="cannot be read"):
+            memory_estimate("xattn")
+
+
+def test_markdown_and_the_command(capsys):
+    table = pd.DataFrame({"a": ["x", "y"], "n": [1234567, 2], "b": [1 / 3, 12.0]})
+    assert cost.markdown(table).splitlines() == [
+        "| a | n | b |",
+        "| --- | --- | --- |",
+        "| x | 1234567 | 0.333 |",
+        "| y | 2 | 12 |",
+    ]
+    cost.main()
+    out = capsys.readouterr().out
+    assert out.startswith("Estimates, not measurements.") and out.count("\n| --- |") == 2
+    assert "| FID: COCO-30k | 3000000 | 30000 | " in out and "| noxattn |" in out
