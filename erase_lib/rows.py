@@ -4,6 +4,7 @@ what measured it."""
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from erase_lib.suites import Suite
 
 COLUMNS = ["suite", "group", "metric", "model", "value", "low", "high"]
 COLUMNS += ["n", "prompts", "seeds", "measured_by", "note", "seconds"]
+
+FEWEST = 3  # prompts, of which one can be left out and still a set remain
 
 
 def summarise(
@@ -65,6 +68,13 @@ def summarise(
                 rows += _models(about, values, old["prompt"], share)
         if {"FID", "KID"} & set(of.metrics):
             at = np.flatnonzero(part)
+            if old["prompt"].nunique() < FEWEST:
+                warnings.warn(
+                    f"FID and KID of group {group!r} left out: {len(at)} pictures of"
+                    f" {old['prompt'].nunique()} prompts, expected of {FEWEST} or more",
+                    stacklevel=2,
+                )
+                continue
             pictures = ([before[i] for i in at], [after[i] for i in at])
             some = _sets(prompts[part], pictures, instruments)
             rows += [common | row for row in some if row["metric"] in of.metrics]
