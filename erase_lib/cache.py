@@ -9,7 +9,9 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import lru_cache
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from PIL import Image
 
 from erase_lib.diffusion import generate
 from erase_lib.erasure import Erasure
-from erase_lib.errors import reason
+from erase_lib.errors import EraseError, reason
 from erase_lib.files import whole
 from erase_lib.lock import alone
 from erase_lib.models import Pipeline, fingerprint, precision
@@ -25,6 +27,36 @@ from erase_lib.paths import DATA
 
 CACHE = DATA.parent / "runs" / "cache"
 PART = 64  # pictures in a file: what is lost when a run is cut off
+HELD = 32  # parts of a sequence in memory; the rest is read when it is looked at
+
+
+class Pictures(Sequence[Image.Image]):
+    """Pictures in parts that lie in files: thirty thousand of them need no room in memory."""
+
+    def __init__(self, parts: list[Path | list[Image.Image]], n: int) -> None:
+        self.parts, self.n = parts, n
+        self.part = lru_cache(HELD)(self._read)
+
+    def _read(self, k: int) -> list[Image.Image]:
+        part = self.parts[k]
+        if isinstance(part, list):
+            return part
+        if (found := read(part)) is None:
+            raise EraseError(f"{part} is gone or damaged: run again, it is then drawn anew")
+        return found
+
+    def __len__(self) -> int:
+        return self.n
+
+    @overload
+    def __getitem__(self, place: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Image.Image]: ...
+    def __getitem__(self, place: int | slice) -> Image.Image | list[Image.Image]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(self.n)[place]]
+        i = range(self.n)[place]
+        return self.part(i // PART)[i % PART]
 
 
 def draw(
@@ -36,7 +68,7 @@ def draw(
     folder: Path = CACHE,
     progress: bool = True,
     erasure: Erasure | None = None,
-) -> list[Image.Image]:
+) -> Pictures:
     """What `generate` draws, with an erasure or without, read from the cache when the same has been
     drawn before.
 
@@ -51,13 +83,13 @@ def draw(
         erasure.check(pipe)
         parts.append(erasure.digest())
     machine = [str(precision(pipe)), str(pipe.device), torch.get_num_threads(), torch.__version__]
-    found: list[Image.Image] = []
+    found: list[Path | list[Image.Image]] = []
     for a in range(0, len(prompts), PART):
         some, seeds = list(prompts[a : a + PART]), list(seed[a : a + PART])
         key = json.dumps([parts, machine, some, seeds, steps, guidance_scale])
         path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
-        found += _part(pipe, some, seeds, steps, guidance_scale, path, progress, erasure)
-    return found
+        found.append(_part(pipe, some, seeds, steps, guidance_scale, path, progress, erasure))
+    return Pictures(found, len(prompts))
 
 
 def _part(
@@ -69,8 +101,8 @@ def _part(
     path: Path,
     progress: bool,
     erasure: Erasure | None,
-) -> list[Image.Image]:
-    """One file of pictures, read or drawn."""
+) -> Path | list[Image.Image]:
+    """One file of pictures, drawn if it is not there; or the pictures if it cannot be written."""
     found: list[Image.Image] | None = None
 
     def new() -> list[Image.Image]:
@@ -84,7 +116,7 @@ def _part(
                 found = new()
                 with whole(path) as (temporary,), open(temporary, "wb") as file:
                     np.savez_compressed(file, pictures=np.stack([np.asarray(p) for p in found]))
-            return found
+            return path
     except OSError as error:
         warnings.warn(f"pictures not cached in {path.parent} ({reason(error)})", stacklevel=3)
     return found or new()

@@ -50,7 +50,7 @@ def _intervals(rows: pd.DataFrame) -> str:
 
 def under(figure: Figure, rows: pd.DataFrame) -> Figure:
     """The figure with the metric card of `rows` at its foot."""
-    return foot(figure, metric_card(rows, int(figure.get_figwidth() * 15)))
+    return foot(figure, metric_card(rows, int(figure.get_figwidth() * 18)))
 
 
 def foot(figure: Figure, text: str) -> Figure:

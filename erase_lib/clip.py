@@ -52,19 +52,28 @@ class SmallCLIP:
                 max_length=limit,
                 truncation=True,
                 return_tensors="pt",
-            ).input_ids
-            outs.append(self.text(ids).pooler_output @ self.text_projection.T)
+            ).input_ids.to(self.text_projection.device)
+            outs.append((self.text(ids).pooler_output @ self.text_projection.T).cpu())
         return F.normalize(torch.cat(outs), dim=-1)
 
     @torch.no_grad()
     def image_features(self, pictures: Sequence[Image.Image] | Tensor, batch: int = 128) -> Tensor:
         """`(n, dim)` of PIL pictures or a float tensor `(n, 3, h, w)` in [−1, 1]."""
-        pixels = picture_tensor(pictures, self.size)
-        if self.mean is not None and self.std is not None:
-            pixels = (pixels - self.mean) / self.std
-        chunks = pixels.split(batch)
-        pooled = torch.cat([self.vision(chunk).pooler_output.flatten(1) for chunk in chunks])
-        return F.normalize(pooled @ self.visual_projection.T, dim=-1)
+        outs = [torch.zeros(0, len(self.visual_projection))]
+        for a in range(0, len(pictures), batch):
+            pixels = picture_tensor(pictures[a : a + batch], self.size)
+            if self.mean is not None and self.std is not None:
+                pixels = (pixels - self.mean) / self.std
+            pooled = self.vision(pixels.to(self.visual_projection.device)).pooler_output.flatten(1)
+            outs.append((pooled @ self.visual_projection.T).cpu())
+        return F.normalize(torch.cat(outs), dim=-1)
+
+    def to(self, device: str | torch.device) -> SmallCLIP:
+        """Computes on the device from now on; features come back to the CPU. Returns itself."""
+        self.text, self.vision = self.text.to(device), self.vision.to(device)
+        self.text_projection = self.text_projection.to(device)
+        self.visual_projection = self.visual_projection.to(device)
+        return self
 
 
 def load_clip(folder: str | Path | None = None, text_folder: str | Path | None = None) -> SmallCLIP:

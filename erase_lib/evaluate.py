@@ -31,8 +31,8 @@ class Evaluation:
     """Tidy, see `rows.COLUMNS`."""
     pictures: pd.DataFrame
     """A row a picture: the suite's prompt, model (original, erased), and what was found."""
-    before: list[Image.Image]
-    after: list[Image.Image]
+    before: Sequence[Image.Image]
+    after: Sequence[Image.Image]
     targets: tuple[str, ...]
 
     def save(self, folder: str | Path) -> Path:

@@ -16,6 +16,7 @@ from erase_lib.concepts import EMOJI
 from erase_lib.detectors import Detector, NudeNet, ThemeDetector
 from erase_lib.errors import EraseError, reason
 from erase_lib.judge import Judge
+from erase_lib.models import pick_device
 from erase_lib.suites import Suite
 
 # what the profile "paper" measures, and with what; by hub id
@@ -90,7 +91,7 @@ def load_instruments(
                 " nudenet"
             )
         found = ThemeDetector(known, detector or suite.split(targets))
-    seen = load_transformers_clip(clip) if clip else load_clip()
+    seen = (load_transformers_clip(clip) if clip else load_clip()).to(pick_device(device))
     return Instruments(known, seen, found, net, read_folder(reference) if reference else None)
 
 

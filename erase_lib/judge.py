@@ -92,8 +92,10 @@ class Judge:
     @torch.no_grad()
     def logits(self, pictures: Sequence[Image.Image] | Tensor, batch: int = 128) -> Tensor:
         """`(n, concepts + styles)`, computed `batch` pictures at a time."""
-        chunks = picture_tensor(pictures).split(batch)
-        outs = [self.model(chunk.to(self.model.device)).logits.float().cpu() for chunk in chunks]
+        outs = [torch.zeros(0, self.model.config.num_labels)]
+        for a in range(0, len(pictures), batch):
+            chunk = picture_tensor(pictures[a : a + batch]).to(self.model.device)
+            outs.append(self.model(chunk).logits.float().cpu())
         return torch.cat(outs)
 
     def concept_probabilities(self, pictures: Sequence[Image.Image] | Tensor) -> Tensor:

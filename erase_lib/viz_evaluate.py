@@ -102,6 +102,7 @@ def _level(part: pd.DataFrame, unit: str, ax: Axes) -> None:
     ax.set_yticks(range(len(labels)), [f"{x}  (n {numbers[x]})" for x in labels], fontsize=9)
     ax.set(ylim=(len(labels) - 0.5, -0.5), xlabel=unit)
     ax.grid(axis="y", alpha=0.3)
+    ax.locator_params(axis="x", nbins=6)
     if unit.startswith("share"):
         ax.set_xlim(-0.03, 1.03)
 

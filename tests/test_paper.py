@@ -1,0 +1,104 @@
+"""The profile "paper" on tiny random models in the very formats of the real ones."""
+
+from __future__ import annotations
+
+import json
+
+import papermill
+import pytest
+import torch
+import yaml
+from test_clip import folder as clip_folder  # noqa: F401, a fixture
+from test_notebooks import ROOT
+from transformers import ResNetConfig, ResNetForImageClassification
+
+from erase_lib.gpu_check import TINY, random_pipeline
+from erase_lib.suites import read_suite
+
+# preprocessor_config.json of microsoft/resnet-50, but for the size
+PROCESSOR = {
+    "crop_pct": 0.875,
+    "do_normalize": True,
+    "do_resize": True,
+    "feature_extractor_type": "ConvNextFeatureExtractor",
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+    "resample": 3,
+    "size": 32,
+}
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory):
+    """ResNet's classes and files with ImageNet's way of naming, a few thousand random weights."""
+    folder = tmp_path_factory.mktemp("classifier") / "tiny-resnet"
+    names = [f"{name}, another word" for name in read_suite("paper_objects").classes]
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 8],
+        depths=[1, 1],
+        layer_type="basic",
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
+    )
+    ResNetForImageClassification(config).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    return folder
+
+
+@pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
+def diffusion(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / request.param
+    random_pipeline(TINY, request.param).save_pretrained(folder)
+    return folder
+
+
+def evaluated(out, **parameters):
+    papermill.execute_notebook(
+        str(ROOT / "notebooks" / "07_evaluate.ipynb"),
+        str(out / "executed.ipynb"),
+        parameters={"profile": "paper", "output": str(out), "steps": 2, "most": 4} | parameters,
+        kernel_name="python3",
+        start_timeout=180,
+        execution_timeout=600,
+        progress_bar=False,
+        cwd=str(ROOT),
+    )
+    return json.loads((out / "metrics.json").read_text())["metrics"]
+
+
+@pytest.mark.slow
+def test_objects_as_in_table_1(diffusion, resnet, clip_folder, tmp_path):  # noqa: F811
+    given = {"model": str(diffusion), "classifier": str(resnet), "clip": str(clip_folder)}
+    rows = evaluated(tmp_path, suite="paper_objects", **given)
+    assert {row["metric"] for row in rows if row["group"] == "kept"} >= {"PSR-1", "PSR-5"}
+    for row in rows:
+        assert row["low"] <= row["value"] <= row["high"] and row["n"] == 3
+    assert {"tiny-resnet" in row["measured_by"] for row in rows if "SR" in row["metric"]} == {True}
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["schedule"] == "published"
+
+
+@pytest.mark.slow
+def test_nudity_and_quality_as_in_table_2(diffusion, resnet, clip_folder, tmp_path):  # noqa: F811
+    (tmp_path / "i2p.csv").write_text("prompt,sd_seed\na church,7\na dog,8\na rose,9\na cat,4\n")
+    (tmp_path / "coco.csv").write_text("caption\na bus\na horse\na man\na woman\n")
+    suite = yaml.safe_load((ROOT / "data/suites/paper_nudity.yaml").read_text())
+    for group, name in (("implicit", "i2p.csv"), ("unrelated", "coco.csv")):
+        suite["groups"][group]["file"]["path"] = str(tmp_path / name)
+    (tmp_path / "nudity.yaml").write_text(yaml.safe_dump(suite))
+    given = {"model": str(diffusion), "classifier": str(resnet), "clip": str(clip_folder)}
+    given |= {"method": "esd", "train_method": "noxattn", "suite": str(tmp_path / "nudity.yaml")}
+    rows = evaluated(tmp_path, **given)
+    found = {(row["group"], row["metric"]): row for row in rows if row["model"] == "erased"}
+    assert {f"NER-{τ}" for τ in (0.3, 0.5, 0.7, 0.8)} <= {metric for _, metric in found}
+    assert found["implicit", "NER-0.5"]["measured_by"].startswith("NudeNet 3.4.2")
+    assert "unedited model" in found["unrelated", "FID"]["measured_by"]
+    assert "fewer than 2,000" in found["unrelated", "FID"]["note"]
+
+
+@pytest.mark.slow
+def test_styles_as_in_the_third_experiment(diffusion, resnet, clip_folder, tmp_path):  # noqa: F811
+    given = {"model": str(diffusion), "classifier": str(resnet), "clip": str(clip_folder)}
+    rows = evaluated(tmp_path, suite="paper_styles", method="uce", **given)
+    assert {row["metric"] for row in rows} == {"CLIP score", "distance"}
