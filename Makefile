@@ -11,7 +11,7 @@ QUICKSTART := runs/quickstart
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONNOUSERSITE := 1
 
-.PHONY: help setup quickstart test test-all lab app check gpu-check bench bench-memory data clean
+.PHONY: help setup quickstart test test-all lab app check gpu-check evaluate bench bench-memory data clean
 
 help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## /  make \1\t/; s/%/NAME/' | expand -t 20
@@ -61,6 +61,9 @@ gpu-check: setup ## seconds and memory of an erasure at Stable Diffusion's size,
 results-%: setup ## run the grid notebooks/params/NAME.yaml; its table goes to data/results
 	$(BIN)/erase-sweep --grid notebooks/params/$*.yaml --out runs/results-$* --workers 2 \
 	    --publish data/results
+
+evaluate: setup ## the three suites, one erasure each: runs/evaluate; goes on where it was cut off
+	$(BIN)/erase-sweep --grid notebooks/params/evaluate.yaml --out runs/evaluate --workers 2
 
 bench: setup ## time every method, schedule and the K/V prediction; tables go to data/results
 	$(BIN)/python -m benchmarks.speed --out data/results/speed.json
