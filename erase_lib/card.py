@@ -28,7 +28,9 @@ def metric_card(rows: pd.DataFrame, width: int = 150) -> str:
         if "seeds" in part:
             line += f", seeds {' | '.join(dict.fromkeys(part['seeds'].astype(str)))}"
         if "seconds" in part:
-            line += f" · {part['seconds'].sum():.1f} s"
+            # the rows of a group share one look at its pictures
+            each = part.groupby("group")["seconds"].max() if "group" in part else part["seconds"]
+            line += f" · {each.sum():.1f} s"
         lines += textwrap.wrap(line, width)
     lines.append(_intervals(rows))
     if "note" in rows:

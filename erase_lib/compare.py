@@ -29,7 +29,7 @@ def read_runs(
     """
     if not tables or isinstance(tables, str):
         raise EraseError(f"tables is {tables!r}: expected a list, such as ['results.csv']")
-    runs = pd.concat([read(table) for table in tables], ignore_index=True)
+    runs = pd.concat([read(table) for table in tables], ignore_index=True).copy()
     for name in vary:
         if name not in runs:
             raise unknown("column", name, runs.columns)
