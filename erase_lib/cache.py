@@ -19,7 +19,7 @@ from PIL import Image
 
 from erase_lib.diffusion import generate
 from erase_lib.erasure import Erasure
-from erase_lib.errors import EraseError, reason
+from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.files import whole
 from erase_lib.lock import alone
 from erase_lib.models import Pipeline, fingerprint, precision
@@ -75,8 +75,8 @@ def draw(
     The same means: weights (their fingerprints, the erasure's tensors), dtype, device, threads,
     prompts, seeds, steps and guidance scale. The pipeline is as it was loaded: the fingerprint of
     an edited one is no proof. Kept in parts of `PART` pictures. A damaged file is a warning and
-    drawn again; one that cannot be written is a warning. Raises `EraseError` for an erasure of
-    another base model.
+    drawn again; one that cannot be written is a warning, with an erasure an `EraseError`, as is
+    an erasure of another base model.
     """
     parts = [fingerprint(part) for part in (pipe.unet, pipe.vae, pipe.text_encoder)]
     if erasure is not None:
@@ -118,6 +118,8 @@ def _part(
                     np.savez_compressed(file, pictures=np.stack([np.asarray(p) for p in found]))
             return path
     except OSError as error:
+        if erasure is not None:  # hours of pictures that nothing can keep
+            raise unwritable(path.parent, error) from None
         warnings.warn(f"pictures not cached in {path.parent} ({reason(error)})", stacklevel=3)
     return found or new()
 

@@ -90,3 +90,10 @@ def test_what_was_drawn_before_a_cut_is_not_drawn_again(tiny, tmp_path, drawings
     found = draw(tiny, tmp_path, prompts, seeds)
     assert [len(call[1]) for call in drawings] == [2, 2, 1] and len(found) == 5
     assert (found[2:4] == arrays(generate(tiny, prompts[2:4], seeds[2:4], 2, progress=False))).all()
+
+
+def test_erased_pictures_that_cannot_be_kept_stop_the_run(tiny, tmp_path):
+    erasure = erase_closed_form(tiny, EraseConfig(["church"], method="uce", nearest=4))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EraseError, match="cannot write to .*file.*free space"):
+        draw(tiny, tmp_path / "file", erasure=erasure)
