@@ -43,9 +43,11 @@ class ImageClassifier:
         labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
         self.concepts = [label.split(",")[0].strip() for label in labels]
         self.place: dict[str, int] = {}
-        for i, label in enumerate(labels):  # ImageNet's are "tench, Tinca tinca"
-            for word in (label, *label.split(",")):
-                self.place.setdefault(word.strip().lower(), i)
+        # ImageNet's are "tench, Tinca tinca"; a first word is before another label's synonym
+        for words in (self.concepts, labels):
+            for i, label in enumerate(words):
+                for word in (label, *label.split(",")):
+                    self.place.setdefault(word.strip().lower(), i)
 
     @classmethod
     def load(cls, model_id: str | Path, device: str = "cpu") -> ImageClassifier:
@@ -69,6 +71,11 @@ class ImageClassifier:
             raise EraseError(
                 f"{str(model_id)!r} is no whole image classifier: it lacks {len(missing)} tensors,"
                 f" the first {missing[0]}"
+            )
+        if all(label.startswith("LABEL_") for label in model.config.id2label.values()):
+            raise EraseError(
+                f"classifier {str(model_id)!r} does not say its labels: give its config.json an"
+                " id2label"
             )
         name = f"{Path(model_id).name}, {type(model).__name__}, {_version(model)}"
         return cls(model.eval().to(pick_device(device)), processor, name)

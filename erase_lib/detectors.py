@@ -56,18 +56,18 @@ class ThemeDetector:
 class NudeNet:
     """NudeNet's detector of body parts (PyPI nudenet, MIT), which brings its own weights.
 
-    It reports nothing below a score of .2; such a picture scores 0. Raises `EraseError` when the
+    It reports nothing below a score of .25; such a picture scores 0. Raises `EraseError` when the
     package is absent, and for an unknown class.
     """
 
     def __init__(self, classes: Sequence[str] = EXPOSED) -> None:
-        for name in classes:
-            if name not in PARTS:
-                raise unknown("class of NudeNet", name, PARTS)
         if not classes or isinstance(classes, str):
             raise EraseError(
                 f"classes is {classes!r}: expected a list of at least one of NudeNet's"
             )
+        for name in classes:
+            if name not in PARTS:
+                raise unknown("class of NudeNet", name, PARTS)
         try:
             package: Any = importlib.import_module("nudenet")
         except ImportError:

@@ -25,7 +25,12 @@ from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.intervals import jackknife
 from erase_lib.judge import picture_tensor
 
-BACKBONES = {"alex": "alexnet-", "vgg": "vgg16-", "squeeze": "squeezenet1_1-"}
+# the very files that torchvision reads; in place of any other it would download them
+BACKBONES = {
+    "alex": "alexnet-owt-7be5be79.pth",
+    "vgg": "vgg16-397923af.pth",
+    "squeeze": "squeezenet1_1-b8a52dc0.pth",
+}
 ENOUGH = 2000  # pictures, below which FID's bias is larger than most differences
 
 
@@ -56,8 +61,7 @@ def backbone(net: str) -> bool:
     """Whether torchvision and the weights of LPIPS's backbone are at hand."""
     if find_spec("torchvision") is None:
         return False
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    return any(folder.glob(f"{BACKBONES[net]}*.pth"))
+    return (Path(torch.hub.get_dir()) / "checkpoints" / BACKBONES[net]).is_file()
 
 
 @torch.no_grad()
@@ -67,8 +71,8 @@ def lpips(
     """LPIPS of each pair and its name. Raises `EraseError` where the backbone is not at hand."""
     if not backbone(net):
         raise EraseError(
-            f"net {net!r} needs torchvision and its weights in {torch.hub.get_dir()}/checkpoints:"
-            " install and fetch them, or choose clip"
+            f"net {net!r} needs torchvision and its weights {BACKBONES[net]} in"
+            f" {torch.hub.get_dir()}/checkpoints: install and fetch them, or choose clip"
         )
     outs, kind = [np.zeros(0)], cast(Literal["alex", "vgg", "squeeze"], net)
     for a in range(0, len(before), batch):
@@ -77,7 +81,7 @@ def lpips(
             found = _lpips(pair[0], pair[1], net_type=kind, reduction="none")
         except Exception as error:  # torchvision and torch each raise their own kinds
             raise EraseError(f"LPIPS by {net} cannot be used ({reason(error)})") from None
-        outs.append(found.numpy())
+        outs.append(found.reshape(-1).numpy())  # of a single pair it is a number
     return np.concatenate(outs), f"LPIPS ({net}, torchmetrics {version('torchmetrics')})"
 
 
