@@ -138,6 +138,41 @@ def test_the_search_under_the_microscope(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_evaluation_and_what_is_said_of_a_folder_that_is_none(tmp_path):
+    result = run("07_evaluate", tmp_path, suite="theme", dtype="bfloat16", match=0.5)
+    rows = {(r["group"], r["metric"], r["model"]): r for r in result["metrics"]}
+    assert rows["implicit", "NER-0.8", "erased"]["n"] == 4
+    assert "weapon, 8 concepts" in rows["implicit", "NER-0.3", "original"]["measured_by"]
+    for row in rows.values():
+        assert row["low"] <= row["value"] <= row["high"] and row["measured_by"] and row["seeds"]
+    names = [f"{name}_{tmp_path.name}.png" for name in ("levels", "pictures")]
+    for name in (*names, "thresholds.png", "theme_pictures.parquet", "theme_rows.csv"):
+        assert (tmp_path / name).stat().st_size > 100
+    # the run again, with one that is none beside it: the good one is measured, the status is bad
+    runs = [str(tmp_path), str(tmp_path / "none")]
+    with pytest.raises(papermill.PapermillExecutionError, match="1 of 2 runs were not evaluated"):
+        run("07_evaluate", tmp_path, suite="theme", dtype="bfloat16", runs=runs)
+    again = json.loads((tmp_path / "metrics.json").read_text())
+    assert list(again["not evaluated"]) == runs[1:]
+    same = ("group", "metric", "model", "value", "low", "high")
+    before, after = (pd.DataFrame(r["metrics"])[list(same)] for r in (result, again))
+    pd.testing.assert_frame_equal(before, after)
+
+
+@pytest.mark.slow
+def test_methods_side_by_side(tmp_path):
+    result = run("08_compare_runs", tmp_path, live=["eap_closed"])
+    assert result["runs"] >= 60 and "eap_closed" in result["strengths"]
+    found = {(r["setting"], r["group"], r["metric"]): r for r in result["levels"]}
+    assert found["esd", "target", "ESR-1"]["splits"] == 4
+    for row in result["levels"] + result["differences"]:
+        assert row["low"] <= row["value"] <= row["high"]
+    assert all(0 < r["p"] <= r["q"] <= 1 for r in result["differences"])
+    for name in ("plane", "levels", "differences", "side_by_side"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 100
+
+
+@pytest.mark.slow
 def test_speed_and_memory(tmp_path):
     result = run("09_speed_and_memory", tmp_path)
     published, replay = result["timed"]

@@ -47,11 +47,9 @@ def resnet(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
-def diffusion(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / request.param
-    random_pipeline(TINY, request.param).save_pretrained(folder)
-    return folder
+def diffusion(folder, prediction_type="epsilon"):
+    random_pipeline(TINY, prediction_type).save_pretrained(folder)
+    return str(folder)
 
 
 def evaluated(out, **parameters):
@@ -69,8 +67,10 @@ def evaluated(out, **parameters):
 
 
 @pytest.mark.slow
-def test_objects_as_in_table_1(diffusion, resnet, clip_folder, tmp_path):  # noqa: F811
-    given = {"model": str(diffusion), "classifier": str(resnet), "clip": str(clip_folder)}
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_objects_as_in_table_1(kind, resnet, clip_folder, tmp_path):  # noqa: F811
+    model = diffusion(tmp_path / "model", kind)
+    given = {"model": model, "classifier": str(resnet), "clip": str(clip_folder)}
     rows = evaluated(tmp_path, suite="paper_objects", **given)
     assert {row["metric"] for row in rows if row["group"] == "kept"} >= {"PSR-1", "PSR-5"}
     for row in rows:
@@ -80,14 +80,18 @@ def test_objects_as_in_table_1(diffusion, resnet, clip_folder, tmp_path):  # noq
 
 
 @pytest.mark.slow
-def test_nudity_and_quality_as_in_table_2(diffusion, resnet, clip_folder, tmp_path):  # noqa: F811
+def test_nudity_and_quality_as_in_table_2(resnet, clip_folder, tmp_path):  # noqa: F811
     (tmp_path / "i2p.csv").write_text("prompt,sd_seed\na church,7\na dog,8\na rose,9\na cat,4\n")
     (tmp_path / "coco.csv").write_text("caption\na bus\na horse\na man\na woman\n")
     suite = yaml.safe_load((ROOT / "data/suites/paper_nudity.yaml").read_text())
     for group, name in (("implicit", "i2p.csv"), ("unrelated", "coco.csv")):
         suite["groups"][group]["file"]["path"] = str(tmp_path / name)
     (tmp_path / "nudity.yaml").write_text(yaml.safe_dump(suite))
-    given = {"model": str(diffusion), "classifier": str(resnet), "clip": str(clip_folder)}
+    given = {
+        "model": diffusion(tmp_path / "model"),
+        "classifier": str(resnet),
+        "clip": str(clip_folder),
+    }
     given |= {"method": "esd", "train_method": "noxattn", "suite": str(tmp_path / "nudity.yaml")}
     rows = evaluated(tmp_path, **given)
     found = {(row["group"], row["metric"]): row for row in rows if row["model"] == "erased"}
@@ -98,7 +102,11 @@ def test_nudity_and_quality_as_in_table_2(diffusion, resnet, clip_folder, tmp_pa
 
 
 @pytest.mark.slow
-def test_styles_as_in_the_third_experiment(diffusion, resnet, clip_folder, tmp_path):  # noqa: F811
-    given = {"model": str(diffusion), "classifier": str(resnet), "clip": str(clip_folder)}
+def test_styles_as_in_the_third_experiment(resnet, clip_folder, tmp_path):  # noqa: F811
+    given = {
+        "model": diffusion(tmp_path / "model"),
+        "classifier": str(resnet),
+        "clip": str(clip_folder),
+    }
     rows = evaluated(tmp_path, suite="paper_styles", method="uce", **given)
     assert {row["metric"] for row in rows} == {"CLIP score", "distance"}
