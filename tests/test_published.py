@@ -119,7 +119,7 @@ def test_scores_are_not_percent():
     assert found.loc["eap", "LPIPS kept"].tolist() == ["0.500", "0.477"]
 
 
-@pytest.mark.parametrize("none", [None, math.nan])
+@pytest.mark.parametrize("none", [None, math.nan, pd.NA])
 def test_what_was_not_measured_is_a_dash(none):
     ours = own("ESR-1", {"eap": none, "uce": 0.9}, none, none)
     assert beside(ours, "objects").loc[["eap", "uce"], ("ESR-1", "ours")].tolist() == [NONE, "90.0"]
@@ -184,6 +184,8 @@ def test_bad_input_is_one_line():
         ("eap,ESR-5", "eap,ESR-1", "line 27"),
         ("objects,eap,ESR-1", "object,eap,ESR-1", "line 26"),
         ("nudity,age,FID,14.20,,score", "nudity,age,FID,14.20,,", "line 61"),
+        ("nudity,age,FID,14.20", "nudity,age,FID,", "line 61"),
+        ("nudity,age,FID,14.20", "nudity,age,FID,inf", "line 61"),
         ("style,eap,LPIPS kept", "style,,LPIPS kept", "line 65"),
         ("method,metric", "metric,method", "expected columns experiment, method"),
     ],
