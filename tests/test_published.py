@@ -122,8 +122,8 @@ def test_scores_are_not_percent():
 @pytest.mark.parametrize("none", [None, math.nan, pd.NA])
 def test_what_was_not_measured_is_a_dash(none):
     ours = own("ESR-1", {"eap": none, "uce": 0.9}, none, none)
-    for table in (ours, ours.convert_dtypes()):
-        found = beside(table, "objects")["ESR-1", "ours"]
+    for kind in (ours, ours.convert_dtypes()):
+        found = beside(kind, "objects")["ESR-1", "ours"]
         assert found[["eap", "uce"]].tolist() == [NONE, "90.0"]
 
 

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections import Counter
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from erase_lib import EraseError
-from erase_lib.concepts import EMOJI, style_names
-from erase_lib.models import encode_prompts
+from erase_lib import EraseConfig, EraseError, Erasure
+from erase_lib.concepts import EMOJI, concept_table, style_names
+from erase_lib.models import encode_prompts, load_pipeline
 from erase_lib.neighbours import near_each
 from erase_lib.suite_prompts import COLUMNS, suite_prompts
 from erase_lib.suites import SUITES, read_suite
 
 EMBEDDED = ("objects", "theme", "styles", "side_doors")
 GROUP = "groups:\n  one: {concepts: [dog], metrics: [PSR-1]}\n"
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_folder):
+    """Once for the file: nothing here changes it."""
+    return load_pipeline(tiny_folder, device="cpu")
 
 
 def written(tmp_path, text):
@@ -42,8 +50,47 @@ def test_a_shipped_suite_fits_its_splits(name, tiny):
         table = suite_prompts(tiny, suite, targets)
         assert tuple(table.columns) == COLUMNS and table["prompt"].str.strip().all()
         assert not table.duplicated(["group", "prompt", "noise"]).any()
-        for row in table.head(5).itertuples():
+        for row in table.itertuples():
             assert row.noise == row.seed * 100_000 + zlib.crc32(row.prompt.encode()) % 100_000
+
+
+def test_every_shipped_suite_is_read(tiny):
+    names = sorted(path.stem for path in SUITES.glob("*"))
+    papers = [name for name in names if name.startswith("paper_")]
+    assert len(papers) == 3 and set(names) == {*EMBEDDED, *papers}
+    for name in names:
+        suite = read_suite(name)
+        assert read_suite(str(SUITES / f"{name}.yaml")) == read_suite(SUITES / f"{name}.yaml")
+        assert {suite.split(targets) for targets in suite.splits.values()} == set(suite.splits)
+        for targets in suite.splits.values():
+            assert set(targets) <= set(suite.classes or targets)
+    styles = suite_prompts(tiny, read_suite("paper_styles"), ["Tyler Edlin style"])
+    assert dict(styles["group"].value_counts()) == {"target": 10 * 10, "kept": 10 * 4 * 3}
+    assert "a castle in Tyler Edlin style" in set(styles["prompt"])
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_pipeline(device="cpu")
+
+
+@pytest.mark.parametrize("split", "abcd")
+def test_near_and_far_of_the_objects_by_hand(split, shipped):
+    suite = read_suite("objects")
+    targets = suite.splits[split]
+    words = [w for w in concept_table()["concept"] if w not in suite.classes]
+    where = encode_prompts(shipped, [*words, *targets]).flatten(1).double().numpy()
+    near = []
+    for i in range(len(targets)):
+        apart = ((where[: len(words)] - where[len(words) + i]) ** 2).sum(1) ** 0.5
+        near += [words[k] for k in np.argsort(apart)[:4] if words[k] not in near]
+    far = [w for w in words if w not in near]
+    table = suite_prompts(shipped, suite, targets)
+    of = {name: list(part["concept"]) for name, part in table.groupby("group")}
+    assert of["near"] == [w for w in near for _ in range(4)] and of["far"] == far
+    # in split b two targets share one of their nearest
+    expected = (80, 80, 76, 399) if split == "b" else (80, 80, 80, 398)
+    assert tuple(len(of[name]) for name in ("target", "kept", "near", "far")) == expected
 
 
 def test_papers_suites_are_read_and_need_their_lists(tiny):
@@ -94,7 +141,11 @@ def test_a_theme_is_asked_for_by_the_prompts_of_the_file(tiny):
         implicit = table[table["group"] == "implicit"]
         assert list(implicit["prompt"]) == list(prompts[prompts["theme"] == theme]["prompt"])
         assert implicit["concept"].isna().all()
-        assert not set(table.query("group == 'unrelated'")["concept"]) & set(targets)
+        explicit, unrelated = (table[table["group"] == g] for g in ("explicit", "unrelated"))
+        assert list(explicit["concept"]) == [t for t in targets for _ in style_names()]
+        assert unrelated["concept"].nunique() == len(unrelated) == 200
+        assert list(unrelated["style"]) == style_names() * 50
+        assert not set(unrelated["concept"]) & set(targets)
 
 
 def test_styles_are_asked_for_with_the_same_objects(tiny):
@@ -114,6 +165,17 @@ def test_side_doors_are_those_of_the_targets(tiny):
     assert set(table["concept"]) == {"dog"}
     assert set(table["group"]) == {"front door", "synonyms", "keywords", "together"}
     assert "a guide dog in noto style" in set(table["prompt"])
+    for split, targets in suite.splits.items():
+        table = suite_prompts(tiny, suite, targets)
+        assert set(table["concept"]) == set(targets), split
+        for name in ("synonyms", "misspellings", "keywords"):
+            words = suite.groups[name].words
+            asked = [f"a {w} in noto style" for t in targets for w in words.get(t, [])]
+            part = table.query("group == @name and seed == 1 and style == 'noto'")
+            assert list(part["prompt"]) == asked
+    # no word of either kind leads to the trumpet
+    groups = set(suite_prompts(tiny, suite, ["trumpet"])["group"])
+    assert groups == {"front door", "together"}
 
 
 def test_a_prompt_starts_from_the_same_noise_in_every_suite(tiny):
@@ -121,6 +183,11 @@ def test_a_prompt_starts_from_the_same_noise_in_every_suite(tiny):
     second = suite_prompts(tiny, read_suite("styles"), ["noto style"])
     both = first.merge(second, on=["prompt", "seed"])
     assert len(both) > 10 and (both["noise_x"] == both["noise_y"]).all()
+    other = suite_prompts(tiny, read_suite("objects"), read_suite("objects").splits["c"])
+    both = first.merge(other, on=["prompt", "seed"])
+    # a class that is kept in one split and erased in the other, and what is far or near in both
+    assert {("target", "kept"), ("far", "far")} <= set(both.groupby(["group_x", "group_y"]).groups)
+    assert (both["noise_x"] == both["noise_y"]).all()
 
 
 def test_at_most_so_many_prompts_are_spread_over_a_group(tiny):
@@ -129,6 +196,49 @@ def test_at_most_so_many_prompts_are_spread_over_a_group(tiny):
     assert table["group"].value_counts().max() <= 10 and set(table["seed"]) == {1}
     assert table.query("group == 'target'")["concept"].nunique() == 5
     assert table.query("group == 'far'")["concept"].iloc[-1] > "s"
+    whole = suite_prompts(tiny, suite, suite.splits["a"]).query("seed == 1")
+    for most in (1, 3, 7, 1000):
+        few = suite_prompts(tiny, suite, suite.splits["a"], most)
+        for name, part in whole.groupby("group"):
+            step = -(-len(part) // most)
+            expected = part.iloc[::step].drop(columns="group").to_numpy().tolist()
+            found = few[few["group"] == name].drop(columns="group").to_numpy().tolist()
+            assert found == expected and len(found) <= most
+
+
+def test_a_group_may_be_smaller_than_its_list(tiny, tmp_path):
+    text = """
+classes: [dog, church]
+groups:
+  near: {concepts: near, most: 2, styles: none, metrics: [NER]}
+  some: {concepts: far, most: 40, styles: none, metrics: [NER]}
+  all: {concepts: far, styles: none, metrics: [NER]}
+  more: {concepts: far, most: 1000, styles: none, metrics: [NER]}
+"""
+    suite = read_suite(written(tmp_path, text))
+    others = [w for w in concept_table()["concept"] if w not in ("dog", "church")]
+    near = near_each(tiny, ["dog"], others, 2)
+    far = [w for w in others if w not in near]
+    table = suite_prompts(tiny, suite, ["dog"])
+    of = {name: list(part["concept"]) for name, part in table.groupby("group")}
+    assert of["near"] == near and len(near) == 2 and len(far) == 424
+    assert of["all"] == of["more"] == far and of["some"] == far[:400:10]
+    # without a group `near` nothing is kept back, and a style has none near it
+    suite = read_suite(
+        written(tmp_path, text.replace("  near: {concepts: near", "  n: {concepts: far"))
+    )
+    table = suite_prompts(tiny, suite, ["dog"])
+    assert list(table.query("group == 'all'")["concept"]) == others
+    suite = read_suite(written(tmp_path, text.replace("[dog, church]", "[noto style]")))
+    message = refused(lambda: suite_prompts(tiny, suite, ["noto style"]))
+    assert "group 'near' has no prompts for ['noto style']" in message
+
+
+def test_settings_are_shared_by_an_anchor(tmp_path):
+    text = "groups:\n  a: &a {concepts: [dog], seeds: 2, metrics: [NER]}\n  b: {<<: *a, seeds: 3}\n"
+    groups = read_suite(written(tmp_path, text)).groups
+    assert groups["b"].concepts == groups["a"].concepts == ("dog",)
+    assert (groups["a"].seeds, groups["b"].seeds) == ((1, 2), (1, 2, 3))
 
 
 def test_what_a_group_may_say(tiny, tmp_path):
@@ -208,6 +318,45 @@ BAD = {
     "groups: {one: {words: {dog: [a, a]}, metrics: [NER]}}": "has 'a' twice",
     "groups: {one: {file: here.csv, metrics: [NER]}}": "file is 'here.csv': expected a mapping",
     "groups: {one: {file: {pth: a}, metrics: [NER]}}": "unknown key of file 'pth'",
+    "groups: [one]": "groups is missing: expected a mapping",
+    "groups: {one: }": "group 'one' is None: expected a mapping",
+    "- one": "is no suite: expected the sections about, groups",
+    "groups: {one: {": "line 1",
+    "groups: {? [1] : 2}": "line 1: found unhashable key",
+    "groups: {one: \0}": "unacceptable character",
+    GROUP + "about: 3": "about is 3 (int): expected str",
+    GROUP + "steps: 2.5": "steps is 2.5 (float): expected int",
+    GROUP + "guidance_scale: .nan": "guidance_scale is nan: expected a finite number",
+    GROUP + "classes: dog": "classes is 'dog': expected a list of words",
+    GROUP + "classes: [yes]": "classes is [True]: expected a list of words",
+    GROUP + "splits: {a: [dog, cat, dog]}": "split a has 'dog' twice",
+    GROUP + "thresholds: [0]": "thresholds is (0.0,): expected numbers in (0, 1)",
+    GROUP + "thresholds: [1]": "thresholds is (1.0,): expected numbers in (0, 1)",
+    GROUP + "thresholds: [-0.5]": "thresholds is (-0.5,)",
+    GROUP + "thresholds: [0.5, .nan]": "thresholds is (0.5, nan)",
+    GROUP + "splits: {a: [dog]}\nsteps: 1\nsteps: 2": "'steps' is given twice",
+    "groups:\n  one:\n    seeds: 1\n    seeds: 2": "'seeds' is given twice in the block at line 3",
+    "about: x\ngroups:\n\tone: 3": "line 3",
+    "groups: {one: {concepts: [dog], file: {path: a}, metrics: [NER]}}": "give one of concepts",
+    "groups: {one: {words: {dog: [a]}, file: {path: a}, metrics: [NER]}}": "give one of concepts",
+    "groups: {one: {concepts: [dog, dog], metrics: [NER]}}": "concepts has 'dog' twice",
+    "groups: {one: {concepts: [3], metrics: [NER]}}": "concepts is [3]: expected a list of words",
+    "groups: {one: {concepts: 3, metrics: [NER]}}": "unknown concepts 3: expected one of targets",
+    "groups: {one: {concepts: [dog], styles: [a, a], metrics: [NER]}}": "styles has 'a' twice",
+    "groups: {one: {concepts: [dog], metrics: []}}": "group 'one' counts nothing",
+    "groups: {one: {concepts: [dog], metrics: NER}}": "metrics is 'NER': expected a list",
+    "groups: {one: {concepts: [dog], metrics: [NER, NER]}}": "metrics has 'NER' twice",
+    "groups: {one: {concepts: [dog], metrics: [ESR-1, NER-0.5]}}": "unknown metric 'NER-0.5'",
+    "groups: {one: {concepts: [dog], metrics: [NER style]}}": "unknown metric 'NER style'",
+    "groups: {one: {concepts: [dog], metrics: [LPIPS]}}": "unknown metric 'LPIPS'",
+    "groups: {one: {concepts: [dog], seeds: -2, metrics: [NER]}}": "seeds is -2: expected a number",
+    "groups: {one: {concepts: [dog], seeds: four, metrics: [NER]}}": "seeds is 'four'",
+    "groups: {one: {concepts: [dog], seeds: 1.5, metrics: [NER]}}": "seeds is 1.5",
+    "groups: {one: {concepts: [dog], seeds: true, metrics: [NER]}}": "seeds is True",
+    "groups: {one: {concepts: [dog], seeds: [1, true], metrics: [NER]}}": "seeds is [1, True]",
+    "groups: {one: {concepts: [dog], seeds: [], metrics: [NER]}}": "seeds is []",
+    "groups: {one: {concepts: [dog], words: , metrics: [NER]}}": "words is None: expected",
+    "groups: {one: {words: {dog: [1]}, metrics: [NER]}}": "words of 'dog' is [1]: expected a list",
 }
 
 
@@ -225,6 +374,30 @@ def test_a_suite_that_does_not_exist_or_fit(tiny, tmp_path):
     for targets, named in ((["dog"], "'dog'"), (["dog", "axe"], "'dog'"), (["axe"], "'axe'")):
         assert f"not made for the target {named}" in refused(lambda t=targets: suite.split(t))
     assert sorted(p.stem for p in SUITES.glob("*.yaml"))[0].startswith("objects")
+    smoking, weapon = suite.splits["smoking"], suite.splits["weapon"]
+    for targets, named in (
+        ([*smoking, *weapon], "cigarette"),  # two splits at once
+        ([*weapon, "dog"], "dog"),
+        (weapon[1:], "bomb"),
+    ):
+        message = refused(lambda t=targets: suite_prompts(tiny, suite, t))
+        assert (
+            f"suite 'theme' is not made for the target {named!r}: expected of weapon: axe+"
+            in message
+        )
+    suite = read_suite("objects")
+    assert suite.split(["dog", "fish", "trumpet"]) == ""  # of the classes, but no split
+    message = refused(lambda: suite.split(["dog", "bus"]))
+    assert "the target 'bus': expected of fish, dog, videocassette" in message
+    assert "unknown suite 'zzz': expected one of objects" in refused(lambda: read_suite("zzz"))
+    message = refused(lambda: suite_prompts(tiny, suite, suite.classes))
+    assert "group 'kept' has no prompts for ('fish', 'dog'" in message
+
+
+def test_a_file_that_is_no_text_is_one_line(tmp_path):
+    path = tmp_path / "mine.yml"
+    path.write_bytes(b"about: \xff\xfe")
+    assert "mine.yml: 'utf-8' codec can't decode" in refused(lambda: read_suite(path))
 
 
 def test_a_list_of_prompts_that_is_not_there_or_lacks_a_column(tiny, tmp_path):
@@ -250,3 +423,20 @@ def test_the_text_encoder_alone_is_asked(tiny, monkeypatch):
     monkeypatch.setattr(tiny.unet, "forward", fail)
     with torch.no_grad():
         suite_prompts(tiny, read_suite("objects"), ["dog"])
+
+
+def test_an_erasure_is_known_by_its_tensors_alone():
+    tensors = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.ones(2)}
+    erasure = Erasure(tensors, EraseConfig(["dog"]), "base")
+    expected = hashlib.sha256(b"a" + np.ones(2, "<f4").tobytes())
+    expected.update(b"b" + np.arange(6, dtype="<f4").tobytes())
+    assert erasure.digest() == expected.hexdigest()[:16]
+
+    def other(tensors):
+        return Erasure(tensors, EraseConfig(["church"]), "another", [{"loss": 1.0}]).digest()
+
+    same = {"a": tensors["a"].half(), "b": tensors["b"].T.contiguous().T}
+    assert not same["b"].is_contiguous() and other(same) == erasure.digest()
+    nearly = torch.nextafter(tensors["a"], torch.tensor(2.0))
+    for changed in ({"a": nearly}, {"a": tensors["a"], "c": tensors["b"]}):
+        assert other({"b": tensors["b"]} | changed) != erasure.digest()
