@@ -30,6 +30,9 @@ def read_runs(
     if not tables or isinstance(tables, str):
         raise EraseError(f"tables is {tables!r}: expected a list, such as ['results.csv']")
     runs = pd.concat([read(table) for table in tables], ignore_index=True).copy()
+    if (double := runs["id"].duplicated()).any():
+        name = runs.loc[double, "id"].iloc[0]
+        raise EraseError(f"run {name!r} is in {list(map(str, tables))} twice: give each table once")
     for name in vary:
         if name not in runs:
             raise unknown("column", name, runs.columns)

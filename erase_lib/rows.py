@@ -53,7 +53,7 @@ def summarise(
     by |= {"score": instruments.detector.name if instruments.detector else ""}
     rows: list[dict[str, Any]] = []
     for group, of in suite.groups.items():
-        part = (prompts["group"] == group).to_numpy()
+        part = (prompts["group"] == group).to_numpy(copy=True)
         if not part.any():  # no word for these targets
             continue
         old, new = (table[part] for table in found)

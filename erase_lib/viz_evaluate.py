@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from erase_lib.card import under
 from erase_lib.evaluate import Evaluation
+from erase_lib.suites import Group
 from erase_lib.viz import KEPT, LOST, QUIET, TARGET, show_picture
 
 UNITS = {
@@ -50,7 +51,7 @@ def pictures(evaluation: Evaluation, each: int = 8) -> Figure:
                 ax.axis("on")
                 row = found.loc[i]
                 title = textwrap.fill(row["prompt"], 17) if line == 0 else ""
-                show_picture(drawn[i], ax, title, row["seen"], _colour(row))
+                show_picture(drawn[i], ax, title, *_word(row, evaluation.suite.groups[group]))
                 ax.title.set_fontsize(8)
             axes[2 * g + line, 0].set_ylabel(
                 f"{group}\n{('original', 'erased')[line]}", fontsize=11
@@ -58,10 +59,13 @@ def pictures(evaluation: Evaluation, each: int = 8) -> Figure:
     return fig
 
 
-def _colour(row: pd.Series) -> str:
-    if np.isnan(row["rank"]):
-        return QUIET
-    return KEPT if row["rank"] == 0 else LOST
+def _word(row: pd.Series, group: Group) -> tuple[str, str]:
+    """What the classifier sees, and the colour that says whether it was asked for; the style where
+    the group counts styles."""
+    styled = any(metric.endswith(" style") for metric in group.metrics)
+    rank = row["style_rank" if styled else "rank"]
+    colour = QUIET if np.isnan(rank) else KEPT if rank == 0 else LOST
+    return f"{row['style_seen']} {row['seen']}" if styled else row["seen"], colour
 
 
 def levels(rows: pd.DataFrame) -> Figure:

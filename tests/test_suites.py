@@ -55,12 +55,11 @@ def test_a_shipped_suite_fits_its_splits(name, tiny):
 
 
 def test_every_shipped_suite_is_read(tiny):
-    names = sorted(path.stem for path in SUITES.glob("*"))
-    papers = [name for name in names if name.startswith("paper_")]
-    assert len(papers) == 3 and set(names) == {*EMBEDDED, *papers}
+    names = sorted(path.stem for path in SUITES.glob("*.yaml"))
+    assert {name for name in names if not name.startswith("paper_")} == set(EMBEDDED)
     for name in names:
         suite = read_suite(name)
-        assert read_suite(str(SUITES / f"{name}.yaml")) == read_suite(SUITES / f"{name}.yaml")
+        assert suite == read_suite(SUITES / f"{name}.yaml") and suite.groups and suite.about
         assert {suite.split(targets) for targets in suite.splits.values()} == set(suite.splits)
         for targets in suite.splits.values():
             assert set(targets) <= set(suite.classes or targets)
@@ -200,10 +199,11 @@ def test_at_most_so_many_prompts_are_spread_over_a_group(tiny):
     for most in (1, 3, 7, 1000):
         few = suite_prompts(tiny, suite, suite.splits["a"], most)
         for name, part in whole.groupby("group"):
-            step = -(-len(part) // most)
-            expected = part.iloc[::step].drop(columns="group").to_numpy().tolist()
-            found = few[few["group"] == name].drop(columns="group").to_numpy().tolist()
-            assert found == expected and len(found) <= most
+            asked, found = (list(t.loc[t["group"] == name, "prompt"]) for t in (part, few))
+            places = [asked.index(prompt) for prompt in found]
+            gap = -(-len(asked) // most)  # at most between two of them, and to the end
+            assert len(places) <= most and places[0] == 0
+            assert all(0 < g <= gap for g in np.diff([*places, len(asked)]))
 
 
 def test_a_group_may_be_smaller_than_its_list(tiny, tmp_path):
@@ -222,7 +222,9 @@ groups:
     table = suite_prompts(tiny, suite, ["dog"])
     of = {name: list(part["concept"]) for name, part in table.groupby("group")}
     assert of["near"] == near and len(near) == 2 and len(far) == 424
-    assert of["all"] == of["more"] == far and of["some"] == far[:400:10]
+    assert of["all"] == of["more"] == far
+    places = [far.index(word) for word in of["some"]]
+    assert len(places) == 40 and places == sorted(set(places)) and places[-1] >= 380
     # without a group `near` nothing is kept back, and a style has none near it
     suite = read_suite(
         written(tmp_path, text.replace("  near: {concepts: near", "  n: {concepts: far"))
@@ -381,10 +383,8 @@ def test_a_suite_that_does_not_exist_or_fit(tiny, tmp_path):
         (weapon[1:], "bomb"),
     ):
         message = refused(lambda t=targets: suite_prompts(tiny, suite, t))
-        assert (
-            f"suite 'theme' is not made for the target {named!r}: expected of weapon: axe+"
-            in message
-        )
+        for piece in ("suite 'theme' is not made for", repr(named), "weapon: axe+bomb+"):
+            assert piece in message
     suite = read_suite("objects")
     assert suite.split(["dog", "fish", "trumpet"]) == ""  # of the classes, but no split
     message = refused(lambda: suite.split(["dog", "bus"]))
