@@ -323,6 +323,7 @@ BAD = {
     "groups: [one]": "groups is missing: expected a mapping",
     "groups: {one: }": "group 'one' is None: expected a mapping",
     "- one": "is no suite: expected the sections about, groups",
+    "{}": "is no suite: expected the sections about, groups",
     "groups: {one: {": "line 1",
     "groups: {? [1] : 2}": "line 1: found unhashable key",
     "groups: {one: \0}": "unacceptable character",
