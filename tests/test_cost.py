@@ -84,6 +84,7 @@ def test_published_updates_cost_what_the_run_counts(tiny, monkeypatch, given):
     assert row["evaluations"] == erasing_evaluations(config.method, config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "draws"), [("eap", 12), ("esd", 4)])
 def test_the_embedded_model_costs_the_expectation_on_average(method, draws):
     config = paper(schedule="published", method=method)
