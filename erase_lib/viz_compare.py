@@ -54,7 +54,7 @@ def plane(
         ax.annotate(
             "not erased",
             (0.01, y.loc["original", "value"]),
-            (0, 4),
+            (0, -12),
             color=QUIET,
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
