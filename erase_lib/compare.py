@@ -13,8 +13,10 @@ from erase_lib.collect import label, read
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.intervals import bootstrap
 from erase_lib.paths import DATA
+from erase_lib.suites import METRIC
 
 UNIT = ["group", "targets", "concept"]  # what is drawn anew by the bootstrap
+PLAIN = {"CLIP score": "clip", "distance": "distance", "probability": "probability"}
 
 
 def read_runs(
@@ -27,15 +29,16 @@ def read_runs(
     the setting "original". Raises `EraseError` for a table or file that is missing, damaged, or of
     no finished run, and for an unknown column.
     """
-    if not tables or isinstance(tables, str):
-        raise EraseError(f"tables is {tables!r}: expected a list, such as ['results.csv']")
+    for what, given, such in (("tables", tables, "results.csv"), ("vary", vary, "method")):
+        if not given or isinstance(given, (str, Path)):
+            raise EraseError(f"{what} is {given!r}: expected a list, such as [{such!r}]")
     runs = pd.concat([read(table) for table in tables], ignore_index=True).copy()
+    for name in ("id", "status", *vary):
+        if name not in runs:
+            raise unknown("column", name, runs.columns)
     if (double := runs["id"].duplicated()).any():
         name = runs.loc[double, "id"].iloc[0]
         raise EraseError(f"run {name!r} is in {list(map(str, tables))} twice: give each table once")
-    for name in vary:
-        if name not in runs:
-            raise unknown("column", name, runs.columns)
     runs["setting"] = label(runs, vary)
     pictures = pd.concat([_pictures(table, suite) for table in tables], ignore_index=True)
     done = runs[runs["status"] == "done"].set_index("id")["setting"]
@@ -61,30 +64,43 @@ def units(pictures: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The mean of each unit, a concept in a split: group, targets, concept, setting, value.
 
     Over all its pictures and all seeds of the erasure. `metric`: ESR-k, PSR-k, ESR-1 style,
-    PSR-1 style, CLIP score, distance, probability. Raises `EraseError` for another.
+    PSR-1 style, CLIP score, distance, probability. Raises `EraseError` for another, and for one
+    that these pictures were not measured by.
     """
     kind, _, k = metric.removesuffix(" style").partition("-")
-    if kind in ("ESR", "PSR") and k.isdigit():
-        rank = pictures["style_rank" if metric.endswith(" style") else "rank"]
-        value = (rank < int(k)).where(rank.notna()).astype(float)
+    ranked = kind in ("ESR", "PSR") and METRIC.fullmatch(metric)
+    rank = "style_rank" if metric.endswith(" style") else "rank"
+    column = rank if ranked else PLAIN.get(metric)
+    if column not in pictures:
+        raise unknown("metric", metric, ["ESR-1", "PSR-1", *PLAIN])
+    value = pictures[column]
+    if ranked:
+        value = (value < int(k)).where(value.notna()).astype(float)
         value = 1 - value if kind == "ESR" else value
-    elif metric in ("CLIP score", "distance", "probability"):
-        value = pictures["clip" if metric == "CLIP score" else metric]
-    else:
-        raise unknown("metric", metric, ["ESR-1", "PSR-1", "CLIP score", "distance", "probability"])
     found = pictures.assign(value=value).dropna(subset=["value"])
     return found.groupby([*UNIT, "setting"], as_index=False, sort=False)["value"].mean()
+
+
+def _units_of(pictures: pd.DataFrame, group: str, metric: str) -> pd.DataFrame:
+    """`units` of a group. Raises `EraseError` for an unknown one, and where there are none."""
+    part = pictures[pictures["group"] == group]
+    if part.empty:
+        raise unknown("group", group, pictures["group"].unique())
+    if (found := units(part, metric)).empty:
+        raise EraseError(f"group {group!r} has no {metric} of any concept: ask for another")
+    return found
 
 
 def levels(pictures: pd.DataFrame, asked: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Each setting's mean of each (group, metric): with its interval and its spread over splits.
 
     Columns: setting, group, metric, value, low, high (95 %, bootstrap over `UNIT`s), spread
-    (standard deviation over the splits, as the paper gives), units, splits.
+    (standard deviation over the splits, as the paper gives), units, splits. Raises `EraseError` for
+    a group or metric that is unknown, or that no concept has.
     """
     rows = []
     for group, metric in asked:
-        found = units(pictures[pictures["group"] == group], metric)
+        found = _units_of(pictures, group, metric)
         for setting, part in found.groupby("setting", sort=False):
             low, high = bootstrap(part["value"].to_numpy())
             splits = part.groupby("targets")["value"].mean()
@@ -122,7 +138,8 @@ def paper_form(levels: pd.DataFrame) -> pd.DataFrame:
 def card(pictures: pd.DataFrame, runs: pd.DataFrame) -> str:
     """What stands under a figure of a comparison: what measured it, of how much."""
     of = pictures[pictures["model"] == "erased"]
-    seeds = ", ".join(map(str, sorted(runs["seed"].unique())))
+    done = runs.loc[runs["id"].isin(of["id"]), "seed"]
+    seeds = ", ".join(map(str, sorted(done.dropna().astype(int).unique())))
     return (
         f"{of['id'].nunique()} erasures ({of['targets'].nunique()} splits, seeds {seeds}) ·"
         f" {len(of):,} pictures of {of['concept'].nunique()} concepts, each beside the unedited"
@@ -138,17 +155,20 @@ def differences(
 
     Columns: setting, group, metric, value (setting − base), low, high (95 %, bootstrap over
     `UNIT`s), p (sign-flip permutation of the units' differences, two-sided), q (p after Holm's
-    correction over the settings of a metric), units. Raises `EraseError` for an unknown base.
+    correction over the settings of a metric), units. Raises `EraseError` for an unknown base, one
+    without a match, and as `levels`.
     """
     rows: list[dict[str, Any]] = []
     for group, metric in asked:
-        found = units(pictures[pictures["group"] == group], metric)
+        found = _units_of(pictures, group, metric)
         wide = found.pivot(index=UNIT, columns="setting", values="value")
         if base not in wide:
             raise unknown("setting", base, wide.columns)
         some = []
         for setting in wide.columns.drop(base):
             gaps = (wide[setting] - wide[base]).dropna().to_numpy()
+            if not len(gaps):
+                raise EraseError(f"no concept of {setting!r} is matched in {base!r}: leave it out")
             low, high = bootstrap(gaps)
             row = {"setting": setting, "group": group, "metric": metric, "value": gaps.mean()}
             some.append(row | {"low": low, "high": high, "p": flipped(gaps, seed=seed)})

@@ -67,6 +67,7 @@ def evaluate(
     group at most (0: all). 2 · steps evaluations of the UNet a picture. Raises `EraseError` for an
     erasure of another base model or other targets than the suite's, and as `Evaluation.save`.
     """
+    erasure.check(pipe)
     prompts = suite_prompts(pipe, suite, erasure.config.targets, most)
     instruments.check(suite, prompts)
     ask = list(prompts["prompt"]), list(prompts["noise"]), suite.steps, suite.guidance_scale
@@ -94,7 +95,7 @@ def evaluate_runs(
     `given` goes to `load_instruments`. Raises `EraseError` for no folder at all, and for what would
     stop every one of them, such as a classifier that does not know the concepts.
     """
-    if not runs or isinstance(runs, str):
+    if not runs or isinstance(runs, (str, Path)):
         raise EraseError(f"runs is {runs!r}: expected a list of at least one run's folder")
     found: dict[str, Evaluation] = {}
     wrong: dict[str, str] = {}

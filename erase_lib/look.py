@@ -35,7 +35,9 @@ def look(
     likely, of_style = likelihoods(judge, pictures)
     table["seen"] = [judge.concepts[i] for i in likely.argmax(1)]
     counts = {
-        g for g, of in suite.groups.items() if any(m[:3] in ("ESR", "PSR") for m in of.metrics)
+        g
+        for g, of in suite.groups.items()
+        if any(m[:3] in ("ESR", "PSR") and not m.endswith(" style") for m in of.metrics)
     }
     known = (table["group"].isin(counts) & table["concept"].notna()).to_numpy(copy=True)
     columns = judge.index(table["concept"][known])
@@ -45,7 +47,7 @@ def look(
     if of_style is not None and isinstance(judge, Judge) and table["style"].notna().any():
         table["style_seen"] = [judge.styles[i] for i in of_style.argmax(1)]
         named = table["style"].isin(judge.styles).to_numpy()
-        wanted = np.array([judge.styles.index(s) for s in table["style"][named]])
+        wanted = np.array([judge.styles.index(s) for s in table["style"][named]], dtype=int)
         table["style_rank"] = np.nan
         table.loc[named, "style_rank"] = ranks(of_style[named], wanted)
     spent["rank"] = spent.get("rank", 0) + time.perf_counter() - begin

@@ -13,6 +13,7 @@ import pandas as pd
 from PIL import Image
 from torch import Tensor
 
+from erase_lib.errors import EraseError
 from erase_lib.instruments import Instruments, real_pictures
 from erase_lib.intervals import bootstrap, paired
 from erase_lib.look import look
@@ -37,7 +38,8 @@ def summarise(
     Both lists have a picture a row of `prompts` (`suites.suite_prompts`), drawn from the same
     noise. Models: original, erased, and difference (erased − original, picture by picture).
     Intervals are 95 %: bootstrap over prompts, for FID and KID `intervals.jackknife` over them.
-    `distance` is that of the erased picture to the original one.
+    `distance` is that of the erased picture to the original one. ESR and PSR are of the pictures
+    whose prompt names a concept, or a style. Raises `EraseError` where none does.
     """
     spent: dict[str, float] = {}
     (first, features), (second, edited) = (
@@ -57,17 +59,20 @@ def summarise(
         if not part.any():  # no word for these targets
             continue
         old, new = (table[part] for table in found)
-        common = {"suite": suite.name, "group": group} | counted(old)
+        common = {"suite": suite.name, "group": group}
         for metric in of.metrics:
             if metric in ("FID", "KID"):
                 continue
             for label, column, values in _values(metric, suite, old, new):
                 share = spent.get(column, 0) * part.mean()
-                about = common | {"metric": label, "measured_by": by[column], "note": ""}
-                rows += _models(about, values, old["prompt"], share)
+                told = ~np.isnan(values[0])
+                about = common | counted(old[told])
+                about |= {"metric": label, "measured_by": by[column], "note": ""}
+                rows += _models(about, [v[told] for v in values], old["prompt"][told], share)
         if {"FID", "KID"} & set(of.metrics):
             some = _sets(prompts[part], features[part], edited[part], instruments)
-            rows += [common | row for row in some if row["metric"] in of.metrics]
+            of_all = common | counted(old)
+            rows += [of_all | row for row in some if row["metric"] in of.metrics]
     names = "; ".join(filter(None, dict.fromkeys(by.values())))
     pictures = pd.concat(found, ignore_index=True).assign(measured_by=names)
     return pictures, pd.DataFrame(rows, columns=COLUMNS)
@@ -82,7 +87,8 @@ def counted(table: pd.DataFrame) -> dict[str, Any]:
 def _values(
     metric: str, suite: Suite, old: pd.DataFrame, new: pd.DataFrame
 ) -> list[tuple[str, str, list[np.ndarray]]]:
-    """Label, the column it comes from, and its value for each picture before and after."""
+    """Label, the column it comes from, and its value for each picture before and after; NaN where
+    ESR and PSR have nothing to count."""
     tables = (old, new)
     if metric == "NER":
         return [
@@ -93,8 +99,14 @@ def _values(
         column = "clip" if metric == "CLIP score" else "distance"
         return [(metric, column, [t[column].to_numpy(float) for t in tables])]
     kind, _, k = metric.removesuffix(" style").partition("-")
-    column = "style_rank" if metric.endswith(" style") else "rank"
-    right = [(t[column] < int(k)).to_numpy(float) for t in tables]
+    name = "style" if metric.endswith(" style") else "concept"
+    column = "style_rank" if name == "style" else "rank"
+    if column not in old or old[column].isna().all():
+        raise EraseError(
+            f"suite {suite.name!r}, group {old['group'].iloc[0]!r} counts {metric}, but no prompt"
+            f" names a {name} that is known: leave the metric out"
+        )
+    right = [(t[column] < int(k)).where(t[column].notna()).to_numpy(float) for t in tables]
     return [(metric, column, right if kind == "PSR" else [1 - r for r in right])]
 
 
@@ -127,7 +139,10 @@ def _sets(
         )
         return []
     begin = time.perf_counter()
-    pictures, against = given.reference or real_pictures(prompts), "real pictures"
+    # a picture given twice, for another seed, would bias KID
+    named = prompts.drop_duplicates(["concept", "style"])
+    own = real_pictures(named) if len(named) > 1 else None
+    pictures, against = given.reference or own, "real pictures"
     drawn = {"original": before, "erased": after}
     if pictures is None:
         real, against = drawn.pop("original"), "pictures of the unedited model"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -117,7 +118,7 @@ def thresholds(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     part["τ"] = part["metric"].str.removeprefix("NER-").astype(float)
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-    marks = dict(zip(part["group"].unique(), "osD^v", strict=False))
+    marks = dict(zip(part["group"].unique(), cycle("osD^v"), strict=False))
     for (group, model), some in part.groupby(["group", "model"], sort=False):
         colour = QUIET if model == "original" else TARGET
         ax.plot(

@@ -36,6 +36,12 @@ def test_a_card_says_what_the_table_has():
         "ESR-1, ESR-5: measured by a judge · n = 80 pictures\n"
         "Intervals: 95 %, bootstrap over prompts."
     )
+    thrice = pd.concat([ROWS.head(2).assign(model=m) for m in ("original", "erased")])
+    assert metric_card(thrice).startswith("ESR-1, ESR-5: measured by a judge · n = 80 pictures of")
+    # what one look at a group's pictures costs stands in more than one row; some cost nothing more
+    assert " · 5.0 s\n" in metric_card(ROWS.head(3).assign(seconds=[2.0, 0.0, 3.0]))
+    many = ROWS.head(2).assign(n=[1500, 12000])
+    assert "n = 1,500 to 12,000 pictures" in metric_card(many)
     # without groups every row has looked for itself
     assert " · 7.5 s\n" in metric_card(ROWS.drop(columns="group").assign(measured_by="one"))
     seeds = ROWS.assign(seeds=["3", "1", "3", "2"], measured_by="one")
@@ -114,9 +120,10 @@ def test_it_is_drawn_inside_the_figure_from_the_left():
     with pytest.raises(EraseError):
         under(figure, ROWS.head(0))
     assert figure.get_supxlabel() == ""
-    assert under(figure, ROWS) is figure
+    rows = ROWS.assign(note="so many words that the line has to be broken " * 8)
+    assert under(figure, rows) is figure
     figure.canvas.draw()
-    (text,) = [t for t in figure.texts if t.get_text() == metric_card(ROWS, 144)]
+    (text,) = [t for t in figure.texts if t.get_text() == metric_card(rows, 144)]
     box, renderer = figure.bbox, figure.canvas.get_renderer()
     drawn = text.get_window_extent(renderer)
     assert drawn.x0 == pytest.approx(0.01 * box.width, abs=2)

@@ -37,19 +37,21 @@ def test_a_word_outside_the_vocabulary_has_neighbours_too():
 @pytest.fixture
 def plane(monkeypatch):
     """Words at places of a plane, where distances can be read off."""
-    at = {"here": (0, 0), "there": (10, 10), "east": (3, 0), "north": (0, 4), "half": (5, 5)}
-    at |= {"far": (40, 40), "west": (-3, 0), "by there": (10, 9)}
+    at = {"here": (0, 0), "there": (10, 10), "east": (3, 0), "north": (0, 5), "half": (5, 5)}
+    at |= {"far": (40, 40), "west": (-3, 0), "by there": (10, 9), "slant": (3, 3), "south": (0, -4)}
 
     def encode(_, words):
         return torch.tensor([at[word] for word in words], dtype=torch.float)[:, None]
 
     monkeypatch.setattr(erase_lib.neighbours, "encode_prompts", encode)
-    return ["far", "half", "north", "west", "east", "by there"]
+    return ["far", "half", "north", "slant", "west", "south", "east", "by there"]
 
 
 def test_the_nearest_to_each_target_by_hand(plane):
     # of two that are equally near the first of the words
-    assert near_each(None, ["here"], plane, 3) == ["west", "east", "north"]
+    assert near_each(None, ["here"], plane, 2) == ["west", "east"]
+    # 4, √18 and 5 away; by the sum of both sides, or the longer one, in another order
+    assert near_each(None, ["here"], plane, 5)[2:] == ["south", "slant", "north"]
     # "far" lies in the same direction as "there", so by the angle it would be nearest
     assert near_each(None, ["there"], plane, 2) == ["by there", "half"]
     # each target has its own, where the mean over both would choose "half" first
@@ -58,7 +60,7 @@ def test_the_nearest_to_each_target_by_hand(plane):
 
 def test_a_word_near_to_two_targets_stands_there_once(plane):
     found = near_each(None, ["here", "there"], plane, 4)
-    # all but the first and the last are of the four nearest to both
-    assert found == ["west", "east", "north", "half", "by there"]
+    # the four nearest to "there" are "by there", "half", "slant" and "north"
+    assert found == ["west", "east", "south", "slant", "by there", "half", "north"]
     assert sorted(near_each(None, ["here", "there"], plane, 99)) == sorted(plane)
     assert near_each(None, ["here"], plane, 0) == near_each(None, [], plane, 4) == []

@@ -8,10 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from erase_lib.instruments import Instruments
+from erase_lib.errors import EraseError
+from erase_lib.instruments import Instruments, real_pictures
+from erase_lib.intervals import bootstrap, paired
 from erase_lib.judge import Judge
+from erase_lib.look import look
+from erase_lib.quality import fid, kid
 from erase_lib.rows import COLUMNS, summarise
-from erase_lib.suites import Group, Suite
+from erase_lib.suites import Group, Suite, read_suite
 
 CONCEPTS = ["dog", "cat", "bus", "hat", "rose", "key", "pen"]
 BEFORE = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(6)]
@@ -162,13 +166,13 @@ def test_real_pictures_of_the_data_set_are_the_reference():
         given = Instruments(FakeClassifier(), clip, net="clip")
         _, rows = summarise(of, prompts, BEFORE, AFTER, given)
     assert list(rows["model"]) == ["original", "erased"]
-    assert rows["measured_by"].str.contains("against 6 real pictures").all()
+    # two seeds of a prompt are held against the same picture, which counts once
+    assert rows["measured_by"].str.contains("against 3 real pictures").all()
+    assert rows["n"].tolist() == [6, 6]
 
 
 def test_a_style_is_ranked_among_the_styles():
     judge = Judge.load()
-    from erase_lib.instruments import real_pictures
-
     prompts = pd.DataFrame(
         {"concept": ["dog", "cat", "bus"], "style": ["noto", "fluent", "openmoji"], "seed": 1}
     ).assign(prompt=list("abc"), group="target", noise=0)
@@ -184,3 +188,164 @@ def test_a_style_is_ranked_among_the_styles():
 class FakeLike(FakeClip):
     def image_features(self, pictures):
         return torch.tensor([[1.0, 0.0]]).expand(len(pictures), 2)
+
+
+MINE = """
+thresholds: [0.5, 0.3]
+groups:
+  target: {concepts: [dog], seeds: 2, metrics: [PSR-1, NER, distance]}
+  doors: {words: {dog: [hound]}, metrics: [ESR-1]}
+  theme: {concepts: [dog], metrics: [CLIP score]}
+"""
+
+
+def test_rows_stand_in_the_order_of_the_suite(tmp_path):
+    (tmp_path / "mine.yaml").write_text(MINE)
+    given = Instruments(FakeClassifier(), FakeClip(), FakeDetector(), net="clip")
+    # of the doors no prompt is there
+    _, rows = summarise(read_suite(tmp_path / "mine.yaml"), PROMPTS, BEFORE, AFTER, given)
+    assert list(rows.columns) == COLUMNS and set(rows["suite"]) == {"mine"}
+    both = ["original", "erased", "difference"]
+    metrics = ["PSR-1", "NER-0.5", "NER-0.3"]
+    expected = [("target", metric, model) for metric in metrics for model in both]
+    expected += [("target", "distance", "erased")]
+    expected += [("theme", "CLIP score", model) for model in both]
+    assert list(rows[["group", "metric", "model"]].itertuples(index=False, name=None)) == expected
+    assert rows["note"].eq("").all() and rows.drop(columns="note").notna().all(axis=None)
+
+
+def test_intervals_are_those_over_prompts_and_a_difference_is_erased_minus_original():
+    metrics = ("ESR-1", "ESR-5", "PSR-1", "NER", "CLIP score")
+    pictures, rows = rows_of(metrics)
+    old, new = (pictures[pictures["model"] == m].iloc[:4] for m in ("original", "erased"))
+    by_hand = {"ESR-1": [(t["rank"] >= 1) * 1.0 for t in (old, new)]}
+    by_hand["PSR-1"] = [1 - values for values in by_hand["ESR-1"]]
+    by_hand["NER-0.3"] = [(t["score"] > 0.3) * 1.0 for t in (old, new)]
+    by_hand["CLIP score"] = [t["clip"] for t in (old, new)]
+    for metric, (before, after) in by_hand.items():
+        found = rows.loc["target", metric][["low", "high"]]
+        assert tuple(found.loc["original"]) == bootstrap(before, old["prompt"])
+        assert tuple(found.loc["erased"]) == bootstrap(after, old["prompt"])
+        assert tuple(found.loc["difference"]) == paired(before, after, old["prompt"])
+    value = rows["value"].unstack("model")
+    assert (value["difference"] - (value["erased"] - value["original"])).abs().max() < 1e-5
+
+
+def test_every_picture_is_told_by_every_instrument():
+    pictures, _ = rows_of(("ESR-1",))
+    old, new = (pictures[pictures["model"] == m] for m in ("original", "erased"))
+    assert list(new["rank"])[:4] == [0, 1, 4, 5] and list(new["seen"])[:2] == ["dog", "cat"]
+    assert new["probability"].tolist()[:4] == pytest.approx([7 / 28, 6 / 28, 3 / 28, 2 / 28])
+    assert old["clip"].tolist() == [100] * 6
+    assert new["clip"].tolist() == pytest.approx(100 * np.cos(0.3 * np.arange(6)), abs=1e-4)
+    assert new["score"].tolist() == FakeDetector.found[6:]
+    assert (old["distance"] == 0).all()
+    assert new["distance"].tolist() == pytest.approx(1 - np.cos(0.3 * np.arange(6)), abs=1e-5)
+    assert "style_seen" not in pictures  # the classifier tells none
+    assert pictures["measured_by"][0] == (
+        "a classifier; a clip; CLIP feature distance (a clip); a detector"
+    )
+    of = suite(target=Group(("ESR-1",)))
+    given = Instruments(FakeClassifier(), FakeClip(), net="clip")
+    pictures, _ = summarise(of, PROMPTS, BEFORE, AFTER, given)
+    assert "score" not in pictures and pictures["measured_by"][0].endswith("distance (a clip)")
+
+
+def test_a_fit_below_zero_counts_as_none():
+    clip = FakeClip()
+    clip.angle = [2.0] * 6 + [0.0] * 6
+    _, rows = rows_of(("CLIP score",), clip=clip)
+    assert rows.loc["target", "CLIP score"]["value"].tolist() == pytest.approx([100, 100, 0])
+
+
+def test_what_names_no_concept_is_not_counted():
+    metrics = ("ESR-1", "ESR-5", "PSR-1", "CLIP score")
+    _, alone = rows_of(metrics)
+    _, rows = rows_of(metrics, PROMPTS.assign(group="target"))
+    columns = ["value", "low", "high", "n", "prompts", "seeds"]
+    ranked = [m for m in metrics if m != "CLIP score"]
+    pd.testing.assert_frame_equal(
+        rows.loc["target"].loc[ranked, columns], alone.loc["target"].loc[ranked, columns]
+    )
+    assert set(rows.loc["target", "CLIP score"]["n"]) == {6}
+    with pytest.raises(EraseError) as error:
+        rows_of(("PSR-1",), PROMPTS.assign(group="target", concept=None))
+    assert str(error.value) == (
+        "suite 'mine', group 'target' counts PSR-1, but no prompt names a concept that is known:"
+        " leave the metric out"
+    )
+
+
+def test_the_seconds_of_an_instrument_are_shared_by_the_groups():
+    _, rows = rows_of(("NER", "distance"))
+    seconds = rows["seconds"]
+    assert seconds["target", "NER-0.3", "erased"] == pytest.approx(
+        2 * seconds["theme", "NER-0.3", "erased"]
+    )
+    spent = {"rank": 100.0, "clip": 200.0, "score": 300.0}
+    given = Instruments(FakeClassifier(), FakeClip(), FakeDetector())
+    look(suite(target=Group(("NER",))), PROMPTS, BEFORE, given, spent)
+    for name, before in {"rank": 100, "clip": 200, "score": 300}.items():
+        assert before < spent[name] < before + 60
+
+
+def six_prompts(**values):
+    return PROMPTS.assign(group="target", concept="dog", prompt=list("abcdef")).assign(**values)
+
+
+class Spread(FakeClip):
+    """Features of any picture, the same for the same pixels."""
+
+    def image_features(self, pictures):
+        means = torch.tensor(np.array([np.asarray(p).mean((0, 1)) for p in pictures]))
+        return torch.nn.functional.normalize(means + 50, dim=1).float()
+
+    def text_features(self, prompts):
+        return torch.ones(len(prompts), 3)
+
+
+@pytest.mark.filterwarnings("ignore:.*fewer than 2,000")
+def test_sets_are_held_against_the_given_pictures():
+    rng = np.random.default_rng(0)
+    real = [Image.fromarray(rng.integers(0, 255, (4, 4, 3), np.uint8)) for _ in range(5)]
+    given = Instruments(FakeClassifier(), Spread(), net="clip", reference=real)
+    of = suite(target=Group(("KID", "FID")))
+    # given ones come before those of the data set
+    _, rows = summarise(of, six_prompts(style="noto"), BEFORE, AFTER, given)
+    value = rows.set_index(["metric", "model"])["value"]
+    assert list(value.index) == [
+        (metric, model) for model in ("original", "erased") for metric in ("FID", "KID")
+    ]
+    for model, drawn in (("original", BEFORE), ("erased", AFTER)):
+        sets = given.clip.image_features(real), given.clip.image_features(drawn)
+        assert value["FID", model] == pytest.approx(fid(*sets))
+        assert value["KID", model] == pytest.approx(kid(*sets))
+    assert rows["measured_by"].str.contains("a clip features.*against 5 real pictures").all()
+    assert (rows["low"] < rows["value"]).all() and (rows["value"] < rows["high"]).all()
+    assert (rows["seconds"] > 0).all() and set(rows["n"]) == {6}
+
+
+@pytest.mark.filterwarnings("ignore:.*fewer than 2,000")
+def test_one_real_picture_is_no_set():
+    given = Instruments(FakeClassifier(), Spread(), net="clip")
+    of = suite(target=Group(("KID",)))
+    _, rows = summarise(of, six_prompts(style="noto"), BEFORE, AFTER, given)
+    assert list(rows["model"]) == ["erased"]
+    assert "against 6 pictures of the unedited model" in rows["measured_by"].iloc[0]
+    sets = (given.clip.image_features(some) for some in (BEFORE, AFTER))
+    assert rows["value"].iloc[0] == pytest.approx(kid(*sets))
+
+
+def test_styles_that_the_judge_does_not_know_are_not_counted():
+    judge, style = Judge.load(), ["noto", None, "oil"] * 2
+    given = Instruments(judge, FakeLike(), net="clip")
+    of = suite(target=Group(("PSR-1 style",)))
+    pictures, rows = summarise(of, six_prompts(style=style), BEFORE, AFTER, given)
+    assert set(rows["n"]) == {2} and set(rows["measured_by"]) == {judge.name}
+    assert pictures["style_rank"].notna().tolist() == [True, False, False] * 4
+    assert pictures["style_seen"].isin(judge.styles).all()
+    assert pictures["rank"].isna().all()  # concepts are not asked for, so they may be any
+    summarise(of, six_prompts(style="noto", concept="tench"), BEFORE, AFTER, given)
+    for style in (None, "oil"):
+        with pytest.raises(EraseError, match="counts PSR-1 style, but no prompt names a style"):
+            summarise(of, six_prompts(style=style), BEFORE, AFTER, given)

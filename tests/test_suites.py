@@ -225,6 +225,9 @@ groups:
     assert of["all"] == of["more"] == far
     places = [far.index(word) for word in of["some"]]
     assert len(places) == 40 and places == sorted(set(places)) and places[-1] >= 380
+    suite = read_suite(written(tmp_path, text.replace("near, most: 2", "near")))
+    table = suite_prompts(tiny, suite, ["dog"])
+    assert list(table.query("group == 'near'")["concept"]) == near_each(tiny, ["dog"], others, 4)
     # without a group `near` nothing is kept back, and a style has none near it
     suite = read_suite(
         written(tmp_path, text.replace("  near: {concepts: near", "  n: {concepts: far"))
@@ -244,7 +247,9 @@ def test_settings_are_shared_by_an_anchor(tmp_path):
 
 
 def test_what_a_group_may_say(tiny, tmp_path):
-    (tmp_path / "list.csv").write_text("text,what,number,kind\nan old dog,dog,7,a\na cat,cat,8,b\n")
+    (tmp_path / "list.csv").write_text(
+        "text,what,number,kind\nan old dog,dog,7,a\na cat,cat,8,b\nnull,dog,9,c\n"
+    )
     suite = read_suite(
         written(
             tmp_path,
@@ -261,6 +266,8 @@ groups:
     metrics: [ESR-2]
   styled: {{concepts: [rose, bus], styles: [noto], metrics: [CLIP score]}}
   turn: {{concepts: [rose, bus], styles: turn, metrics: [distance]}}
+  plain: {{concepts: [rose], styles: none, template: "a {{style}} {{concept}}", metrics: [FID]}}
+  word: {{file: {{path: {tmp_path}/list.csv, prompt: text, where: {{kind: c}}}}, metrics: [KID]}}
   file:
     file:
       {{path: {tmp_path}/list.csv, prompt: text, concept: what, seed: number, where: {{kind: a}}}}
@@ -281,6 +288,8 @@ groups:
         "a bus in noto style",
     ]
     assert list(table.query("group == 'turn'")["style"]) == style_names()[:2]
+    assert list(table.query("group == 'plain'")["prompt"]) == ["a rose"]
+    assert list(table.query("group == 'word'")["prompt"]) == ["null"]  # and not a missing one
     last = suite_prompts(tiny, suite, ["dog"]).iloc[-1]
     assert (last["prompt"], last["concept"], last["seed"], last["noise"]) == (
         "an old dog",
@@ -412,6 +421,7 @@ def test_a_list_of_prompts_that_is_not_there_or_lacks_a_column(tiny, tmp_path):
     assert "cannot be read" in message("prompt: text")
     path.write_text("txt,kind\na dog,a\n")
     assert "unknown column 'text': did you mean 'txt'" in message("prompt: text")
+    assert "unknown column 'prompt'" in message("where: {kind: a}")
     assert "unknown column 'knd'" in message("prompt: txt, where: {knd: a}")
     assert "unknown column 'seed'" in message("prompt: txt, seed: seed")
     assert "group 'one' has no prompts" in message("prompt: txt, where: {kind: b}")

@@ -1,0 +1,72 @@
+"""What a check says of an answer that is missing, wrong in several ways, or right."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from erase_lib.exercise import check, unfilled
+
+NUMBER = (lambda a: a == a + 0, "a number is asked for")
+HALF = (
+    lambda a: abs(a - 0.5) < 0.01,
+    lambda a: f"{a:.2f} is {'too' if a > 0.5 else 'far too'} much",
+)
+
+
+@pytest.mark.parametrize("answer", [None, ..., "", [], {}, pd.DataFrame(), np.array([])])
+def test_an_unfilled_answer_is_not_yet(answer, capsys):
+    assert unfilled(answer)
+    check(answer, HALF, right="yes")
+    assert capsys.readouterr().out == "not yet\n"
+
+
+@pytest.mark.parametrize("answer", [0, 0.0, False, torch.tensor(0.0), np.float64(0), "0"])
+def test_nought_is_an_answer(answer):
+    assert not unfilled(answer)
+
+
+def test_the_first_test_that_does_not_hold_speaks(capsys):
+    check(0.9, NUMBER, HALF, (lambda a: False, "never reached"), right="yes")
+    assert capsys.readouterr().out == "not right: 0.90 is too much\n"
+    check(0.5, NUMBER, HALF, right="a half")
+    check(0.5, NUMBER, HALF)
+    check(0.5, right=lambda a: f"{a:.0%}")
+    assert capsys.readouterr().out == "right: a half\nright\nright: 50%\n"
+
+
+def test_an_answer_of_another_kind_stops_nothing(capsys):
+    check("a half", NUMBER, HALF)
+    said = capsys.readouterr().out
+    assert (
+        said.startswith("not right: a number is asked for (TypeError: ") and said.count("\n") == 1
+    )
+    check([0.5], HALF)  # neither the test nor its text can take a list
+    said = capsys.readouterr().out
+    assert said.startswith("not right: [0.5] is not of the kind that is asked for (TypeError")
+
+
+def test_a_function_is_asked_with_what_is_given(capsys):
+    def tests(given):
+        return {"given": given, "right": "a mean"}
+
+    check(lambda x, y: (x + y) / 2, HALF, **tests((0, 1)))
+    check(lambda x, y: x + y, HALF, **tests((0, 1)))
+    check(lambda x, y: None, HALF, **tests((0, 1)))
+    check(None, HALF, **tests((0, 1)))
+    check(lambda x, y: x / y, HALF, **tests((1, 0)))
+    check(lambda x: x, HALF, **tests((1, 0)))
+    check(lambda: 0.5, HALF, **tests(()))
+    said = capsys.readouterr().out.splitlines()
+    assert said[:4] == ["right: a mean", "not right: 1.00 is too much", "not yet", "not yet"]
+    assert said[4] == "not right: your code stopped with ZeroDivisionError: division by zero"
+    assert (
+        said[5].startswith("not right: your code stopped with TypeError: ") and "lambda" in said[5]
+    )
+    assert said[6] == "right: a mean"
+
+
+def test_a_table_or_tensor_is_no_truth_value_of_a_test(capsys):
+    check(torch.tensor([1.0, 2.0]), (lambda a: a > 0, "all of them must be above 0"))
+    said = capsys.readouterr().out
+    assert said.startswith("not right: all of them must be above 0 (RuntimeError")
