@@ -1,7 +1,7 @@
 """Checks of the exercises: what is still open, what is wrong and why, and what is right.
 
-A check prints and never raises, so that a wrong answer does not stop the rest of a notebook. What it
-prints begins with one of three words: ``not yet``, ``not right`` or ``right``.
+A check prints and never raises, so that a wrong answer does not stop the rest of a notebook. What
+it prints begins with one of three words: ``not yet``, ``not right`` or ``right``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ def unfilled(answer: Any) -> bool:
     """Whether nothing was answered: None, the three dots, or an empty text, list, table or dict."""
     if answer is None or answer is ...:
         return True
-    return hasattr(answer, "__len__") and len(answer) == 0
+    try:
+        return len(answer) == 0
+    except TypeError:  # a number, a function, or a tensor of no dimension
+        return False
 
 
 def check(

@@ -245,7 +245,8 @@ def drawn(ax):
     found = {}
     for bars in ax.containers:
         line, _, (spans,) = bars.lines
-        ends = [segment[:, 0].round(6).tolist() for segment in spans.get_segments()]
+        segments = [segment for segment in spans.get_segments() if len(segment)]
+        ends = [segment[:, 0].round(6).tolist() for segment in segments]
         values = np.asarray(line.get_xdata(), float).round(6).tolist()
         found[bars.get_label()] = (to_hex(line.get_color()), values, ends)
     return found

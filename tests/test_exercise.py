@@ -10,7 +10,7 @@ from erase_lib.exercise import check, unfilled
 NUMBER = (lambda a: a == a + 0, "a number is asked for")
 HALF = (
     lambda a: abs(a - 0.5) < 0.01,
-    lambda a: f"{a:.2f} is {'too' if a > 0.5 else 'far too'} much",
+    lambda a: f"{a:.2f} is {'over' if a > 0.5 else 'under'}",
 )
 
 
@@ -28,7 +28,7 @@ def test_nought_is_an_answer(answer):
 
 def test_the_first_test_that_does_not_hold_speaks(capsys):
     check(0.9, NUMBER, HALF, (lambda a: False, "never reached"), right="yes")
-    assert capsys.readouterr().out == "not right: 0.90 is too much\n"
+    assert capsys.readouterr().out == "not right: 0.90 is over\n"
     check(0.5, NUMBER, HALF, right="a half")
     check(0.5, NUMBER, HALF)
     check(0.5, right=lambda a: f"{a:.0%}")
@@ -58,7 +58,7 @@ def test_a_function_is_asked_with_what_is_given(capsys):
     check(lambda x: x, HALF, **tests((1, 0)))
     check(lambda: 0.5, HALF, **tests(()))
     said = capsys.readouterr().out.splitlines()
-    assert said[:4] == ["right: a mean", "not right: 1.00 is too much", "not yet", "not yet"]
+    assert said[:4] == ["right: a mean", "not right: 1.00 is over", "not yet", "not yet"]
     assert said[4] == "not right: your code stopped with ZeroDivisionError: division by zero"
     assert (
         said[5].startswith("not right: your code stopped with TypeError: ") and "lambda" in said[5]
