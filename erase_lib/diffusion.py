@@ -118,6 +118,21 @@ def start_noise(pipe: Pipeline, seeds: list[int]) -> Tensor:
 
 
 @torch.no_grad()
+def decode(pipe: Pipeline, z: Tensor) -> list[Image.Image]:
+    """The pictures of latents `z (n, c, h, w)`, unfolded by the autoencoder's decoder."""
+    z = z.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor
+    drawn = pipe.vae.decode(z).sample.float().cpu()
+    return pipe.image_processor.postprocess(drawn, output_type="pil")
+
+
+@torch.no_grad()
+def encode(pipe: Pipeline, pictures: list[Image.Image]) -> Tensor:
+    """The latents `(n, c, h, w)` of pictures, the mean that the autoencoder's encoder gives."""
+    x = pipe.image_processor.preprocess(pictures).to(pipe.device, pipe.vae.dtype)
+    return pipe.vae.encode(x).latent_dist.mean.float() * pipe.vae.config.scaling_factor
+
+
+@torch.no_grad()
 def generate(
     pipe: Pipeline,
     prompts: list[str],
@@ -145,14 +160,11 @@ def generate(
     if batch_size < 1:
         raise EraseError(f"batch_size is {batch_size}: expected 1 or more")
     ddim(pipe, steps)  # says so when steps is out of range
-    empty, pictures = encode_prompts(pipe, [""]), []
+    empty, pictures = encode_prompts(pipe, [""]), list[Image.Image]()
     starts = range(0, len(prompts), batch_size)
     for a in tqdm(starts, desc="draw", disable=not progress, leave=False):
         part = slice(a, a + batch_size)
         embeddings, z = encode_prompts(pipe, prompts[part]), start_noise(pipe, seeds[part])
         *_, (_, z) = trajectory(pipe, z, embeddings, empty, steps, guidance_scale)
-        z = z.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor
-        pictures.append(pipe.vae.decode(z).sample.float().cpu())
-    if not pictures:
-        return []
-    return pipe.image_processor.postprocess(torch.cat(pictures), output_type="pil")
+        pictures.extend(decode(pipe, z))
+    return pictures

@@ -102,6 +102,10 @@ class Judge:
         """`(n, concepts)`, each row summing to 1."""
         return self.logits(pictures)[:, : len(self.concepts)].softmax(1)
 
+    def sees(self, pictures: Sequence[Image.Image] | Tensor) -> list[str]:
+        """The concept that the judge takes each picture for."""
+        return [self.concepts[i] for i in self.concept_probabilities(pictures).argmax(1).tolist()]
+
     def style_probabilities(self, pictures: Sequence[Image.Image] | Tensor) -> Tensor:
         """`(n, styles)`, each row summing to 1."""
         return self.logits(pictures)[:, len(self.concepts) :].softmax(1)

@@ -1,0 +1,124 @@
+"""Where a concept lives in the model: in which places, words, steps and layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from erase_lib.diffusion import ddim, decode, guided, predict, start_noise
+from erase_lib.errors import EraseError, unknown
+from erase_lib.models import Pipeline, encode_prompts
+
+
+def cross_layers(unet: nn.Module) -> dict[str, nn.Module]:
+    """The cross-attention layers, in the order of the forward pass: down, middle, up."""
+    order = ("down", "mid", "up")
+    found = {n: m for n, m in unet.named_modules() if n.endswith(".attn2")}
+    return dict(sorted(found.items(), key=lambda item: order.index(item[0].split("_")[0])))
+
+
+@torch.no_grad()
+def attention_maps(pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
+    """How much each place of the picture listens to each token, in every cross-attention layer.
+
+    `z (n, channels, h, w)`, `t (n,)`, `embeddings (n, tokens, dim)`; a layer's map is `(n, tokens,
+    h', w')`, softmax(Q Kᵀ / √d) averaged over its heads, so that a place's weights sum to 1. One
+    evaluation a sample.
+    """
+    maps: dict[str, Tensor] = {}
+
+    def record(name: str) -> Any:
+        def hook(layer: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+            places, text = args[0], kwargs["encoder_hidden_states"]
+            query = layer.head_to_batch_dim(layer.to_q(places))
+            key = layer.head_to_batch_dim(layer.to_k(text))
+            weights = layer.get_attention_scores(query, key)  # (n heads, places, tokens)
+            mean = weights.float().unflatten(0, (len(places), -1)).mean(1)
+            side = round(mean.shape[1] ** 0.5)
+            maps[name] = mean.transpose(1, 2).unflatten(2, (side, -1))
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, layer in cross_layers(pipe.unet).items():
+            handle = layer.register_forward_pre_hook(record(name), with_kwargs=True)
+            stack.callback(handle.remove)
+        predict(pipe, z, t, embeddings)
+    return maps
+
+
+def averaged(maps: Mapping[str, Tensor], size: int) -> Tensor:
+    """The layers' maps brought to one size and averaged: `(n, tokens, size, size)`."""
+    scaled = [F.interpolate(m, (size, size), mode="bilinear") for m in maps.values()]
+    return torch.stack(scaled).mean(0)
+
+
+@contextmanager
+def heard(unet: nn.Module, layers: Sequence[str], embeddings: Tensor) -> Iterator[None]:
+    """Let some layers hear another prompt: `embeddings (n, tokens, dim)` in place of their own.
+
+    With guidance a batch has the empty prompt's half first; that half is left as it is. After
+    Voynov et al. 2023 (P+), who give every layer a prompt of its own. Raises `EraseError` for a
+    layer that is none of `cross_layers`.
+    """
+    known = cross_layers(unet)
+    if strange := [name for name in layers if name not in known]:
+        raise unknown("cross-attention layer", strange[0], known)
+
+    def hook(layer: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> Any:
+        own = kwargs["encoder_hidden_states"]
+        kept = own[: len(own) - len(embeddings)]
+        text = torch.cat([kept, embeddings.to(own.dtype)])
+        return args, kwargs | {"encoder_hidden_states": text}
+
+    with ExitStack() as stack:
+        for name in layers:
+            handle = known[name].register_forward_pre_hook(hook, with_kwargs=True)
+            stack.callback(handle.remove)
+        yield
+
+
+@torch.no_grad()
+def draw_embeddings(
+    pipe: Pipeline,
+    embeddings: Sequence[Tensor],
+    seeds: Sequence[int],
+    guidance_scale: float = 4.0,
+) -> list[Image.Image]:
+    """Pictures by guided DDIM with an embedding `(n, tokens, dim)` of its own for each step.
+
+    As many steps as embeddings: give the same one again and again for a plain drawing, or change
+    to another on the way (prompt switching, as in Hertz et al. 2022). Raises `EraseError` for no
+    step and for a number of seeds other than n.
+    """
+    if len(embeddings) == 0 or len(seeds) != len(embeddings[0]):
+        n = len(embeddings[0]) if len(embeddings) else 0
+        raise EraseError(
+            f"{len(embeddings)} embeddings of {n} prompts and {len(seeds)} seeds: expected at least"
+            " one embedding, a seed for each of its prompts"
+        )
+    scheduler, empty = ddim(pipe, len(embeddings)), encode_prompts(pipe, [""])
+    z = start_noise(pipe, list(seeds))
+    for t, c in zip(scheduler.timesteps, embeddings, strict=True):
+        output = guided(pipe, z, t.expand(len(z)), c, empty, guidance_scale)
+        z = scheduler.step(output, t, z).prev_sample
+    return decode(pipe, z)
+
+
+def switched(first: Tensor, second: Tensor, steps: int) -> list[Tensor]:
+    """For every step from which on the second embedding `(1, tokens, dim)` is heard: what each
+    step hears, `steps` tensors `(steps + 1, tokens, dim)`.
+
+    Row k hears the first prompt for k steps and then the second; row 0 the second alone, the last
+    row the first alone. For `draw_embeddings`.
+    """
+    return [
+        torch.cat([first if step < k else second for k in range(steps + 1)])
+        for step in range(steps)
+    ]
