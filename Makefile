@@ -1,53 +1,15 @@
 # Everything a user runs. `make` alone lists it.
-SHELL := /bin/bash
-.DEFAULT_GOAL := help
+EXTRAS := [dev,build,dask,course]
+LISTED := setup.mk Makefile
+include setup.mk
 
-PYTHON ?= python3.11
-BIN := .venv/bin
-STAMP := .venv/.installed
-QUICKSTART := runs/quickstart
-
-# The environment's own kernelspec `python3` comes before one in the user's home.
-export JUPYTER_PREFER_ENV_PATH := 1
-export PYTHONNOUSERSITE := 1
-
-.PHONY: help setup quickstart test test-all lab app check gpu-check evaluate bench bench-memory data clean
-
-help: ## list the targets
-	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z%-]+):.*## /  make \1\t/; s/%/NAME/' | expand -t 20
-
-setup: $(STAMP) ## create .venv and install the pinned packages; a second run installs nothing
-
-$(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
-	    echo "Python 3.11 is needed, but '$(PYTHON)' is missing or another version." >&2; \
-	    echo "Install it, or say where it is: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@echo "Installing into .venv (once; some minutes) ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
-	    -c constraints.txt -e '.[dev,build,dask]'
-	@touch $@
-
-quickstart: setup ## erase a first concept: run notebooks/00_quickstart.ipynb
-	@mkdir -p $(QUICKSTART)
-	$(BIN)/python -m papermill notebooks/00_quickstart.ipynb $(QUICKSTART)/00_quickstart.ipynb \
-	    --kernel python3 --start-timeout 180 --execution-timeout 900 --no-progress-bar
-	@test -s $(QUICKSTART)/before_after.png || { \
-	    echo "The notebook ran but wrote no $(QUICKSTART)/before_after.png" >&2; exit 1; }
-	@echo "Executed notebook:  $(QUICKSTART)/00_quickstart.ipynb"
-	@echo "Before and after:   $(QUICKSTART)/before_after.png"
+.PHONY: test test-all check gpu-check evaluate bench bench-memory data student solutions book slides clean
 
 test: setup ## unit tests and the quickstart in its smoke profile
 	$(BIN)/python -m pytest -q -m "not slow"
 
 test-all: setup ## every notebook in its smoke profile, and the explorers in Chromium
 	$(BIN)/python -m pytest -q -m slow
-
-lab: setup ## JupyterLab on this machine only; it prints its address with the token
-	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root)
-
-app: setup ## the erasure studio as a page of its own, on this machine only, behind a token
-	$(BIN)/voila notebooks/A2_erasure_studio.ipynb --Voila.ip=127.0.0.1 --token
 
 check: setup ## ruff, mypy, and that notebooks are committed without outputs
 	$(BIN)/ruff check
@@ -77,6 +39,18 @@ data: setup ## build data/emoji again from the npm packages (about 160 MB, fetch
 	$(BIN)/python -m embedded.pictures
 	$(BIN)/python -m embedded.words
 	$(BIN)/python -m embedded.sets
+
+student: setup ## the course without solutions: build/erase-course-student, and a zip
+	$(BIN)/python -m course.editions student
+
+solutions: setup ## the lecturer's: with solutions and SOLUTIONS.md: build/erase-course-solutions
+	$(BIN)/python -m course.editions solutions
+
+book: setup ## run the notebooks (some 20 minutes, what has not changed is kept): build/book/html
+	$(BIN)/python -m course.book
+
+slides: setup ## the slides of the tagged cells, for a browser without network: build/slides
+	$(BIN)/python -m course.slides
 
 clean: ## remove caches; .venv, runs/ and build/ stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,1 @@
+"""The course made of the notebooks: editions for students and lecturers, a book, slides."""

@@ -1,0 +1,222 @@
+"""The book: the notebooks, run in the course profile, as pages that need no network.
+
+python -m course.book [--profile smoke] [--out build/book]
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbconvert import HTMLExporter
+from nbconvert.preprocessors import ExtractOutputPreprocessor
+from PIL import Image
+from pygments.formatters import HtmlFormatter
+from traitlets.config import Config
+
+from course.execute import complaints, executed
+from course.markdown import to_html
+from course.plan import NOTEBOOKS, ROOT, headings, lessons, slug, title_of
+
+HERE = Path(__file__).parent
+BOOK = "What an erasure does to everything else"
+SHOWN = ["text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/plain"]
+
+
+@dataclass
+class Page:
+    """A page: its file, its notebook, and what stands before and after it."""
+
+    file: str
+    nb: nbformat.NotebookNode
+    title: str
+    executed: bool = True
+    sections: list[dict[str, str]] = field(default_factory=list)
+    before: Page | None = None
+    after: Page | None = None
+
+    def __post_init__(self) -> None:
+        every = [
+            h
+            for cell in self.nb.cells
+            if cell.cell_type == "markdown"
+            for h in headings(cell.source)
+        ]
+        self.sections = [
+            {"title": text.replace("$", "").replace("\\", ""), "anchor": slug(text)}
+            for level, text in every
+            if level == 2
+        ]
+
+
+def written(path: Path, file: str) -> Page:
+    """A page of a Markdown file."""
+    cell = nbformat.v4.new_markdown_cell(path.read_text("utf-8"))
+    nb = nbformat.v4.new_notebook(cells=[cell])
+    return Page(file, nb, title_of(nb), executed=False)
+
+
+def exporter() -> HTMLExporter:
+    """nbconvert with the book's template and formulas as MathML; pictures become files."""
+    config = Config()
+    config.HTMLExporter.template_name = "book"
+    config.HTMLExporter.extra_template_basedirs = [str(HERE / "templates")]
+    config.HTMLExporter.preprocessors = [ExtractOutputPreprocessor]
+    config.NbConvertBase.display_data_priority = SHOWN
+    made = HTMLExporter(config=config)
+    made.register_filter("markdown2html", to_html)
+    return made
+
+
+def described(cell: nbformat.NotebookNode) -> str:
+    """Words for a picture: the first comment of its cell, or its last line."""
+    lines = [line.strip() for line in cell.source.splitlines() if line.strip()]
+    return escape(next((x[2:] for x in lines if x.startswith("# ")), lines[-1] if lines else ""))
+
+
+def cards(chapters: dict[str, list[Page]]) -> str:
+    """The index: a card a chapter, with its question and a picture."""
+    text = [f"# {BOOK}\n"]
+    text.append(
+        "A course in concept erasure: take a concept out of a text-to-image model, and see what"
+        " happens to all the others. Every page is a notebook as it ran, every picture was drawn"
+        " while it ran. New words are in the [glossary](GLOSSARY.md); how to teach it stands in"
+        " [the course](COURSE.md).\n"
+    )
+    for label, pages in chapters.items():
+        text.append(f"## {label}\n\n<ul class='lessons'>")
+        for page in pages:
+            picture = next(iter(page.nb.metadata.get("pictures", [])), "")
+            shown = f"<img src='{picture}' alt='' loading='lazy'>" if picture else ""
+            asked = question(page.nb)
+            text.append(
+                f"<li><a href='{page.file}'>{shown}<b>{escape(page.title)}</b>"
+                f"<small>{escape(asked)}</small></a></li>"
+            )
+        text.append("</ul>\n")
+    return "\n".join(text)
+
+
+def question(nb: nbformat.NotebookNode) -> str:
+    """What a notebook asks: the bold line under its title."""
+    parts = nb.cells[0].source.split("**")
+    return " ".join(parts[1].split()) if len(parts) > 2 else ""
+
+
+def convert(page: Page, folder: Path, shared: dict[str, Any], html: HTMLExporter) -> None:
+    """Write a page and its pictures."""
+    stem = page.file.removesuffix(".html")
+    resources = shared | {"page": page, "alt": described, "unique_key": stem}
+    resources |= {"output_files_dir": f"{stem}_files"}
+    text, found = html.from_notebook_node(page.nb, resources)
+    names = []
+    for name, data in (found.get("outputs") or {}).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+        if name.endswith((".png", ".jpeg")) and Image.open(io.BytesIO(data)).width >= 400:
+            names.append(name)
+    page.nb.metadata["pictures"] = names
+    (folder / page.file).write_text(text, "utf-8")
+
+
+def build(out: Path, profile: str = "course", only: Sequence[str] = ()) -> list[str]:
+    """Run what has to be run, write the book to out/html, and say what went wrong.
+
+    The book that is there is replaced only by a whole one.
+    """
+    chapters: dict[str, list[Page]] = {}
+    wrong: list[str] = []
+    for lesson in lessons():
+        for name in lesson.notebooks:
+            if only and name not in only:
+                continue
+            try:
+                nb, seconds = executed(name, profile, out)
+            except RuntimeError as error:
+                wrong.append(str(error))
+                continue
+            print(f"{name}: {seconds:.0f} s", flush=True)
+            wrong += [f"{name}: a check says: {text}" for text in complaints(nb)]
+            page = Page(f"{name}.html", nb, title_of(nb))
+            chapters.setdefault(lesson.label, []).append(page)
+    if not any("cell" in text for text in wrong):
+        write(chapters, out / "html", profile)
+    return wrong
+
+
+def write(chapters: dict[str, list[Page]], out: Path, profile: str) -> None:
+    """All pages into a new folder, which then takes the old one's place."""
+    extra = [written(NOTEBOOKS / "GLOSSARY.md", "glossary.html")]
+    extra.append(written(ROOT / "COURSE.md", "course.html"))
+    line = [page for pages in chapters.values() for page in pages]
+    for before, after in zip(line, line[1:], strict=False):
+        before.after, after.before = after, before
+    contents = [{"label": label, "pages": pages} for label, pages in chapters.items()]
+    contents.append({"label": "Beside the lessons", "pages": extra})
+    shared = {"book": BOOK, "contents": contents, "smoke": profile == "smoke"}
+    folder, html = out.with_name(out.name + ".new"), exporter()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for page in [*line, *extra]:
+        convert(page, folder, shared, html)
+    index = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(cards(chapters))])
+    start = Page("index.html", index, BOOK, executed=False, after=line[0] if line else None)
+    convert(start, folder, shared, html)
+    for name in ("book.css", "book.js"):
+        shutil.copy(HERE / "static" / name, folder)
+    (folder / "code.css").write_text(code_colours(), "utf-8")
+    (folder / "titles.js").write_text(titles([start, *line, *extra]), "utf-8")
+    shutil.rmtree(out, ignore_errors=True)
+    folder.rename(out)
+
+
+def titles(pages: Sequence[Page]) -> str:
+    """What is searched: the titles of all pages and of their sections."""
+    found = []
+    for page in pages:
+        entries = [(page.title, page.file)]
+        entries += [(s["title"], f"{page.file}#{s['anchor']}") for s in page.sections]
+        if page.file == "glossary.html":
+            every = headings(page.nb.cells[0].source)
+            entries += [(text, f"{page.file}#{slug(text)}") for level, text in every if level == 3]
+        found += [
+            {"title": t, "file": f, "page": page.title, "words": f"{t} {page.title}".lower()}
+            for t, f in entries
+        ]
+    return f"const TITLES = {json.dumps(found, ensure_ascii=False, indent=0)};\n"
+
+
+def code_colours() -> str:
+    """Pygments' colours for light and for dark."""
+    light = HtmlFormatter(style="default").get_style_defs(".highlight")
+    dark = HtmlFormatter(style="github-dark").get_style_defs('[data-theme="dark"] .highlight')
+    plain = ".highlight, [data-theme] .highlight { background: var(--panel); }"
+    return f"{light}\n{dark}\n{plain}\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build the book; the exit status says whether all of it is right."""
+    parser = argparse.ArgumentParser(prog="python -m course.book", description=__doc__)
+    parser.add_argument("--profile", default="course", choices=["course", "smoke"])
+    parser.add_argument("--out", type=Path, default=Path("build/book"))
+    parser.add_argument("--only", nargs="*", default=[], help="names of notebooks; default: all")
+    given = parser.parse_args(arguments)
+    wrong = build(given.out.resolve(), given.profile, given.only)
+    for text in wrong:
+        print(text, file=sys.stderr)
+    page = given.out / "html" / "index.html"
+    print(f"The book: {page}" if page.is_file() else "No book was written.")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Two editions of the course, each a folder and a zip that run on their own.
+
+python -m course.editions student     the exercises without their solutions
+python -m course.editions solutions   everything, for the lecturer, and SOLUTIONS.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+from nbconvert.preprocessors import TagRemovePreprocessor
+
+from course.plan import NOTEBOOKS, ROOT, lessons, notebook, tagged, title_of
+
+EDITIONS = ("student", "solutions")
+# what an edition needs to be installed and to run; tests, benchmarks and this package stay behind
+TAKEN = ("erase_lib", "embedded", "data", "notebooks", "pyproject.toml", "constraints.txt")
+TAKEN += ("setup.mk", "LICENSE", "CITATION.cff")
+LEFT = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "private", "runs", "*.ipynb")
+
+
+def without_solutions(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The student's notebook: cells tagged `solution` removed."""
+    made, _ = TagRemovePreprocessor(remove_cell_tags={"solution"}).preprocess(nb, {})
+    return made
+
+
+def exercises(nb: nbformat.NotebookNode) -> list[tuple[str, str, str]]:
+    """Each exercise of a notebook: what is asked, the stub and the solution."""
+    found, asked, stub = [], "", ""
+    for cell in nb.cells:
+        if cell.cell_type == "markdown" and "Exercise" in cell.source:
+            asked = cell.source[cell.source.index("### Exercise") :]
+        if tagged(cell, "exercise"):
+            stub = cell.source
+        if tagged(cell, "solution"):
+            found.append((asked, stub, cell.source))
+    return found
+
+
+def solutions_text() -> str:
+    """All exercises with their solutions, to read before a lesson."""
+    text = ["# Solutions\n\nEvery exercise, lesson by lesson. Not for students."]
+    for lesson in lessons():
+        for name in lesson.notebooks:
+            nb = notebook(name)
+            text.append(f"## {lesson.label}: {title_of(nb)}")
+            text += [f"{asked}\n\n```python\n{done}\n```" for asked, _, done in exercises(nb)]
+    return "\n\n".join(text) + "\n"
+
+
+def write(edition: str, out: Path) -> Path:
+    """Write an edition to out/erase-course-EDITION and, beside it, its zip. Returns the folder.
+
+    What stood there is replaced once the new one is whole.
+    """
+    folder = out / f"erase-course-{edition}"
+    new = folder.with_name(folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    for name in TAKEN:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, new / name, ignore=LEFT)
+        else:
+            shutil.copy(ROOT / name, new / name)
+    (new / "setup.mk").rename(new / "Makefile")
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        nb = nbformat.read(path, as_version=4)
+        nb = without_solutions(nb) if edition == "student" else nb
+        nbformat.write(nb, new / "notebooks" / path.name)
+    shutil.copy(Path(__file__).parent / "static" / "START.md", new / "README.md")
+    if edition == "solutions":
+        shutil.copy(ROOT / "COURSE.md", new)
+        (new / "SOLUTIONS.md").write_text(solutions_text(), "utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)
+    part = shutil.make_archive(str(folder) + ".part", "zip", out, folder.name)
+    Path(part).replace(folder.with_suffix(".zip"))
+    return folder
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write one of the editions and say where it is."""
+    parser = argparse.ArgumentParser(prog="python -m course.editions", description=__doc__)
+    parser.add_argument("edition", choices=EDITIONS)
+    parser.add_argument("--out", type=Path, default=Path("build"))
+    given = parser.parse_args(arguments)
+    folder = write(given.edition, given.out)
+    zipped = folder.with_suffix(".zip")
+    print(
+        f"The {given.edition} edition: {folder}, and {zipped}, {zipped.stat().st_size / 1e6:.0f} MB"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

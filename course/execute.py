@@ -1,0 +1,86 @@
+"""Running the course's notebooks for the book; what has not changed is not run again."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from course.plan import NOTEBOOKS, ROOT, notebook, tagged
+
+# what a notebook's pictures and numbers hang on, besides itself
+USED = ("erase_lib/*.py", "embedded/*.py", "data/results/*", "data/suites/*", "data/emoji/*")
+
+
+def digest(name: str, profile: str) -> str:
+    """A short hash of a notebook, of the code and tables that it uses, and of the profile."""
+    found = hashlib.sha256(profile.encode())
+    paths = [NOTEBOOKS / f"{name}.ipynb", *(p for g in USED for p in sorted(ROOT.glob(g)))]
+    for path in paths:
+        found.update(path.name.encode() + path.read_bytes())
+    return found.hexdigest()[:12]
+
+
+def parameters(name: str, profile: str, folder: Path) -> dict[str, object]:
+    """What the book gives a notebook: its profile, a folder for its output, and no widgets."""
+    cell = next(cell for cell in notebook(name).cells if tagged(cell, "parameters"))
+    known = [line.split(":")[0] for line in cell.source.splitlines()]
+    wanted = {"profile": profile, "output": str(folder / "runs" / name), "interactive": False}
+    if profile == "smoke" and "live" in known:
+        wanted["live"] = ["eap_closed"]
+    if profile == "smoke" and "steps" in known and "profile" not in known:
+        wanted["steps"] = 4
+    return {key: value for key, value in wanted.items() if key in known}
+
+
+def executed(name: str, profile: str, folder: Path) -> tuple[nbformat.NotebookNode, float]:
+    """The notebook as run, from the folder if it was run before, and how many seconds it took.
+
+    Raises `RuntimeError` with the cell and what it said when it fails; the others stay.
+    """
+    done = folder / "executed" / f"{name}-{digest(name, profile)}.ipynb"
+    if not done.is_file():
+        done.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / "runs" / name, ignore_errors=True)
+        part, begin = done.with_suffix(".part.ipynb"), time.perf_counter()
+        try:
+            papermill.execute_notebook(
+                str(NOTEBOOKS / f"{name}.ipynb"),
+                str(part),
+                parameters=parameters(name, profile, folder),
+                kernel_name="python3",
+                start_timeout=180,
+                execution_timeout=3600,
+                progress_bar=False,
+                cwd=str(ROOT),
+            )
+        except PapermillExecutionError as error:
+            where = f"{name}, cell {error.cell_index}: {error.ename}: {error.evalue}"
+            raise RuntimeError(
+                f"{' '.join(where.split())[:300]} (executed so far: {part})"
+            ) from None
+        nb = nbformat.read(part, as_version=4)
+        nb.metadata["seconds"] = round(time.perf_counter() - begin, 1)
+        nbformat.write(nb, part)
+        part.rename(done)
+        for old in done.parent.glob(f"{name}-*.ipynb"):
+            if old != done:
+                old.unlink()
+    nb = nbformat.read(done, as_version=4)
+    return nb, float(nb.metadata["seconds"])
+
+
+def complaints(nb: nbformat.NotebookNode) -> list[str]:
+    """What the checks of an executed notebook with its solutions say, where it is not `right`."""
+    said = [
+        (output.get("text") or "no text").strip()
+        for cell in nb.cells
+        if tagged(cell, "check")
+        for output in cell.outputs[:1] or [{}]
+    ]
+    return [text for text in said if not text.startswith("right")]

@@ -1,0 +1,67 @@
+"""The plan of the course, and what its pages are called."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A lesson's number, or `home` for what is read at home, its title and its notebooks."""
+
+    lesson: int | str
+    title: str
+    notebooks: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """As it stands in the book's list."""
+        return f"{self.lesson} · {self.title}" if isinstance(self.lesson, int) else self.title
+
+
+def lessons() -> list[Lesson]:
+    """The lessons in their order. Raises `ValueError` if they are not every notebook, each once."""
+    rows = yaml.safe_load((Path(__file__).parent / "lessons.yaml").read_text("utf-8"))
+    found = [Lesson(r["lesson"], r["title"], tuple(r["notebooks"])) for r in rows]
+    planned = [name for lesson in found for name in lesson.notebooks]
+    there = {path.stem for path in NOTEBOOKS.glob("*.ipynb")}
+    if len(planned) != len(set(planned)) or set(planned) != there:
+        odd = sorted(set(planned) ^ there) or [n for n in planned if planned.count(n) > 1]
+        raise ValueError(f"course/lessons.yaml: {odd[0]} is in no lesson, in two, or no notebook")
+    return found
+
+
+def notebook(name: str, folder: Path = NOTEBOOKS) -> nbformat.NotebookNode:
+    """A notebook by its name."""
+    return nbformat.read(folder / f"{name}.ipynb", as_version=4)
+
+
+def tagged(cell: nbformat.NotebookNode, tag: str) -> bool:
+    """Whether a cell bears a tag."""
+    return tag in cell.metadata.get("tags", [])
+
+
+def headings(source: str) -> list[tuple[int, str]]:
+    """Level and text of a Markdown text's headings, outside of code."""
+    plain = re.sub(r"^```.*?^```", "", source, flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^(#{1,6}) +(.+?)\s*$", plain, flags=re.MULTILINE)
+    return [(len(marks), text) for marks, text in found]
+
+
+def title_of(nb: nbformat.NotebookNode) -> str:
+    """A notebook's first heading."""
+    return next(text for cell in nb.cells for _, text in headings(cell.source))
+
+
+def slug(text: str) -> str:
+    """A heading's anchor, as GitHub makes it: lower case, no punctuation, hyphens for spaces."""
+    words = re.sub(r"[*`$\\{}]|\[|\]\([^)]*\)", "", text).strip().lower()
+    return re.sub(r"[^\w\- ]", "", words).replace(" ", "-")

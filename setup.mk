@@ -1,0 +1,46 @@
+# Installing, a first run and JupyterLab: what the editions of the course need too.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed
+QUICKSTART := runs/quickstart
+EXTRAS ?=
+LISTED ?= $(MAKEFILE_LIST)
+
+# The environment's own kernelspec `python3` comes before one in the user's home.
+export JUPYTER_PREFER_ENV_PATH := 1
+export PYTHONNOUSERSITE := 1
+
+.PHONY: help setup quickstart lab app
+
+help: ## list the targets
+	@grep -hE '^[a-z%-]+:.*## ' $(LISTED) | sed -E 's/^([a-z%-]+):.*## /  make \1\t/; s/%/NAME/' | expand -t 20
+
+setup: $(STAMP) ## create .venv and install the pinned packages; a second run installs nothing
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	    echo "Python 3.11 is needed, but '$(PYTHON)' is missing or another version." >&2; \
+	    echo "Install it, or say where it is: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Installing into .venv (once; some minutes) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
+	    -c constraints.txt -e '.$(EXTRAS)'
+	@touch $@
+
+quickstart: setup ## erase a first concept: run notebooks/00_quickstart.ipynb
+	@mkdir -p $(QUICKSTART)
+	$(BIN)/python -m papermill notebooks/00_quickstart.ipynb $(QUICKSTART)/00_quickstart.ipynb \
+	    --kernel python3 --start-timeout 180 --execution-timeout 900 --no-progress-bar
+	@test -s $(QUICKSTART)/before_after.png || { \
+	    echo "The notebook ran but wrote no $(QUICKSTART)/before_after.png" >&2; exit 1; }
+	@echo "Executed notebook:  $(QUICKSTART)/00_quickstart.ipynb"
+	@echo "Before and after:   $(QUICKSTART)/before_after.png"
+
+lab: setup ## JupyterLab on this machine only; it prints its address with the token
+	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root)
+
+app: setup ## the erasure studio as a page of its own, on this machine only, behind a token
+	$(BIN)/voila notebooks/A2_erasure_studio.ipynb --Voila.ip=127.0.0.1 --token
