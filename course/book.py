@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -108,8 +109,8 @@ def cards(chapters: dict[str, list[Page]]) -> str:
 
 def question(nb: nbformat.NotebookNode) -> str:
     """What a notebook asks: the bold line under its title."""
-    parts = nb.cells[0].source.split("**")
-    return " ".join(parts[1].split()) if len(parts) > 2 else ""
+    found = re.search(r"\*\*(.+?)\*\*\n", nb.cells[0].source, re.DOTALL)
+    return " ".join(found[1].replace("*", "").split()) if found else ""
 
 
 def convert(page: Page, folder: Path, shared: dict[str, Any], html: HTMLExporter) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from playwright.sync_api import Page, sync_playwright
+from course.editions import without_solutions
+from playwright.sync_api import Locator, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -23,9 +24,10 @@ TOKEN = "a-token-for-this-test"
 SECOND = 1000  # Playwright counts in milliseconds
 
 
-def copied(name: str, folder: Path, **parameters: Any) -> Path:
+def copied(name: str, folder: Path, student: bool = False, **parameters: Any) -> Path:
     """The notebook with other values in its cell of parameters, in a folder of its own."""
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    notebook = without_solutions(notebook) if student else notebook
     tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
     place = next(i for i, tag in enumerate(tags) if "parameters" in tag)
     given = "\n".join(f"{key} = {value!r}" for key, value in parameters.items())
@@ -128,6 +130,39 @@ def run_all(page: Page) -> None:
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
+
+
+def cell(page: Page, text: str) -> Locator:
+    """The code cell with this text; cells far from the view are not in the page, so it is looked
+    for by scrolling down."""
+    panel = page.locator(".jp-WindowedPanel-outer").first
+    found = page.locator(".jp-CodeCell").filter(has_text=text).first
+    panel.evaluate("e => e.scrollTo(0, 0)")
+    for _ in range(200):
+        if found.count():
+            found.scroll_into_view_if_needed()
+            return found
+        panel.evaluate("e => e.scrollBy(0, 400)")
+        page.wait_for_timeout(50)
+    raise AssertionError(f"no cell with {text!r}")
+
+
+def fill(page: Page, text: str, source: str) -> None:
+    """Type another source into the cell with this text, and run it."""
+    cell(page, text).locator(".cm-content").click()
+    page.keyboard.press("Control+a")
+    page.keyboard.press("Delete")
+    page.keyboard.insert_text(source)
+    page.keyboard.press("Control+Enter")
+
+
+def says(page: Page, text: str, wanted: str, seconds: float = 60) -> str:
+    """Run the check with this text until it says what is wanted; returns all that it says."""
+    place = cell(page, text)
+    place.locator(".cm-content").click()
+    page.keyboard.press("Control+Enter")
+    place.locator(".jp-OutputArea-output").get_by_text(wanted).wait_for(timeout=seconds * SECOND)
+    return place.locator(".jp-OutputArea-output").inner_text()
 
 
 def picture(page: Page, place: int = 0) -> str:

@@ -14,12 +14,14 @@ from browser import (
     app,
     changed,
     copied,
+    fill,
     lab,
     opened,
     picture,
     press,
     reachable,
     run_all,
+    says,
 )
 
 from erase_lib import Erasure
@@ -143,3 +145,44 @@ def test_the_studio_as_a_page_of_its_own_asks_for_a_token(tmp_path):
             assert page.get_by_text("load_pipeline").count() == 0, "it shows code"
             page.screenshot(path=tmp_path / "app.png")
             assert errors == []
+
+
+def test_a_student_answers_in_the_primer(tmp_path):
+    given = {"profile": "smoke", "output": str(tmp_path / "out")}
+    notebook = copied("0P_diffusion_in_ten_minutes", tmp_path, student=True, **given)
+    with lab(tmp_path) as address:
+        reachable(address)
+        with opened(f"{address}/lab/tree/{notebook.name}?token={TOKEN}") as (page, errors):
+            run_all(page)
+            (tmp_path / "out" / "metrics.json").exists() or page.wait_for_timeout(5000)
+            says(page, "check( ratio1", "not yet")
+            fill(page, "ratio1: float", "ratio1 = 1 / 12")
+            assert "upside down" in says(page, "check( ratio1", "not right")
+            fill(page, "ratio1 = 1 / 12", "ratio1 = 12")
+            says(page, "check( ratio1", "right: twelve times fewer")
+            fill(page, "def noised2", "def noised2(z0, epsilon, a):\nreturn a * z0 + (1 - a) * epsilon")
+            assert "the factors are roots" in says(page, "noised2,", "not right")
+            fill(page, "def noised2", "def noised2(z0, epsilon, a):\nreturn z0 + nothing")
+            assert "NameError" in says(page, "noised2,", "not right: your code stopped")
+            page.screenshot(path=tmp_path / "primer.png")
+            assert errors == [] and page.get_by_text("Traceback").count() == 0
+
+
+def test_a_student_answers_in_the_quickstart(tmp_path):
+    given = {"profile": "smoke", "output": str(tmp_path / "out")}
+    notebook = copied("00_quickstart", tmp_path, student=True, **given)
+    with lab(tmp_path) as address:
+        reachable(address)
+        with opened(f"{address}/lab/tree/{notebook.name}?token={TOKEN}") as (page, errors):
+            run_all(page)
+            says(page, "check( delta2", "not yet", seconds=200)
+            body = "return (after['probability'] - before['probability'])[before['concept'].isin(names)].mean()"
+            fill(page, "def delta2", "def delta2(before, after, names):\n" + body)
+            assert "upside down" in says(page, "wrong2 =", "not right")
+            body = body.replace("after['p", "x['p").replace("before['p", "after['p").replace("x['p", "before['p")
+            fill(page, "def delta2", "def delta2(before, after, names):\n" + body)
+            says(page, "wrong2 =", "right: δ near")
+            fill(page, "shown4:", "shown4 = ('after', 'after')")
+            assert "never overwritten" in says(page, "def nearest4", "not right")
+            page.screenshot(path=tmp_path / "quickstart.png")
+            assert errors == [] and page.get_by_text("Traceback").count() == 0

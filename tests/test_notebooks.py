@@ -1,4 +1,7 @@
-"""Every notebook runs headlessly in its smoke profile, and leaves its results."""
+"""The student's edition of every notebook runs headlessly in smoke, and leaves its results.
+
+With their solutions the notebooks are run for the book (tests/test_book.py).
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,15 @@ import json
 from pathlib import Path
 
 import kills
+import nbformat
 import pandas as pd
 import papermill
 import pytest
 
+from course.editions import without_solutions
+from course.plan import notebook, tagged
 from erase_lib import Erasure
+from erase_lib.exercise import NOT_YET
 from erase_lib.strength import STRENGTHS
 from erase_lib.sweep import main
 
@@ -18,8 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(name: str, folder: Path, **parameters) -> dict:
+    (folder / "student").mkdir(exist_ok=True)
+    given = folder / "student" / f"{name}.ipynb"
+    nbformat.write(without_solutions(notebook(name)), given)
     papermill.execute_notebook(
-        str(ROOT / "notebooks" / f"{name}.ipynb"),
+        str(given),
         str(folder / f"{name}.ipynb"),
         parameters={"output": str(folder)}
         | ({} if name.startswith("A2") else {"profile": "smoke"})
@@ -30,6 +40,9 @@ def run(name: str, folder: Path, **parameters) -> dict:
         progress_bar=False,
         cwd=str(ROOT),
     )
+    checks = [cell for cell in notebook(name, folder).cells if tagged(cell, "check")]
+    said = ["".join(o.get("text", "") for o in cell.outputs) for cell in checks]
+    assert len(said) >= 3 and all(text == f"{NOT_YET}\n" for text in said), said
     return json.loads((folder / "metrics.json").read_text())
 
 
@@ -111,6 +124,22 @@ def test_the_damage_atlas(tmp_path):
         assert row["low"] <= row["value"] <= row["high"]
     for name in ("delta", "specific", "parts", "mutual", "dumbbells", "graph", "predictions"):
         assert (tmp_path / f"{name}.png").stat().st_size > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["0P_diffusion_in_ten_minutes", "0E_ethics_and_limits"])
+def test_the_primer_and_the_interlude(tmp_path, name):
+    result = run(name, tmp_path)
+    assert result["profile"] == "smoke" and len(list(tmp_path.glob("*.png"))) >= 1
+    for row in result.get("tokens", []):
+        assert row["low"] <= row["share"] <= row["high"]
+    if name.startswith("0P"):
+        shares = {row["carried"]: row["share"] for row in result["tokens"]}
+        assert shares["nothing"] == 0 and result["n"] == 3
+        assert sum(result["attention"].values()) == pytest.approx(1)
+    else:
+        assert result["opened"]["original"] >= result["opened"]["erased"]
+        assert result["back door"]["erased, by c′"] > result["back door"]["erased, by name"]
 
 
 @pytest.mark.slow

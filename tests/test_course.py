@@ -1,0 +1,224 @@
+"""The course's plan, its Markdown, and its editions."""
+
+import re
+import subprocess
+import zipfile
+
+import nbformat
+import pytest
+import yaml
+
+from course import editions, execute, plan
+from course.markdown import page_of, to_html
+from course.plan import NOTEBOOKS, ROOT, headings, lessons, notebook, slug, tagged
+from course.slides import SlideTags
+from erase_lib.exercise import NOT_YET, RIGHT, WRONG
+
+NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+PROSE = {
+    name: [c.source for c in notebook(name).cells if c.cell_type == "markdown"] for name in NAMES
+}
+
+
+def test_every_notebook_stands_in_one_lesson(tmp_path, monkeypatch):
+    planned = [name for lesson in lessons() for name in lesson.notebooks]
+    assert sorted(planned) == NAMES
+    numbers = [lesson.lesson for lesson in lessons()]
+    assert numbers == [*range(1, 9), "home"]
+    course = (ROOT / "COURSE.md").read_text()
+    for lesson in lessons()[:-1]:
+        part = course.split(f"### {lesson.lesson} · {lesson.title}")[1].split("###")[0]
+        for name in lesson.notebooks:
+            assert f"notebooks/{name}.ipynb" in part
+    (tmp_path / "new.ipynb").write_text("{}")
+    monkeypatch.setattr(plan, "NOTEBOOKS", tmp_path)
+    with pytest.raises(ValueError, match="00_quickstart is in no lesson, in two, or no"):
+        lessons()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_a_lesson(name):
+    nb = notebook(name)
+    assert re.match(r"# .+\n\n\*\*.+\?\*\*\n", nb.cells[0].source), "title and question"
+    assert re.search(r"\*Lesson \d|\*At home", nb.cells[0].source), "which lesson it belongs to"
+    text = "\n".join(PROSE[name])
+    assert "What to notice" in text or name == "A2_erasure_studio"
+    assert len(set(re.findall(r"GLOSSARY\.md#([^)]+)\)", text))) >= 3
+    assert "metrics.json" in nb.cells[-1].source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_exercises_are_whole(name):
+    nb = notebook(name)
+    kinds = re.findall(r"^### Exercise \d+ · (\w+)", "\n".join(PROSE[name]), re.MULTILINE)
+    assert {"Predict", "Change", "Build"} <= set(kinds) and len(kinds) >= 3
+    places = {t: [i for i, c in enumerate(nb.cells) if tagged(c, t)] for t in editions_tags()}
+    stubs, done, checks = (places[t] for t in editions_tags())
+    assert len(stubs) == len(done) == len(checks) == len(kinds)
+    assert [i + 1 for i in stubs] == done, "a solution follows its stub"
+    for i, stub in zip(checks, stubs, strict=True):
+        assert i > stub + 1 and nb.cells[i].source.count("check(") >= 1
+    for i, cell in enumerate(nb.cells):
+        if cell.cell_type == "code" and i not in (*stubs, *done, *checks):
+            assert not re.search(r"^\s*(def|class) ", cell.source, re.MULTILINE), (
+                "functions are defined in exercises only"
+            )
+
+
+def editions_tags():
+    return ("exercise", "solution", "check")
+
+
+def test_links_between_notebooks_and_to_the_glossary_lead_somewhere():
+    glossary = {slug(t) for _, t in headings((NOTEBOOKS / "GLOSSARY.md").read_text())}
+    places = {name: PROSE[name] for name in NAMES}
+    places["GLOSSARY"] = [(NOTEBOOKS / "GLOSSARY.md").read_text()]
+    for name, parts in places.items():
+        for url in re.findall(r"\]\(([^)\s]+)\)", "\n".join(parts)):
+            if re.match(r"[a-z]+:", url):
+                continue
+            path, _, anchor = url.partition("#")
+            if path == "GLOSSARY.md" or not path:
+                assert not anchor or anchor in glossary, f"{name}: {url}"
+            assert not path or (NOTEBOOKS / path).resolve().exists(), f"{name}: {url}"
+
+
+def test_a_term_is_explained_once():
+    terms = [t for n, t in headings((NOTEBOOKS / "GLOSSARY.md").read_text()) if n == 3]
+    assert len(terms) == len(set(terms)) >= 60
+
+
+def test_headings_and_anchors():
+    assert headings("# A\n\n```\n# no\n```\n### B `c`\n#d") == [(1, "A"), (3, "B `c`")]
+    assert slug("p and q") == "p-and-q" and slug("Spearman's ρ") == "spearmans-ρ"
+    assert slug("1 · A *picture* in $z_0$") == "1--a-picture-in-z_0"
+    assert slug("See [x](y.md)?") == "see-x"
+
+
+def test_markdown_without_network():
+    html = to_html("## The *loss* $L_1$\n\n$$\\frac{a}{b}$$\n\nand $x<y$ in [04](04_x.ipynb#2)")
+    assert '<h2 id="the-loss-l1">' in html and "<mfrac>" in html and "http://www.w3" in html
+    assert '<a href="04_x.html#2">' in html and "$" not in html and "<script" not in html
+    assert page_of("GLOSSARY.md#λ") == "glossary.html#λ" and page_of("#here") == "#here"
+    assert page_of("https://example.org/a.ipynb") == "https://example.org/a.ipynb"
+    assert page_of("../data/suites") == page_of("../Makefile") == ""
+    assert to_html("[suites](../data/suites)") == "<p><code>suites</code></p>\n"
+
+
+def test_every_formula_can_be_set():
+    for name in NAMES:
+        for source in PROSE[name]:
+            html = to_html(source)
+            assert "$$" not in html and "merror" not in html, name
+
+
+def cells(*sources):
+    made = []
+    for kind, source, *tags in sources:
+        cell = nbformat.v4.new_markdown_cell if kind == "md" else nbformat.v4.new_code_cell
+        made.append(cell(source, metadata={"tags": tags}))
+    return nbformat.v4.new_notebook(cells=made)
+
+
+EXERCISE = cells(
+    ("md", "# T\n\n**Why?** words"),
+    ("md", "Text.\n\n### Exercise 1 · Build\nWrite it."),
+    ("code", "a = None", "exercise"),
+    ("code", "a = 1", "solution"),
+    ("code", "check(a)", "check"),
+    ("md", "## 2 · Noise\n\nmore $$x$$ **bold** less"),
+    ("code", "plot()", "slide"),
+    ("md", "## 3\n\n$$y$$ rest", "slide"),
+)
+
+
+def test_a_students_notebook_lacks_only_the_solutions():
+    made = editions.without_solutions(nbformat.from_dict(EXERCISE))
+    assert [c.source for c in made.cells] == [
+        c.source for c in EXERCISE.cells if "solution" not in c.metadata.tags
+    ]
+    assert editions.exercises(EXERCISE) == [
+        ("### Exercise 1 · Build\nWrite it.", "a = None", "a = 1")
+    ]
+
+
+def test_slides_are_the_tagged_cells_under_their_headings():
+    nb, _ = SlideTags().preprocess(nbformat.from_dict(EXERCISE), {})
+    assert [c.source for c in nb.cells] == [
+        "# T\n\n**Why?**",
+        "## 2 · Noise",
+        "plot()",
+        "## 3\n\n$$y$$",
+    ]
+    kinds = [c.metadata.slideshow.slide_type for c in nb.cells]
+    assert kinds == ["slide", "slide", "-", "slide"]
+
+
+@pytest.mark.parametrize("edition", editions.EDITIONS)
+def test_an_edition_is_whole_and_replaces_the_one_before(edition, tmp_path, monkeypatch):
+    few = tuple(name for name in editions.TAKEN if name not in ("data", "embedded"))
+    monkeypatch.setattr(editions, "TAKEN", few)
+    (tmp_path / f"erase-course-{edition}" / "old").mkdir(parents=True)
+    folder = editions.write(edition, tmp_path)
+    files = {str(p.relative_to(tmp_path)) for p in folder.rglob("*") if p.is_file()}
+    with zipfile.ZipFile(folder.with_suffix(".zip")) as zipped:
+        assert {n for n in zipped.namelist() if not n.endswith("/")} == files
+    assert sorted(p.name for p in tmp_path.iterdir()) == [folder.name, folder.name + ".zip"]
+    assert not (folder / "old").exists() and (folder / "notebooks" / "GLOSSARY.md").is_file()
+    assert "JupyterLab" in (folder / "README.md").read_text()
+    done = subprocess.run(["make", "help"], cwd=folder, capture_output=True, text=True, check=True)
+    assert "make lab" in done.stdout and "make test" not in done.stdout
+    solved = [
+        cell
+        for name in NAMES
+        for cell in notebook(name, folder / "notebooks").cells
+        if tagged(cell, "solution")
+    ]
+    every = [cell for name in NAMES for cell in notebook(name).cells if tagged(cell, "solution")]
+    text = (folder / "SOLUTIONS.md").read_text() if edition == "solutions" else ""
+    assert len(solved) == (len(every) if edition == "solutions" else 0)
+    assert all(cell.source in text for cell in solved)
+    assert (folder / "COURSE.md").exists() == (edition == "solutions")
+
+
+def test_what_the_book_gives_a_notebook(tmp_path):
+    given = {name: execute.parameters(name, "smoke", tmp_path) for name in NAMES}
+    assert given["A2_erasure_studio"]["interactive"] is False
+    assert "profile" not in given["A2_erasure_studio"]
+    assert {v["output"] for v in given.values()} == {str(tmp_path / "runs" / n) for n in NAMES}
+    assert all(v.get("profile", "smoke") == "smoke" for v in given.values())
+
+
+def test_a_run_of_a_notebook_is_kept_until_something_changes(tmp_path, monkeypatch):
+    given = ("code", "output: str = ''\nprofile: str = ''", "parameters")
+    source = cells(given, ("code", "print(profile)"))
+    source.metadata["kernelspec"] = {"name": "python3", "display_name": "p", "language": "python"}
+    place = tmp_path / "notebooks"
+    place.mkdir()
+    nbformat.write(source, place / "one.ipynb")
+    monkeypatch.setattr(execute, "NOTEBOOKS", place)
+    monkeypatch.setattr(execute, "notebook", lambda name: notebook(name, place))
+    nb, seconds = execute.executed("one", "smoke", tmp_path)
+    assert nb.cells[-1].outputs[0].text == "smoke\n" and seconds > 0
+    (kept,) = (tmp_path / "executed").iterdir()
+    before = kept.stat().st_mtime_ns
+    assert execute.executed("one", "smoke", tmp_path)[1] == seconds
+    assert kept.stat().st_mtime_ns == before
+    source.cells[-1].source = "1 / 0"
+    nbformat.write(source, place / "one.ipynb")
+    with pytest.raises(RuntimeError, match=r"one, cell 2.*ZeroDivisionError: division by zero"):
+        execute.executed("one", "smoke", tmp_path)
+    assert kept.is_file(), "what was run before stays"
+
+
+def test_what_a_check_complains_of():
+    said = (RIGHT, f"{RIGHT}: so it is", f"{WRONG}: no", NOT_YET)
+    nb = cells(*[("code", "check()", "check") for _ in said], ("code", "check()", "check"))
+    for cell, text in zip(nb.cells, said, strict=False):
+        cell.outputs = [nbformat.v4.new_output("stream", text=text + "\n")]
+    assert execute.complaints(nb) == [f"{WRONG}: no", NOT_YET, "no text"]
+
+
+def test_the_lessons_file_names_each_lesson_once():
+    rows = yaml.safe_load((ROOT / "course" / "lessons.yaml").read_text())
+    assert all(set(row) == {"lesson", "title", "notebooks"} for row in rows)
