@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from course.editions import without_solutions
 from playwright.sync_api import Locator, Page, sync_playwright
+
+from course.editions import without_solutions
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
