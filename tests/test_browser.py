@@ -165,7 +165,7 @@ def test_a_student_answers_in_the_primer(tmp_path):
                 "def noised2(z0, epsilon, a):\n    return a * z0 + (1 - a) * epsilon",
             )
             assert "the factors are roots" in says(page, "noised2,", "not right")
-            fill(page, "def noised2", "def noised2(z0, epsilon, a):\n    return z0 + nothing")
+            fill(page, "def noised2", "def noised2(z0, epsilon, a):\n    return z0 + forgotten")
             assert "NameError" in says(page, "noised2,", "not right: your code stopped")
             page.screenshot(path=tmp_path / "primer.png")
             assert errors == [] and page.get_by_text("Traceback").count() == 0
