@@ -6,7 +6,6 @@ python -m course.book [--profile smoke] [--out build/book]
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import re
 import shutil
@@ -20,16 +19,16 @@ from typing import Any
 import nbformat
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import ExtractOutputPreprocessor
-from PIL import Image
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from course.execute import complaints, executed
 from course.markdown import to_html
-from course.plan import NOTEBOOKS, ROOT, headings, lessons, slug, title_of
+from course.plan import NOTEBOOKS, ROOT, headings, lessons, slug, tagged, title_of
 
 HERE = Path(__file__).parent
 BOOK = "What an erasure does to everything else"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 SHOWN = ["text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/plain"]
 
 
@@ -46,17 +45,12 @@ class Page:
     after: Page | None = None
 
     def __post_init__(self) -> None:
-        every = [
-            h
-            for cell in self.nb.cells
-            if cell.cell_type == "markdown"
-            for h in headings(cell.source)
-        ]
-        self.sections = [
-            {"title": text.replace("$", "").replace("\\", ""), "anchor": slug(text)}
-            for level, text in every
-            if level == 2
-        ]
+        for cell in self.nb.cells:  # a widget, such as a progress bar, is nothing without a kernel
+            if "outputs" in cell:
+                cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
+        texts = [cell.source for cell in self.nb.cells if cell.cell_type == "markdown"]
+        found = [text for source in texts for level, text in headings(source) if level == 2]
+        self.sections = [{"title": re.sub(r"[$\\\\]", "", t), "anchor": slug(t)} for t in found]
 
 
 def written(path: Path, file: str) -> Page:
@@ -67,11 +61,10 @@ def written(path: Path, file: str) -> Page:
 
 
 def exporter() -> HTMLExporter:
-    """nbconvert with the book's template and formulas as MathML; pictures become files."""
+    """nbconvert with the book's template and formulas as MathML."""
     config = Config()
     config.HTMLExporter.template_name = "book"
     config.HTMLExporter.extra_template_basedirs = [str(HERE / "templates")]
-    config.HTMLExporter.preprocessors = [ExtractOutputPreprocessor]
     config.NbConvertBase.display_data_priority = SHOWN
     made = HTMLExporter(config=config)
     made.register_filter("markdown2html", to_html)
@@ -82,6 +75,19 @@ def described(cell: nbformat.NotebookNode) -> str:
     """Words for a picture: the first comment of its cell, or its last line."""
     lines = [line.strip() for line in cell.source.splitlines() if line.strip()]
     return escape(next((x[2:] for x in lines if x.startswith("# ")), lines[-1] if lines else ""))
+
+
+def card(page: Page) -> str:
+    """The picture of a page's card in the index: of the cell tagged `card`, or the first."""
+    kinds = ("image/png", "image/jpeg")
+    found = [
+        (tagged(cell, "card"), str(output.metadata.filenames[kind]))
+        for cell in page.nb.cells
+        for output in cell.get("outputs", [])
+        for kind in kinds
+        if kind in output.get("metadata", {}).get("filenames", {})
+    ]
+    return next((name for chosen, name in found if chosen), found[0][1] if found else "")
 
 
 def cards(chapters: dict[str, list[Page]]) -> str:
@@ -96,7 +102,7 @@ def cards(chapters: dict[str, list[Page]]) -> str:
     for label, pages in chapters.items():
         text.append(f"## {label}\n\n<ul class='lessons'>")
         for page in pages:
-            picture = next(iter(page.nb.metadata.get("pictures", [])), "")
+            picture = card(page)
             shown = f"<img src='{picture}' alt='' loading='lazy'>" if picture else ""
             asked = question(page.nb)
             text.append(
@@ -118,14 +124,11 @@ def convert(page: Page, folder: Path, shared: dict[str, Any], html: HTMLExporter
     stem = page.file.removesuffix(".html")
     resources = shared | {"page": page, "alt": described, "unique_key": stem}
     resources |= {"output_files_dir": f"{stem}_files"}
-    text, found = html.from_notebook_node(page.nb, resources)
-    names = []
-    for name, data in (found.get("outputs") or {}).items():
+    page.nb, resources = ExtractOutputPreprocessor().preprocess(page.nb, resources)
+    for name, data in resources["outputs"].items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(data)
-        if name.endswith((".png", ".jpeg")) and Image.open(io.BytesIO(data)).width >= 400:
-            names.append(name)
-    page.nb.metadata["pictures"] = names
+    text, _ = html.from_notebook_node(page.nb, resources)
     (folder / page.file).write_text(text, "utf-8")
 
 
