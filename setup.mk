@@ -6,7 +6,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 QUICKSTART := runs/quickstart
-EXTRAS ?=
+EXTRAS ?= [build]
 LISTED ?= $(MAKEFILE_LIST)
 
 # The environment's own kernelspec `python3` comes before one in the user's home.
