@@ -24,7 +24,7 @@ from traitlets.config import Config
 
 from course.execute import complaints, executed
 from course.markdown import to_html
-from course.plan import NOTEBOOKS, ROOT, headings, lessons, slug, tagged, title_of
+from course.plan import NOTEBOOKS, ROOT, headings, lessons, math_font, slug, tagged, title_of
 
 HERE = Path(__file__).parent
 BOOK = "What an erasure does to everything else"
@@ -123,7 +123,7 @@ def convert(page: Page, folder: Path, shared: dict[str, Any], html: HTMLExporter
     """Write a page and its pictures."""
     stem = page.file.removesuffix(".html")
     resources = shared | {"page": page, "alt": described, "unique_key": stem}
-    resources |= {"output_files_dir": f"{stem}_files"}
+    resources |= {"output_files_dir": f"{stem}_files", "outputs": {}}
     page.nb, resources = ExtractOutputPreprocessor().preprocess(page.nb, resources)
     for name, data in resources["outputs"].items():
         (folder / name).parent.mkdir(exist_ok=True)
@@ -177,6 +177,7 @@ def write(chapters: dict[str, list[Page]], out: Path, profile: str) -> None:
     convert(start, folder, shared, html)
     for name in ("book.css", "book.js"):
         shutil.copy(HERE / "static" / name, folder)
+    shutil.copy(math_font(), folder / "math.ttf")
     (folder / "code.css").write_text(code_colours(), "utf-8")
     (folder / "titles.js").write_text(titles([start, *line, *extra]), "utf-8")
     shutil.rmtree(out, ignore_errors=True)

@@ -6,9 +6,9 @@ import re
 from html import escape
 from typing import Any
 
-from latex2mathml.converter import convert
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
+from course.formula import mathml
 from course.plan import slug
 
 PAGES = {"GLOSSARY.md": "glossary.html", "COURSE.md": "course.html", "README.md": "index.html"}
@@ -29,11 +29,11 @@ class Renderer(IPythonRenderer):
 
     def block_math(self, body: str) -> str:
         """A displayed formula."""
-        return f'<span class="formula">{convert(body.strip(), display="block")}</span>'
+        return f'<span class="formula">{mathml(body, display=True)}</span>'
 
     def inline_math(self, body: str) -> str:
         """A formula within a line."""
-        return convert(body.strip(), display="inline")
+        return mathml(body, display=False)
 
 
 def page_of(url: str) -> str:

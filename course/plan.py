@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import nbformat
@@ -37,6 +38,11 @@ def lessons() -> list[Lesson]:
         odd = sorted(set(planned) ^ there) or [n for n in planned if planned.count(n) > 1]
         raise ValueError(f"course/lessons.yaml: {odd[0]} is in no lesson, in two, or no notebook")
     return found
+
+
+def math_font() -> Path:
+    """STIX Two Math, with which the book and the slides set formulas (SIL Open Font License)."""
+    return Path(str(files("ziamath") / "fonts" / "STIXTwoMath-Regular.ttf"))
 
 
 def notebook(name: str, folder: Path = NOTEBOOKS) -> nbformat.NotebookNode:

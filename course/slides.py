@@ -20,7 +20,7 @@ import nbformat
 from nbconvert.preprocessors import Preprocessor
 
 from course.execute import executed
-from course.plan import ROOT, headings, lessons, notebook, tagged
+from course.plan import ROOT, headings, lessons, math_font, notebook, tagged
 
 CONFIG = Path(__file__).parent / "slides_config.py"
 
@@ -75,6 +75,7 @@ def write(out: Path, profile: str, work: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     with as_file(files("sphinx_revealjs") / "_static" / "revealjs") as source:
         shutil.copytree(source, out / "reveal", dirs_exist_ok=True)
+    shutil.copy(math_font(), out / "math.ttf")
     found = []
     for name in names():
         nb, _ = executed(name, profile, work)
