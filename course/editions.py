@@ -34,7 +34,7 @@ def exercises(nb: nbformat.NotebookNode) -> list[tuple[str, str, str]]:
     """Each exercise of a notebook: what is asked, the stub and the solution."""
     found, asked, stub = [], "", ""
     for cell in nb.cells:
-        if cell.cell_type == "markdown" and "Exercise" in cell.source:
+        if cell.cell_type == "markdown" and "### Exercise" in cell.source:
             asked = cell.source[cell.source.index("### Exercise") :]
         if tagged(cell, "exercise"):
             stub = cell.source

@@ -39,7 +39,9 @@ def test_every_notebook_stands_in_one_lesson(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_is_a_lesson(name):
     nb = notebook(name)
-    assert re.match(r"# .+\n\n\*\*.+\?\*\*\n", nb.cells[0].source), "title and question"
+    assert re.match(r"# .+\n\n\*\*[^\n].*?\?\*\*\n", nb.cells[0].source, re.DOTALL), (
+        "title and question"
+    )
     assert re.search(r"\*Lesson \d|\*At home", nb.cells[0].source), "which lesson it belongs to"
     text = "\n".join(PROSE[name])
     assert "What to notice" in text or name == "A2_erasure_studio"
