@@ -2,16 +2,16 @@
 EXTRAS := [dev,build,dask,course]
 LISTED := setup.mk Makefile
 # tests side by side, one thread each
-TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
+TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 include setup.mk
 
 .PHONY: test test-all check gpu-check evaluate bench bench-memory data student solutions book slides clean
 
 test: setup ## unit tests and the quickstart in its smoke profile
-	$(TEST) -m "not slow"
+	$(TEST) --dist worksteal -m "not slow"
 
 test-all: setup ## every notebook in its smoke profile, and the explorers in Chromium
-	$(TEST) -m slow
+	$(TEST) --dist loadfile -m slow
 
 check: setup ## ruff, mypy, and that notebooks are committed without outputs
 	$(BIN)/ruff check

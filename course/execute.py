@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ from papermill.exceptions import PapermillExecutionError
 
 from course.plan import NOTEBOOKS, ROOT, notebook, tagged
 
+# for a kernel that inherits MPLBACKEND=Agg shows no picture
+INLINE = "module://matplotlib_inline.backend_inline"
 # what a notebook's pictures and numbers hang on, besides itself
 USED = ("erase_lib/*.py", "embedded/*.py", "data/results/*", "data/suites/*", "data/emoji/*")
 
@@ -48,6 +51,8 @@ def executed(name: str, profile: str, folder: Path) -> tuple[nbformat.NotebookNo
         done.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / "runs" / name, ignore_errors=True)
         part, begin = done.with_suffix(".part.ipynb"), time.perf_counter()
+        backend = os.environ.get("MPLBACKEND")
+        os.environ["MPLBACKEND"] = INLINE
         try:
             papermill.execute_notebook(
                 str(NOTEBOOKS / f"{name}.ipynb"),
@@ -64,6 +69,9 @@ def executed(name: str, profile: str, folder: Path) -> tuple[nbformat.NotebookNo
             raise RuntimeError(
                 f"{' '.join(where.split())[:300]} (executed so far: {part})"
             ) from None
+        finally:
+            os.environ.pop("MPLBACKEND")
+            os.environ |= {"MPLBACKEND": backend} if backend else {}
         nb = nbformat.read(part, as_version=4)
         nb.metadata["seconds"] = round(time.perf_counter() - begin, 1)
         nbformat.write(nb, part)
