@@ -23,7 +23,7 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from course.execute import complaints, executed
-from course.markdown import to_html
+from course.markdown import plain, to_html
 from course.plan import NOTEBOOKS, ROOT, headings, lessons, math_font, slug, tagged, title_of
 
 HERE = Path(__file__).parent
@@ -50,7 +50,8 @@ class Page:
                 cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
         texts = [cell.source for cell in self.nb.cells if cell.cell_type == "markdown"]
         found = [text for source in texts for level, text in headings(source) if level == 2]
-        self.sections = [{"title": re.sub(r"[$\\\\]", "", t), "anchor": slug(t)} for t in found]
+        names = [plain(to_html(f"## {text}")) for text in found]
+        self.sections = [{"title": name, "anchor": slug(name)} for name in names]
 
 
 def written(path: Path, file: str) -> Page:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from html import escape
+from html import escape, unescape
 from typing import Any
 
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -19,8 +19,7 @@ class Renderer(IPythonRenderer):
 
     def heading(self, text: str, level: int, **attrs: Any) -> str:
         """A heading whose anchor is made of its own words."""
-        plain = re.sub(r"<annotation.*?</annotation>|<[^>]+>", "", text)
-        return f'<h{level} id="{slug(plain)}">{text}</h{level}>\n'
+        return f'<h{level} id="{slug(plain(text))}">{text}</h{level}>\n'
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
         """A link to a page, or out into the world; what lies elsewhere in the project is named."""
@@ -43,6 +42,11 @@ def page_of(url: str) -> str:
     name, _, anchor = url.rsplit("/", 1)[-1].partition("#")
     page = PAGES.get(name) or (f"{name.removesuffix('.ipynb')}.html" if "ipynb" in name else "")
     return page + (f"#{anchor}" if page and anchor else "")
+
+
+def plain(html: str) -> str:
+    """The words of a piece of HTML, formulas with their letters."""
+    return unescape(re.sub(r"<[^>]+>", "", html)).strip()
 
 
 def to_html(source: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from course import editions, execute, plan
-from course.markdown import page_of, to_html
+from course.markdown import page_of, plain, to_html
 from course.plan import NOTEBOOKS, ROOT, headings, lessons, notebook, slug, tagged
 from course.slides import SlideTags
 from erase_lib.exercise import NOT_YET, RIGHT, WRONG
@@ -99,7 +99,12 @@ def test_headings_and_anchors():
 
 def test_markdown_without_network():
     html = to_html("## The *loss* $L_1$\n\n$$\\frac{a}{b}$$\n\nand $x<y$ in [04](04_x.ipynb#2)")
-    assert '<h2 id="the-loss-l1">' in html and "<mfrac>" in html and "http://www.w3" in html
+    assert (
+        '<h2 id="the-loss-l1">' in html
+        and plain("<b>a &lt; <i>b</i></b> ") == "a < b"
+        and "<mfrac>" in html
+        and "http://www.w3" in html
+    )
     assert '<a href="04_x.html#2">' in html and "$" not in html and "<script" not in html
     assert page_of("GLOSSARY.md#λ") == "glossary.html#λ" and page_of("#here") == "#here"
     assert page_of("https://example.org/a.ipynb") == "https://example.org/a.ipynb"
