@@ -48,7 +48,7 @@ student: setup ## the course without solutions: build/erase-course-student, and 
 solutions: setup ## the lecturer's: with solutions and SOLUTIONS.md: build/erase-course-solutions
 	$(BIN)/python -m course.editions solutions
 
-book: setup ## run the notebooks (some 20 minutes, what has not changed is kept): build/book/html
+book: setup ## run the notebooks (some 15 minutes, what has not changed is kept): build/book/html
 	$(BIN)/python -m course.book
 
 slides: setup ## the slides of the tagged cells, for a browser without network: build/slides
