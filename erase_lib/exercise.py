@@ -6,7 +6,8 @@ it prints begins with one of three words: ``not yet``, ``not right`` or ``right`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from operator import eq
 from typing import Any
 
 from erase_lib.errors import reason
@@ -55,6 +56,21 @@ def check(
             print(f"{WRONG}: {_said(text, answer)}{stumbled}")
             return
     print(f"{RIGHT}: {_said(right, answer)}" if right else RIGHT)
+
+
+def mistakes(
+    truth: Any, wrong: Mapping[str, Any], same: Callable[[Any, Any], Any] = eq
+) -> list[Test]:
+    """Tests for likely mistakes: an answer that is the `same` as a wrong one is told which.
+
+    ``wrong`` has what each mistake gives under the text for it; one that gives the truth as well
+    is no mistake.
+    """
+
+    def avoids(value: Any) -> Callable[[Any], Any]:
+        return lambda answer: same(answer, truth) or not same(answer, value)
+
+    return [(avoids(value), text) for text, value in wrong.items()]
 
 
 def _said(text: str | Callable[[Any], str], answer: Any) -> str:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from erase_lib.exercise import check, unfilled
+from erase_lib.exercise import check, mistakes, unfilled
 
 NUMBER = (lambda a: a == a + 0, "a number is asked for")
 HALF = (
@@ -70,3 +70,18 @@ def test_a_table_or_tensor_is_no_truth_value_of_a_test(capsys):
     check(torch.tensor([1.0, 2.0]), (lambda a: a > 0, "all of them must be above 0"))
     said = capsys.readouterr().out
     assert said.startswith("not right: all of them must be above 0 (RuntimeError")
+
+
+def test_a_likely_mistake_is_named_unless_it_gives_the_truth_too(capsys):
+    wrong = {"the square": 4, "the same by chance": 2, "upside down": 0.5}
+    for answer in (4, 2, 0.5, 3):
+        check(answer, *mistakes(2, wrong), (lambda a: a == 2, "something else"))
+    said = ["not right: the square", "right", "not right: upside down", "not right: something else"]
+    assert capsys.readouterr().out.splitlines() == said
+    near = mistakes(2, {"the square": 4}, lambda a, b: abs(a - b) < 0.1)
+    for answer in (4.05, 2.05):
+        check(answer, *near)
+    check([4], *near)
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == ["not right: the square", "right"]
+    assert said[2].startswith("not right: the square (TypeError")
