@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from erase_lib.diffusion import ddim, decode, guided, predict, start_noise
+from erase_lib.diffusion import decode, predict, start_noise, trajectory
 from erase_lib.errors import EraseError, unknown
 from erase_lib.models import Pipeline, encode_prompts
 
@@ -103,11 +103,8 @@ def draw_embeddings(
             f"{len(embeddings)} embeddings of {n} prompts and {len(seeds)} seeds: expected at least"
             " one embedding, a seed for each of its prompts"
         )
-    scheduler, empty = ddim(pipe, len(embeddings)), encode_prompts(pipe, [""])
-    z = start_noise(pipe, list(seeds))
-    for t, c in zip(scheduler.timesteps, embeddings, strict=True):
-        output = guided(pipe, z, t.expand(len(z)), c, empty, guidance_scale)
-        z = scheduler.step(output, t, z).prev_sample
+    z, empty = start_noise(pipe, list(seeds)), encode_prompts(pipe, [""])
+    *_, (_, z) = trajectory(pipe, z, embeddings, empty, len(embeddings), guidance_scale)
     return decode(pipe, z)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -91,16 +91,20 @@ def guided(
 def trajectory(
     pipe: Pipeline,
     z: Tensor,
-    embeddings: Tensor,
+    embeddings: Tensor | Sequence[Tensor],
     empty: Tensor,
     steps: int,
     scale: float,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Guided DDIM from noise `z (n, c, h, w)`: yields (t, z_t) before each step, last (0, z_0)."""
+    """Guided DDIM from noise `z (n, c, h, w)`: yields (t, z_t) before each step, last (0, z_0).
+
+    `embeddings` `(n, tokens, dim)`, or a list with those of each step.
+    """
     scheduler = ddim(pipe, steps)
-    for t in scheduler.timesteps:
+    each = [embeddings] * steps if isinstance(embeddings, Tensor) else embeddings
+    for t, c in zip(scheduler.timesteps, each, strict=True):
         yield t, z
-        output = guided(pipe, z, t.expand(len(z)), embeddings, empty, scale)
+        output = guided(pipe, z, t.expand(len(z)), c, empty, scale)
         z = scheduler.step(output, t, z).prev_sample
     yield torch.zeros_like(t), z
 
