@@ -17,8 +17,9 @@ import nbformat
 from playwright.sync_api import Locator, Page, sync_playwright
 
 from course.editions import without_solutions
+from course.plan import notebook as read
+from course.plan import tagged
 
-ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 TOKEN = "a-token-for-this-test"
@@ -27,10 +28,9 @@ SECOND = 1000  # Playwright counts in milliseconds
 
 def copied(name: str, folder: Path, student: bool = False, **parameters: Any) -> Path:
     """The notebook with other values in its cell of parameters, in a folder of its own."""
-    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    notebook = read(name)
     notebook = without_solutions(notebook) if student else notebook
-    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
-    place = next(i for i, tag in enumerate(tags) if "parameters" in tag)
+    place = next(i for i, cell in enumerate(notebook.cells) if tagged(cell, "parameters"))
     given = "\n".join(f"{key} = {value!r}" for key, value in parameters.items())
     notebook.cells[place].source += "\n" + given
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,6 +131,17 @@ def run_all(page: Page) -> None:
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
+
+
+@contextmanager
+def running(notebook: Path) -> Iterator[tuple[Page, list[str]]]:
+    """The notebook open in a JupyterLab of its own folder, all its cells told to run: the page, and
+    the list that its console's errors are added to."""
+    with lab(notebook.parent) as address:
+        reachable(address)
+        with opened(f"{address}/lab/tree/{notebook.name}?token={TOKEN}") as (page, errors):
+            run_all(page)
+            yield page, errors
 
 
 def cell(page: Page, text: str) -> Locator:

@@ -15,12 +15,11 @@ from browser import (
     changed,
     copied,
     fill,
-    lab,
     opened,
     picture,
     press,
     reachable,
-    run_all,
+    running,
     says,
 )
 
@@ -42,33 +41,30 @@ def chromium():
 
 def test_the_studio_erases_stops_and_saves(tmp_path):
     notebook = copied("A2_erasure_studio", tmp_path, steps=40, output=str(tmp_path / "studio"))
-    with lab(tmp_path) as address:
-        reachable(address)
-        with opened(f"{address}/lab/tree/{notebook.name}?token={TOKEN}") as (page, errors):
-            run_all(page)
-            word = page.get_by_role("combobox", name="concept")
-            word.fill("chruch")
-            word.press("Enter")
-            press(page, "Erase")
-            page.get_by_text("unknown word 'chruch'").wait_for()
-            word.fill("church")
-            word.press("Enter")
-            page.get_by_label("method").select_option("esd")
-            empty = picture(page)
-            press(page, "Erase")
-            losses = changed(page, picture(page, 1), place=1)  # while it trains
-            assert losses.startswith("blob:")
-            press(page, "Stop")
-            page.get_by_text("of 40 updates, which are kept").wait_for()
-            stopped = changed(page, empty)
-            page.get_by_label("seed").fill("7")
-            page.get_by_label("seed").press("Enter")
-            press(page, "Draw again")
-            changed(page, stopped)
-            press(page, "Save")
-            page.get_by_text("saved to").wait_for()
-            page.screenshot(path=tmp_path / "studio.png")
-            assert errors == [] and page.get_by_text("Traceback").count() == 0
+    with running(notebook) as (page, errors):
+        word = page.get_by_role("combobox", name="concept")
+        word.fill("chruch")
+        word.press("Enter")
+        press(page, "Erase")
+        page.get_by_text("unknown word 'chruch'").wait_for()
+        word.fill("church")
+        word.press("Enter")
+        page.get_by_label("method").select_option("esd")
+        empty = picture(page)
+        press(page, "Erase")
+        losses = changed(page, picture(page, 1), place=1)  # while it trains
+        assert losses.startswith("blob:")
+        press(page, "Stop")
+        page.get_by_text("of 40 updates, which are kept").wait_for()
+        stopped = changed(page, empty)
+        page.get_by_label("seed").fill("7")
+        page.get_by_label("seed").press("Enter")
+        press(page, "Draw again")
+        changed(page, stopped)
+        press(page, "Save")
+        page.get_by_text("saved to").wait_for()
+        page.screenshot(path=tmp_path / "studio.png")
+        assert errors == [] and page.get_by_text("Traceback").count() == 0
     saved = Erasure.load(tmp_path / "studio" / "church-esd-1.0")
     assert 0 < len(saved.history) < 40
 
@@ -76,52 +72,46 @@ def test_the_studio_erases_stops_and_saves(tmp_path):
 def test_the_sensitivity_explorer(tmp_path):
     given = {"profile": "smoke", "table": "", "interactive": True, "predictors": ["distance"]}
     notebook = copied("01_concept_sensitivity", tmp_path, output=str(tmp_path / "out"), **given)
-    with lab(tmp_path) as address:
-        reachable(address)
-        with opened(f"{address}/lab/tree/{notebook.name}?token={TOKEN}") as (page, errors):
-            run_all(page)
-            page.get_by_role("button", name="Measure", exact=True).wait_for()
-            bars = picture(page)
-            page.get_by_label("score").select_option(SCORES["judge"])
-            changed(page, bars)
-            page.get_by_label("method").select_option("uce")
-            page.get_by_text("not measured yet: press Measure").wait_for()
-            page.get_by_label("method").select_option("esd")
-            strip = picture(page, 1)
-            page.get_by_label("method").select_option("uce")  # in a second, unlike ESD
-            press(page, "Measure")
-            page.get_by_text("concepts measured").wait_for()
-            press(page, "Draw before / after")
-            changed(page, strip, place=1)
-            page.screenshot(path=tmp_path / "explorer.png")
-            assert errors == [] and page.get_by_text("Traceback").count() == 0
+    with running(notebook) as (page, errors):
+        page.get_by_role("button", name="Measure", exact=True).wait_for()
+        bars = picture(page)
+        page.get_by_label("score").select_option(SCORES["judge"])
+        changed(page, bars)
+        page.get_by_label("method").select_option("uce")
+        page.get_by_text("not measured yet: press Measure").wait_for()
+        page.get_by_label("method").select_option("esd")
+        strip = picture(page, 1)
+        page.get_by_label("method").select_option("uce")  # in a second, unlike ESD
+        press(page, "Measure")
+        page.get_by_text("concepts measured").wait_for()
+        press(page, "Draw before / after")
+        changed(page, strip, place=1)
+        page.screenshot(path=tmp_path / "explorer.png")
+        assert errors == [] and page.get_by_text("Traceback").count() == 0
 
 
 def test_the_map_answers_to_hover_and_lasso(tmp_path):
     given = {"profile": "smoke", "interactive": True, "projection": "pca"}
     notebook = copied("02_embedding_map", tmp_path, output=str(tmp_path / "out"), **given)
-    with lab(tmp_path) as address:
-        reachable(address)
-        with opened(f"{address}/lab/tree/{notebook.name}?token={TOKEN}") as (page, errors):
-            run_all(page)
-            plot = page.locator(".js-plotly-plot")
-            plot.wait_for()
-            plot.scroll_into_view_if_needed()
-            before = picture(page)
-            page.locator(".js-plotly-plot .points path").nth(5).hover(force=True)
-            changed(page, before)
-            page.locator(".js-plotly-plot [data-val='lasso']").click()
-            box = page.locator(".js-plotly-plot .nsewdrag").bounding_box()
-            assert box is not None
-            x, y, far, down = box["x"], box["y"], box["width"], box["height"]
-            page.mouse.move(x + 2, y + 2)
-            page.mouse.down()
-            for to in ((far - 2, 2), (far - 2, down - 2), (2, down - 2), (2, 2)):
-                page.mouse.move(x + to[0], y + to[1], steps=8)
-            page.mouse.up()
-            page.locator("table.dataframe tbody tr").nth(10).wait_for()
-            page.screenshot(path=tmp_path / "map.png")
-            assert errors == [] and page.get_by_text("Traceback").count() == 0
+    with running(notebook) as (page, errors):
+        plot = page.locator(".js-plotly-plot")
+        plot.wait_for()
+        plot.scroll_into_view_if_needed()
+        before = picture(page)
+        page.locator(".js-plotly-plot .points path").nth(5).hover(force=True)
+        changed(page, before)
+        page.locator(".js-plotly-plot [data-val='lasso']").click()
+        box = page.locator(".js-plotly-plot .nsewdrag").bounding_box()
+        assert box is not None
+        x, y, far, down = box["x"], box["y"], box["width"], box["height"]
+        page.mouse.move(x + 2, y + 2)
+        page.mouse.down()
+        for to in ((far - 2, 2), (far - 2, down - 2), (2, down - 2), (2, 2)):
+            page.mouse.move(x + to[0], y + to[1], steps=8)
+        page.mouse.up()
+        page.locator("table.dataframe tbody tr").nth(10).wait_for()
+        page.screenshot(path=tmp_path / "map.png")
+        assert errors == [] and page.get_by_text("Traceback").count() == 0
     with opened(f"file://{tmp_path}/out/map.html") as (page, errors):
         page.locator(".js-plotly-plot .points path").nth(5).hover(force=True)
         page.locator("img[alt^='erased']").wait_for()
@@ -150,41 +140,35 @@ def test_the_studio_as_a_page_of_its_own_asks_for_a_token(tmp_path):
 def test_a_student_answers_in_the_primer(tmp_path):
     given = {"profile": "smoke", "output": str(tmp_path / "out")}
     notebook = copied("0P_diffusion_in_ten_minutes", tmp_path, student=True, **given)
-    with lab(tmp_path) as address:
-        reachable(address)
-        with opened(f"{address}/lab/tree/{notebook.name}?token={TOKEN}") as (page, errors):
-            run_all(page)
-            says(page, "check( ratio1", "not yet")
-            fill(page, "ratio1: float", "ratio1 = 1 / 12")
-            assert "upside down" in says(page, "check( ratio1", "not right")
-            fill(page, "ratio1 = 1 / 12", "ratio1 = 12")
-            says(page, "check( ratio1", "right: twelve times fewer")
-            fill(
-                page,
-                "def noised2",
-                "def noised2(z0, epsilon, a):\n    return a * z0 + (1 - a) * epsilon",
-            )
-            assert "the factors are roots" in says(page, "noised2,", "not right")
-            fill(page, "def noised2", "def noised2(z0, epsilon, a):\n    return z0 + forgotten")
-            assert "NameError" in says(page, "noised2,", "not right: your code stopped")
-            page.screenshot(path=tmp_path / "primer.png")
-            assert errors == [] and page.get_by_text("Traceback").count() == 0
+    with running(notebook) as (page, errors):
+        says(page, "check( ratio1", "not yet")
+        fill(page, "ratio1: float", "ratio1 = 1 / 12")
+        assert "upside down" in says(page, "check( ratio1", "not right")
+        fill(page, "ratio1 = 1 / 12", "ratio1 = 12")
+        says(page, "check( ratio1", "right: twelve times fewer")
+        fill(
+            page,
+            "def noised2",
+            "def noised2(z0, epsilon, a):\n    return a * z0 + (1 - a) * epsilon",
+        )
+        assert "the factors are roots" in says(page, "noised2,", "not right")
+        fill(page, "def noised2", "def noised2(z0, epsilon, a):\n    return z0 + forgotten")
+        assert "NameError" in says(page, "noised2,", "not right: your code stopped")
+        page.screenshot(path=tmp_path / "primer.png")
+        assert errors == [] and page.get_by_text("Traceback").count() == 0
 
 
 def test_a_student_answers_in_the_quickstart(tmp_path):
     given = {"profile": "smoke", "output": str(tmp_path / "out")}
     notebook = copied("00_quickstart", tmp_path, student=True, **given)
-    with lab(tmp_path) as address:
-        reachable(address)
-        with opened(f"{address}/lab/tree/{notebook.name}?token={TOKEN}") as (page, errors):
-            run_all(page)
-            says(page, "wrong2 =", "not yet", seconds=200)
-            head = "def delta2(before, after, names):\n    some = before['concept'].isin(names)\n"
-            for a, b, wanted in (("after", "before", "upside down"), ("before", "after", "δ near")):
-                body = f"    return ({a}['probability'] - {b}['probability'])[some].mean()"
-                fill(page, "def delta2", head + body)
-                assert wanted in says(page, "wrong2 =", wanted)
-            fill(page, "shown4:", "shown4 = ('after', 'after')")
-            assert "never overwritten" in says(page, "def nearest4", "not right")
-            page.screenshot(path=tmp_path / "quickstart.png")
-            assert errors == [] and page.get_by_text("Traceback").count() == 0
+    with running(notebook) as (page, errors):
+        says(page, "wrong2 =", "not yet", seconds=200)
+        head = "def delta2(before, after, names):\n    some = before['concept'].isin(names)\n"
+        for a, b, wanted in (("after", "before", "upside down"), ("before", "after", "δ near")):
+            body = f"    return ({a}['probability'] - {b}['probability'])[some].mean()"
+            fill(page, "def delta2", head + body)
+            assert wanted in says(page, "wrong2 =", wanted)
+        fill(page, "shown4:", "shown4 = ('after', 'after')")
+        assert "never overwritten" in says(page, "def nearest4", "not right")
+        page.screenshot(path=tmp_path / "quickstart.png")
+        assert errors == [] and page.get_by_text("Traceback").count() == 0
