@@ -25,6 +25,7 @@ from traitlets.config import Config
 from course.execute import complaints, executed
 from course.markdown import plain, to_html
 from course.plan import NOTEBOOKS, ROOT, headings, lessons, math_font, slug, tagged, title_of
+from erase_lib.files import whole_folder
 
 HERE = Path(__file__).parent
 BOOK = "What an erasure does to everything else"
@@ -139,6 +140,7 @@ def build(out: Path, profile: str = "course", only: Sequence[str] = ()) -> list[
     The book that is there is replaced only by a whole one.
     """
     chapters: dict[str, list[Page]] = {}
+    failed: list[str] = []
     wrong: list[str] = []
     for lesson in lessons():
         for name in lesson.notebooks:
@@ -147,15 +149,15 @@ def build(out: Path, profile: str = "course", only: Sequence[str] = ()) -> list[
             try:
                 nb, seconds = executed(name, profile, out)
             except RuntimeError as error:
-                wrong.append(str(error))
+                failed.append(str(error))
                 continue
             print(f"{name}: {seconds:.0f} s", flush=True)
             wrong += [f"{name}: a check says: {text}" for text in complaints(nb)]
             page = Page(f"{name}.html", nb, title_of(nb))
             chapters.setdefault(lesson.label, []).append(page)
-    if not any("cell" in text for text in wrong):
+    if not failed:
         write(chapters, out / "html", profile)
-    return wrong
+    return failed + wrong
 
 
 def write(chapters: dict[str, list[Page]], out: Path, profile: str) -> None:
@@ -168,21 +170,18 @@ def write(chapters: dict[str, list[Page]], out: Path, profile: str) -> None:
     contents = [{"label": label, "pages": pages} for label, pages in chapters.items()]
     contents.append({"label": "Beside the lessons", "pages": extra})
     shared = {"book": BOOK, "contents": contents, "smoke": profile == "smoke"}
-    folder, html = out.with_name(out.name + ".new"), exporter()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for page in [*line, *extra]:
-        convert(page, folder, shared, html)
-    index = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(cards(chapters))])
-    start = Page("index.html", index, BOOK, executed=False, after=line[0] if line else None)
-    convert(start, folder, shared, html)
-    for name in ("book.css", "book.js"):
-        shutil.copy(HERE / "static" / name, folder)
-    shutil.copy(math_font(), folder / "math.ttf")
-    (folder / "code.css").write_text(code_colours(), "utf-8")
-    (folder / "titles.js").write_text(titles([start, *line, *extra]), "utf-8")
-    shutil.rmtree(out, ignore_errors=True)
-    folder.rename(out)
+    html = exporter()
+    with whole_folder(out) as folder:
+        for page in [*line, *extra]:
+            convert(page, folder, shared, html)
+        index = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(cards(chapters))])
+        start = Page("index.html", index, BOOK, executed=False, after=line[0] if line else None)
+        convert(start, folder, shared, html)
+        for name in ("book.css", "book.js"):
+            shutil.copy(HERE / "static" / name, folder)
+        shutil.copy(math_font(), folder / "math.ttf")
+        (folder / "code.css").write_text(code_colours(), "utf-8")
+        (folder / "titles.js").write_text(titles([start, *line, *extra]), "utf-8")
 
 
 def titles(pages: Sequence[Page]) -> str:

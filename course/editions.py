@@ -16,6 +16,7 @@ import nbformat
 from nbconvert.preprocessors import TagRemovePreprocessor
 
 from course.plan import NOTEBOOKS, ROOT, lessons, notebook, tagged, title_of
+from erase_lib.files import whole_folder
 
 EDITIONS = ("student", "solutions")
 # what an edition needs to be installed and to run; tests, benchmarks and this package stay behind
@@ -60,25 +61,21 @@ def write(edition: str, out: Path) -> Path:
     What stood there is replaced once the new one is whole.
     """
     folder = out / f"erase-course-{edition}"
-    new = folder.with_name(folder.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    for name in TAKEN:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, new / name, ignore=LEFT)
-        else:
-            shutil.copy(ROOT / name, new / name)
-    (new / "setup.mk").rename(new / "Makefile")
-    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        nb = nbformat.read(path, as_version=4)
-        nb = without_solutions(nb) if edition == "student" else nb
-        nbformat.write(nb, new / "notebooks" / path.name)
-    shutil.copy(Path(__file__).parent / "static" / "START.md", new / "README.md")
-    if edition == "solutions":
-        shutil.copy(ROOT / "COURSE.md", new)
-        (new / "SOLUTIONS.md").write_text(solutions_text(), "utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
+    with whole_folder(folder) as new:
+        for name in TAKEN:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, new / name, ignore=LEFT)
+            else:
+                shutil.copy(ROOT / name, new / name)
+        (new / "setup.mk").rename(new / "Makefile")
+        for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+            nb = nbformat.read(path, as_version=4)
+            nb = without_solutions(nb) if edition == "student" else nb
+            nbformat.write(nb, new / "notebooks" / path.name)
+        shutil.copy(Path(__file__).parent / "static" / "START.md", new / "README.md")
+        if edition == "solutions":
+            shutil.copy(ROOT / "COURSE.md", new)
+            (new / "SOLUTIONS.md").write_text(solutions_text(), "utf-8")
     part = shutil.make_archive(str(folder) + ".part", "zip", out, folder.name)
     Path(part).replace(folder.with_suffix(".zip"))
     return folder

@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 
 import nbformat
-import papermill
-from papermill.exceptions import PapermillExecutionError
 
 from course.plan import NOTEBOOKS, ROOT, notebook, tagged
+from erase_lib.batch import DONE, run_notebook
 
 # for a kernel that inherits MPLBACKEND=Agg shows no picture
 INLINE = "module://matplotlib_inline.backend_inline"
@@ -53,25 +52,15 @@ def executed(name: str, profile: str, folder: Path) -> tuple[nbformat.NotebookNo
         part, begin = done.with_suffix(".part.ipynb"), time.perf_counter()
         backend = os.environ.get("MPLBACKEND")
         os.environ["MPLBACKEND"] = INLINE
+        values = parameters(name, profile, folder)
         try:
-            papermill.execute_notebook(
-                str(NOTEBOOKS / f"{name}.ipynb"),
-                str(part),
-                parameters=parameters(name, profile, folder),
-                kernel_name="python3",
-                start_timeout=180,
-                execution_timeout=3600,
-                progress_bar=False,
-                cwd=str(ROOT),
-            )
-        except PapermillExecutionError as error:
-            where = f"{name}, cell {error.cell_index}: {error.ename}: {error.evalue}"
-            raise RuntimeError(
-                f"{' '.join(where.split())[:300]} (executed so far: {part})"
-            ) from None
+            found = run_notebook(NOTEBOOKS / f"{name}.ipynb", part, values, 3600, cwd=str(ROOT))
         finally:
             os.environ.pop("MPLBACKEND")
             os.environ |= {"MPLBACKEND": backend} if backend else {}
+        if found["status"] != DONE:
+            where = f"{name}, cell {found['cell']}: {found['error']}"[:300]
+            raise RuntimeError(f"{where} (executed so far: {part})")
         nb = nbformat.read(part, as_version=4)
         nb.metadata["seconds"] = round(time.perf_counter() - begin, 1)
         nbformat.write(nb, part)

@@ -192,19 +192,34 @@ def logged(path: Path) -> Iterator[None]:
 def attempt(settings: Settings, case: Case) -> dict[str, Any]:
     """Execute the notebook: the status, and for a failure its cell, error and traceback."""
     executing = case.folder / EXECUTING
+    values = case.values | {OUTPUT: str(case.folder)}
+    with threads_of(settings.threads):
+        found = run_notebook(settings.notebook, executing, values, settings.cell_timeout)
+    with suppress(OSError):
+        os.replace(executing, case.folder / EXECUTED)
+    return found
+
+
+def run_notebook(
+    notebook: Path, executing: Path, values: Mapping[str, Any], cell_timeout: int, **more: Any
+) -> dict[str, Any]:
+    """Run a notebook into `executing`: its status, and for a failure cell, error and traceback.
+
+    `more` goes to papermill.
+    """
     try:
-        with threads_of(settings.threads):
-            papermill.execute_notebook(
-                str(settings.notebook),
-                str(executing),
-                parameters=case.values | {OUTPUT: str(case.folder)},
-                kernel_name="python3",
-                start_timeout=180,
-                execution_timeout=settings.cell_timeout,
-                progress_bar=False,
-                log_output=True,
-                extra_arguments=["--log-level=CRITICAL"],  # on transport and shutdown, every time
-            )
+        papermill.execute_notebook(
+            str(notebook),
+            str(executing),
+            parameters=dict(values),
+            kernel_name="python3",
+            start_timeout=180,
+            execution_timeout=cell_timeout,
+            progress_bar=False,
+            log_output=True,
+            extra_arguments=["--log-level=CRITICAL"],  # on transport and shutdown, every time
+            **more,
+        )
         found: dict[str, Any] = {"status": DONE}
     except PapermillExecutionError as error:
         text = " ".join(f"{error.ename}: {error.evalue}".split())
@@ -214,9 +229,7 @@ def attempt(settings: Settings, case: Case) -> dict[str, Any]:
         text = f"{type(error).__name__}: {reason(error)}"
         found = {"status": FAILED, "cell": last_begun(executing), "error": text}
         if isinstance(error, CellTimeoutError):
-            found["error"] += f" (after {settings.cell_timeout} s): give more with --cell-timeout"
-    with suppress(OSError):
-        os.replace(executing, case.folder / EXECUTED)
+            found["error"] += f" (after {cell_timeout} s): give more with --cell-timeout"
     return found
 
 

@@ -6,8 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,8 +21,7 @@ from torch import Tensor
 
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, reason, unwritable
-from erase_lib.files import whole
-from erase_lib.interrupt import uninterrupted
+from erase_lib.files import whole, whole_folder
 from erase_lib.models import Pipeline, fingerprint, in_place
 from erase_lib.quiet import quiet
 
@@ -152,23 +149,13 @@ class Erasure:
             raise EraseError(f"{folder} holds the model that is being edited: choose another")
         if folder.exists() and not _replaceable(folder):
             raise EraseError(f"{folder} exists and is not an exported model: choose another")
-        temporary, old = (folder.with_name(folder.name + end) for end in (".tmp", ".old"))
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            with self.applied(pipe), quiet():
+            with whole_folder(folder) as temporary, self.applied(pipe), quiet():
                 pipe.save_pretrained(temporary)
-            with uninterrupted():
-                shutil.rmtree(old, ignore_errors=True)
-                if folder.exists():
-                    os.replace(folder, old)
-                os.replace(temporary, folder)
         except EraseError:
             raise
         except Exception as error:  # diffusers, tokenizers and safetensors raise their own kinds
             raise unwritable(folder, error) from None
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
         return folder
 
 

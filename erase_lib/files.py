@@ -1,8 +1,9 @@
-"""Files that are whole or absent: written under temporary names, renamed when all are done."""
+"""Files and folders that are whole or absent: written under temporary names, then renamed."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,3 +27,24 @@ def whole(*paths: Path) -> Iterator[list[Path]]:
         for name in temporary:
             with suppress(OSError):
                 name.unlink()
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of `folder` after the block.
+
+    If the block fails it is removed, and what stood there stays.
+    """
+    temporary, old = (folder.with_name(folder.name + end) for end in (".tmp", ".old"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        with uninterrupted():
+            shutil.rmtree(old, ignore_errors=True)
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)

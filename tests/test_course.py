@@ -8,12 +8,13 @@ import nbformat
 import pytest
 import yaml
 
-from course import editions, execute, plan
+from course import book, editions, execute, plan
 from course.markdown import page_of, plain, to_html
 from course.plan import NOTEBOOKS, ROOT, headings, lessons, notebook, slug, tagged
 from course.slides import SlideTags
 from erase_lib.exercise import NOT_YET, RIGHT, WRONG
 
+TAGS = ("exercise", "solution", "check")
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 PROSE = {
     name: [c.source for c in notebook(name).cells if c.cell_type == "markdown"] for name in NAMES
@@ -54,8 +55,8 @@ def test_its_exercises_are_whole(name):
     nb = notebook(name)
     kinds = re.findall(r"^### Exercise \d+ · (\w+)", "\n".join(PROSE[name]), re.MULTILINE)
     assert {"Predict", "Change", "Build"} <= set(kinds) and len(kinds) >= 3
-    places = {t: [i for i, c in enumerate(nb.cells) if tagged(c, t)] for t in editions_tags()}
-    stubs, done, checks = (places[t] for t in editions_tags())
+    places = {t: [i for i, c in enumerate(nb.cells) if tagged(c, t)] for t in TAGS}
+    stubs, done, checks = (places[t] for t in TAGS)
     assert len(stubs) == len(done) == len(checks) == len(kinds)
     assert [i + 1 for i in stubs] == done, "a solution follows its stub"
     for i, stub in zip(checks, stubs, strict=True):
@@ -65,10 +66,6 @@ def test_its_exercises_are_whole(name):
             assert not re.search(r"^\s*(def|class) ", cell.source, re.MULTILINE), (
                 "functions are defined in exercises only"
             )
-
-
-def editions_tags():
-    return ("exercise", "solution", "check")
 
 
 def test_links_between_notebooks_and_to_the_glossary_lead_somewhere():
@@ -216,6 +213,22 @@ def test_a_run_of_a_notebook_is_kept_until_something_changes(tmp_path, monkeypat
     with pytest.raises(RuntimeError, match=r"one, cell 2.*ZeroDivisionError: division by zero"):
         execute.executed("one", "smoke", tmp_path)
     assert kept.is_file(), "what was run before stays"
+
+
+def test_a_book_is_written_unless_a_notebook_failed(tmp_path, monkeypatch):
+    names, made = ["0P_diffusion_in_ten_minutes", "00_quickstart"], []
+    said = nbformat.from_dict(EXERCISE)
+    said.cells[4].outputs = [nbformat.v4.new_output("stream", text=f"{WRONG}: see the cell above")]
+    monkeypatch.setattr(book, "executed", lambda *_: (said, 1.0))
+    monkeypatch.setattr(book, "write", lambda chapters, *_: made.append(chapters))
+    assert len(book.build(tmp_path, "smoke", names)) == 2 and len(made) == 1
+
+    def stops(name, *_):
+        raise RuntimeError(f"{name} stopped")
+
+    monkeypatch.setattr(book, "executed", stops)
+    assert book.build(tmp_path, "smoke", names) == [f"{name} stopped" for name in names]
+    assert len(made) == 1
 
 
 def test_what_a_check_complains_of():
