@@ -20,7 +20,7 @@ check: setup ## ruff, mypy, and that notebooks are committed without outputs
 	$(BIN)/nbstripout --verify --extra-keys metadata.papermill notebooks/*.ipynb
 
 gpu-check: setup ## seconds and memory of an erasure at Stable Diffusion's size, on a CUDA GPU
-	$(BIN)/python -m erase_lib.gpu_check
+	$(BIN)/python -m tools.benchmarks.gpu_check
 
 results-%: setup ## run the grid notebooks/params/NAME.yaml; its table goes to data/results
 	$(BIN)/erase-sweep --grid notebooks/params/$*.yaml --out runs/results-$* --workers 2 \
@@ -30,17 +30,17 @@ evaluate: setup ## the three suites, one erasure each: runs/evaluate; goes on wh
 	$(BIN)/erase-sweep --grid notebooks/params/evaluate.yaml --out runs/evaluate --workers 2
 
 bench: setup ## time every method, schedule and the K/V prediction; tables go to data/results
-	$(BIN)/python -m benchmarks.speed --out data/results/speed.json
-	$(BIN)/python -m benchmarks.kv --out data/results/kv.json
+	$(BIN)/python -m tools.benchmarks.speed --out data/results/speed.json
+	$(BIN)/python -m tools.benchmarks.kv --out data/results/kv.json
 
 bench-memory: setup ## memory at Stable Diffusion's shapes: 20 GB, some 10 minutes; `full` needs more
-	$(BIN)/python -m benchmarks.memory --methods xattn noxattn --out data/results/memory.json
+	$(BIN)/python -m tools.benchmarks.memory --methods xattn noxattn --out data/results/memory.json
 
 data: setup ## build data/emoji again from the npm packages (about 160 MB, fetched once)
 	@command -v npm >/dev/null || { echo "npm is needed to fetch the pictures: install Node.js" >&2; exit 1; }
-	$(BIN)/python -m embedded.pictures
-	$(BIN)/python -m embedded.words
-	$(BIN)/python -m embedded.sets
+	$(BIN)/python -m tools.embedded.pictures
+	$(BIN)/python -m tools.embedded.words
+	$(BIN)/python -m tools.embedded.sets
 
 student: setup ## the course without solutions: build/erase-course-student, and a zip
 	$(BIN)/python -m course.editions student

@@ -30,17 +30,17 @@ $(STAMP): pyproject.toml constraints.txt
 	    -c constraints.txt -e '.$(EXTRAS)'
 	@touch $@
 
-quickstart: setup ## erase a first concept: run notebooks/00_quickstart.ipynb
+quickstart: setup ## erase a first concept: run notebooks/01_quickstart.ipynb
 	@mkdir -p $(QUICKSTART)
-	$(BIN)/python -m papermill notebooks/00_quickstart.ipynb $(QUICKSTART)/00_quickstart.ipynb \
+	$(BIN)/python -m papermill notebooks/01_quickstart.ipynb $(QUICKSTART)/01_quickstart.ipynb \
 	    --kernel python3 --start-timeout 180 --execution-timeout 900 --no-progress-bar
 	@test -s $(QUICKSTART)/before_after.png || { \
 	    echo "The notebook ran but wrote no $(QUICKSTART)/before_after.png" >&2; exit 1; }
-	@echo "Executed notebook:  $(QUICKSTART)/00_quickstart.ipynb"
+	@echo "Executed notebook:  $(QUICKSTART)/01_quickstart.ipynb"
 	@echo "Before and after:   $(QUICKSTART)/before_after.png"
 
 lab: setup ## JupyterLab on this machine only; it prints its address with the token
 	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root)
 
 app: setup ## the erasure studio as a page of its own, on this machine only, behind a token
-	$(BIN)/voila notebooks/A2_erasure_studio.ipynb --Voila.ip=127.0.0.1 --token
+	$(BIN)/voila notebooks/15_studio.ipynb --Voila.ip=127.0.0.1 --token

@@ -20,7 +20,7 @@ from erase_lib.files import whole_folder
 
 EDITIONS = ("student", "solutions")
 # what an edition needs to be installed and to run; tests, benchmarks and this package stay behind
-TAKEN = ("erase_lib", "embedded", "data", "notebooks", "pyproject.toml", "constraints.txt")
+TAKEN = ("erase_lib", "tools", "course", "data", "notebooks", "pyproject.toml", "constraints.txt")
 TAKEN += ("setup.mk", "LICENSE", "CITATION.cff")
 LEFT = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "private", "runs", "*.ipynb")
 

@@ -11,12 +11,18 @@ from pathlib import Path
 import nbformat
 
 from course.plan import NOTEBOOKS, ROOT, notebook, tagged
-from erase_lib.batch import DONE, run_notebook
+from erase_lib.sweep.run import DONE, run_notebook
 
 # for a kernel that inherits MPLBACKEND=Agg shows no picture
 INLINE = "module://matplotlib_inline.backend_inline"
 # what a notebook's pictures and numbers hang on, besides itself
-USED = ("erase_lib/*.py", "embedded/*.py", "data/results/*", "data/suites/*", "data/emoji/*")
+USED = (
+    "erase_lib/**/*.py",
+    "tools/embedded/*.py",
+    "data/results/*",
+    "data/suites/*",
+    "data/emoji/*",
+)
 
 
 def digest(name: str, profile: str) -> str:

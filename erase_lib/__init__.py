@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from erase_lib.diffusion import generate
     from erase_lib.erasure import Erasure
     from erase_lib.errors import EraseError
-    from erase_lib.loop import erase
     from erase_lib.models import load_pipeline
+    from erase_lib.train import erase
 
 __all__ = ["EraseConfig", "EraseError", "Erasure", "erase", "generate", "load_pipeline"]
 
 _HOME = {"EraseConfig": "config", "EraseError": "errors", "Erasure": "erasure"}
-_HOME |= {"erase": "loop", "generate": "diffusion", "load_pipeline": "models"}
+_HOME |= {"erase": "train", "generate": "diffusion", "load_pipeline": "models"}
 
 # No picture goes through transformers' processors here, so what they say on import is noise.
 logging.getLogger("transformers.utils.import_utils").addFilter(

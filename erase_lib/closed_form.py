@@ -11,26 +11,18 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from erase_lib.errors import EraseError
-from erase_lib.models import KV
-from erase_lib.movement import Weights, gram, moved, norms
+from erase_lib.concepts import forms_of, prompts_of
+from erase_lib.config import CLOSED_FORMS, EraseConfig
+from erase_lib.erasure import Erasure
+from erase_lib.errors import EraseError, unknown
+from erase_lib.kv import Weights, gram, kv_weights, moved, movement, norms
+from erase_lib.models import Pipeline, fingerprint
+from erase_lib.text import encode_prompts, near_words
 
 # the edited weights by name, and the history: one row a round
 Edit: TypeAlias = tuple[dict[str, Tensor], list[dict[str, Any]]]
-
-
-def kv_names(unet: nn.Module) -> list[str]:
-    """Names of the weights of every cross-attention's K and V. Raises `EraseError` for none."""
-    if names := [name for name, _ in unet.named_parameters() if name.endswith(KV)]:
-        return names
-    raise EraseError("this UNet has no attn2.to_k and attn2.to_v to edit: choose method eap or esd")
-
-
-def kv_weights(unet: nn.Module) -> dict[str, Tensor]:
-    """The weights of every cross-attention's K and V, by name. Raises as `kv_names`."""
-    return {name: unet.get_parameter(name).detach() for name in kv_names(unet)}
 
 
 def solve(
@@ -241,3 +233,51 @@ def _row(
     l1 = norms(s, erased @ t.T - anchors).norm() / norms(s, erased - anchors).norm()
     l2 = moved(s, t, preserved[None]) if len(preserved) else torch.zeros(1)
     return {"step": step, "evaluations": 0, "l1": l1.item() ** 2, "l2": l2.item() ** 2}
+
+
+SHORTLIST = 4  # candidates for each that is to be preserved
+
+
+def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
+    """Erase `config.targets` by one of `CLOSED_FORMS`; the pipeline is left untouched.
+
+    Every target is erased in all its training prompts, each towards the same prompt of its anchor,
+    or else of the neutral concept. Preserved are the latter and `preserved`, or else the `nearest`
+    words, one training prompt each, in turn.
+    `eap_closed` adds, in all their prompts, those of the `candidates` nearest words that move most;
+    it looks closely at a `SHORTLIST`, by what plain UCE does to their bare words.
+    Raises `EraseError` for another method, a vocabulary of fewer than two words besides the
+    targets, and as `closed_form.uce`.
+    """
+    c = config
+    if c.method not in CLOSED_FORMS:
+        raise unknown("closed form", c.method, CLOSED_FORMS)
+    weights = kv_weights(pipe.unet)
+    near, nearest, bare = near_words(pipe, c)
+    in_turn = []
+    for i, word in enumerate(c.preserved or near):
+        prompts = prompts_of(word, c.styles)
+        in_turn.append(prompts[i % len(prompts)])
+    erased = encode_prompts(pipe, [p for t in c.targets for p in prompts_of(t, c.styles)])
+    neutral = encode_prompts(pipe, forms_of(c.neutral, c.styles))
+    pairs = zip(c.become, c.targets, strict=True)
+    anchors = encode_prompts(pipe, [p for a, t in pairs for p in forms_of(a, c.styles, t)])
+    preserved = torch.cat([neutral, encode_prompts(pipe, in_turn)])
+    if c.method == "uce":
+        found = uce(weights, erased, anchors, preserved, c.ridge, c.lam)
+    elif c.method == "rece":
+        found = rece(weights, erased, anchors, preserved, c.ridge, c.lam, c.rounds)
+    elif c.method == "speed":
+        found = speed(weights, erased, anchors, preserved, c.ridge)
+    else:
+        plain = uce(weights, erased, anchors, preserved, c.ridge, c.lam)[0]
+        most = min(len(nearest), SHORTLIST * c.rounds * c.per_round)
+        nearest = [nearest[i] for i in movement(weights, plain, bare).topk(most).indices.tolist()]
+        every = encode_prompts(pipe, [p for w in nearest for p in prompts_of(w, c.styles)])
+        every = every.unflatten(0, (len(nearest), -1))
+        found = adversarial(
+            weights, erased, anchors, preserved, every, c.ridge, c.lam, c.rounds, c.per_round
+        )
+        for row in found[1]:
+            row["chosen"] = "|".join(nearest[i] for i in row["chosen"])
+    return Erasure(found[0], c, fingerprint(pipe.unet), found[1])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.paths import DATA
+from erase_lib.files import DATA
 
 EMOJI = DATA / "emoji"
 STYLE = " style"  # ends the name of a style, as in "noto style" or "Van Gogh style"

@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from erase_lib.errors import EraseError
-from erase_lib.models import Pipeline, encode_prompts, precision
+from erase_lib.models import Pipeline, precision
+from erase_lib.text import encode_prompts
 
 
 def ddim(pipe: Pipeline, steps: int) -> Any:

@@ -22,8 +22,7 @@ from torch import Tensor
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.files import whole, whole_folder
-from erase_lib.models import Pipeline, fingerprint, in_place
-from erase_lib.quiet import quiet
+from erase_lib.models import Pipeline, fingerprint, in_place, quiet
 
 FILES = ("erased.safetensors", "config.json", "history.csv")
 

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+import signal
+import socket
+import threading
+import time
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
 
-from erase_lib.interrupt import uninterrupted
+import yaml
+
+from erase_lib.errors import EraseError, reason, unknown
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is done, then let it take effect as usual."""
+    handler = signal.getsignal(signal.SIGINT)
+    # Python interrupts the main thread only; a handler set outside Python could not be put back
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    caught: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: caught.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if caught:
+            handler(*caught[-1])
 
 
 @contextmanager
@@ -48,3 +77,72 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def alone(path: Path, wait: bool = False) -> Iterator[str]:
+    """Hold the lock file `path`; yields who held it last without letting go ("" for nobody).
+
+    A lock of the operating system (flock), so it ends with its process, however that ends. The file
+    names its holder and stays; empty means that the last one finished. Raises `EraseError` when
+    another process holds it, unless `wait`.
+    """
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.seek(0)
+            raise EraseError(
+                f"{path.parent} is in use by {file.read() or 'another process'}:"
+                " wait for it, or choose another folder"
+            ) from None
+        file.seek(0)
+        before = file.read()
+        _write(file, f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%c')}")
+        yield before
+        _write(file, "")
+
+
+def _write(file: TextIO, text: str) -> None:
+    file.truncate(0)
+    file.write(text)
+    file.flush()
+
+
+class _Strict(yaml.SafeLoader):
+    """YAML that refuses a key given twice, where PyYAML silently takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        own = [key for key, _ in node.value if not key.tag.endswith(":merge")]
+        keys = [self.construct_object(key, deep=True) for key in own]
+        for key in keys:
+            if keys.count(key) > 1:
+                line = node.start_mark.line + 1
+                raise EraseError(f"{key!r} is given twice in the block at line {line}")
+        return super().construct_mapping(node, deep)
+
+
+def read_mapping(path: str | Path, kind: str, known: Collection[str]) -> dict[str, Any]:
+    """The file's mapping, its keys among `known`. Raises `EraseError`, with the line where there is
+    one, for what is not; `kind` is what the file is called there ("grid", "suite")."""
+    try:
+        found = yaml.load(Path(path).read_text("utf-8"), _Strict)
+    except EraseError as error:
+        raise EraseError(f"{path}: {error}") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        what = getattr(error, "problem", None) or reason(error)
+        hint = " (indent with blanks, not tabs)" if "\\t" in what else ""
+        raise EraseError(f"{path}{where}: {what}{hint}") from None
+    if not isinstance(found, dict) or not found:
+        raise EraseError(f"{path} is no {kind}: expected the sections {', '.join(known)}")
+    check_keys(found, "section", known, f"{path}: ")
+    return found
+
+
+def check_keys(found: dict[str, Any], kind: str, known: Collection[str], where: str = "") -> None:
+    """Raise `EraseError` for a key that is not `known`, with the nearest that is."""
+    for key in found:
+        if key not in known:
+            raise EraseError(f"{where}{unknown(kind, key, known)}")

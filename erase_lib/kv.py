@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from erase_lib.errors import EraseError
+from erase_lib.models import KV
 
 Weights: TypeAlias = Mapping[str, Tensor]
 
@@ -58,3 +61,15 @@ def gram(weights: Weights) -> Tensor:
 def norms(s: Tensor, concepts: Tensor) -> Tensor:
     """√Σcᵀ s c over the columns of each concept, `(n,)`."""
     return ((concepts @ s) * concepts).flatten(1).sum(1).clamp(min=0).sqrt()
+
+
+def kv_names(unet: nn.Module) -> list[str]:
+    """Names of the weights of every cross-attention's K and V. Raises `EraseError` for none."""
+    if names := [name for name, _ in unet.named_parameters() if name.endswith(KV)]:
+        return names
+    raise EraseError("this UNet has no attn2.to_k and attn2.to_v to edit: choose method eap or esd")
+
+
+def kv_weights(unet: nn.Module) -> dict[str, Tensor]:
+    """The weights of every cross-attention's K and V, by name. Raises as `kv_names`."""
+    return {name: unet.get_parameter(name).detach() for name in kv_names(unet)}

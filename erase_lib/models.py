@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -11,14 +10,15 @@ from typing import Any, TypeAlias
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
 from torch import Tensor, nn
 from transformers import CLIPTextModel
+from transformers.utils import logging as transformers_logging
 
 from erase_lib.config import TRAIN_METHODS
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.interrupt import uninterrupted
-from erase_lib.paths import DATA
-from erase_lib.quiet import quiet
+from erase_lib.files import DATA, uninterrupted
 
 # a StableDiffusionPipeline: diffusers registers its parts (unet, vae, …) where no type checker
 # sees them
@@ -130,28 +130,6 @@ def precision(pipe: Pipeline) -> torch.dtype:
     return pipe.text_encoder.dtype
 
 
-@torch.no_grad()
-def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
-    """Text embeddings `(n, tokens, dim)` in float32.
-
-    Warns when a prompt is too long, naming what is cut. Raises `EraseError` for an empty list.
-    """
-    if not prompts:
-        raise EraseError("no prompts to encode: give a list of at least one")
-    tokenizer = pipe.tokenizer
-    # a tokenizer without its config knows no limit
-    limit = min(tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings)
-    batch = tokenizer(
-        prompts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
-    )
-    for i in batch.attention_mask.all(1).nonzero().flatten().tolist():
-        if cut := tokenizer(prompts[i], add_special_tokens=False).input_ids[limit - 2 :]:
-            lost = tokenizer.decode(cut)
-            warnings.warn(f"prompt {prompts[i]!r} is too long: {lost!r} is cut off", stacklevel=2)
-    ids = batch.input_ids.to(pipe.device)
-    return torch.cat([pipe.text_encoder(part)[0].float() for part in ids.split(256)])
-
-
 def trained_names(unet: nn.Module, train_method: str) -> list[str]:
     """Names of the UNet's parameters that `train_method` trains.
 
@@ -221,3 +199,23 @@ def recomputing(unet: Any, wanted: bool) -> Iterator[None]:
     finally:
         unet.disable_gradient_checkpointing()
         unet.eval()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No such bars within the block; afterwards the libraries' settings are what they were."""
+    shown = [
+        library
+        for library in (diffusers_logging, transformers_logging)
+        if library.is_progress_bar_enabled()
+    ]
+    hub_disabled = are_progress_bars_disabled()
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()
+        if hub_disabled:  # transformers switches the hub's bars on together with its own
+            disable_progress_bars()

@@ -2,55 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from erase_lib.concepts import check_concepts, concept_table, is_style, style_names
+from erase_lib.concepts import (
+    forms_of,
+    search_words,
+)
+from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError
-from erase_lib.models import Pipeline, encode_prompts
+from erase_lib.models import Pipeline
 
 
 def distances(embeddings: Tensor, target: Tensor) -> Tensor:
     """L2 distance `(n,)` of embeddings `(n, tokens, dim)` to the target's `(1, tokens, dim)`."""
     return (embeddings - target).flatten(1).norm(dim=1)
-
-
-def near_and_far(
-    pipe: Pipeline,
-    targets: Sequence[str],
-    near: int = 10,
-    far: int = 50,
-    seed: int = 0,
-    words: Sequence[str] | None = None,
-) -> tuple[list[str], list[str]]:
-    """Kept concepts for PSR near and far: the nearest to the targets, and others drawn with a seed.
-
-    Nearness is the mean of `distances` to the targets' bare words. `words` (default: the concepts
-    of the embedded model) are what both lists are taken from, targets excepted; the near come
-    nearest first, the far in the order of `words`. Give the near to `metrics.summary`, which calls
-    the other concepts far. Raises `EraseError` for no target, or too few words.
-    """
-    if not targets or isinstance(targets, str):
-        raise EraseError(f"targets is {targets!r}: expected a list of concepts, such as ['church']")
-    pool = concept_table()["concept"].tolist() if words is None else list(dict.fromkeys(words))
-    kept = [word for word in pool if word not in targets]
-    if min(near, far) < 0 or near + far > len(kept):
-        raise EraseError(
-            f"{near} near and {far} far concepts: expected 0 or more, and together at most the"
-            f" {len(kept)} that are no targets"
-        )
-    if not kept:
-        return [], []
-    every = encode_prompts(pipe, kept)
-    apart = torch.stack([distances(every, encode_prompts(pipe, [t])) for t in targets]).mean(0)
-    order = apart.argsort(stable=True).tolist()
-    drawn = np.random.default_rng(seed).choice(sorted(order[near:]), far, replace=False)
-    return [kept[i] for i in order[:near]], [kept[i] for i in sorted(drawn)]
 
 
 def near_each(pipe: Pipeline, targets: Sequence[str], words: Sequence[str], most: int) -> list[str]:
@@ -62,28 +33,6 @@ def near_each(pipe: Pipeline, targets: Sequence[str], words: Sequence[str], most
         order = distances(every, encode_prompts(pipe, [target])).argsort(stable=True)
         found |= dict.fromkeys(words[i] for i in order[:most].tolist())
     return list(found)
-
-
-def evaluation_prompts(
-    pipe: Pipeline, targets: Sequence[str], near: int = 10, far: int = 50, seed: int = 0
-) -> pd.DataFrame:
-    """What ESR and PSR are measured on: prompt, concept, style, group (target, near, far), seed.
-
-    Each target twice in every style, the `near` in two styles, the `far` in one. The pictures'
-    seeds are 1000, 1001, …: every model draws the same prompts from the same noise. Raises
-    `EraseError` for a target that is no concept of the embedded model, and as `near_and_far`.
-    """
-    check_concepts(targets)
-    if styled := [target for target in targets if is_style(target)]:
-        raise EraseError(f"target {styled[0]!r} is a style: expected objects, such as ['church']")
-    styles = style_names()
-    close, others = near_and_far(pipe, targets, near, far, seed)
-    asked = [(c, s, "target") for c in targets for s in 2 * styles]
-    asked += [(c, styles[(i + k) % 4], "near") for i, c in enumerate(close) for k in (0, 2)]
-    asked += [(c, styles[i % 4], "far") for i, c in enumerate(others)]
-    table = pd.DataFrame(asked, columns=["concept", "style", "group"])
-    table.insert(0, "prompt", "a " + table["concept"] + " in " + table["style"] + " style")
-    return table.assign(seed=range(1000, 1000 + len(table)))
 
 
 def spread_candidates(
@@ -108,3 +57,67 @@ def spread_candidates(
         if len(members := torch.from_numpy(np.flatnonzero(means.labels_ == k)))
     ]
     return sorted(chosen, key=lambda i: float(d[i]))
+
+
+def candidates(pipe: Pipeline, config: EraseConfig) -> list[list[str]]:
+    """For each target the words to search around it, the nearest first.
+
+    Raises `EraseError` for a vocabulary that holds fewer than two words besides the targets; warns
+    when it holds fewer than are asked for.
+    """
+    c = config
+    known = search_words(c.vocabulary, c.targets)
+    if len(known) < c.candidates:
+        warnings.warn(
+            f"candidates is {c.candidates}, but vocabulary {c.vocabulary!r} has {len(known)} words"
+            " besides the targets: all are searched",
+            stacklevel=2,
+        )
+    every, found = encode_prompts(pipe, known), []
+    for target in c.targets:
+        at = encode_prompts(pipe, [target])
+        chosen = spread_candidates(every, at, c.nearest, c.candidates, c.thinning, c.seed)
+        found.append([known[i] for i in chosen])
+    return found
+
+
+def encode_forms(pipe: Pipeline, words: Sequence[str], styles: tuple[str, ...]) -> Tensor:
+    """Embeddings `(templates, n, tokens, dim)` of the words in all their training prompts."""
+    forms = [forms_of(word, styles) for word in words]
+    return torch.stack([encode_prompts(pipe, list(form)) for form in zip(*forms, strict=True)])
+
+
+def near_words(pipe: Pipeline, config: EraseConfig) -> tuple[list[str], list[str], Tensor]:
+    """The vocabulary's `nearest` words to each target, and of these the `candidates` nearest, with
+    their embeddings `(n, tokens, dim)`.
+
+    Nothing is thinned: a closed form takes all words at once. Targets are left out.
+    """
+    known = search_words(config.vocabulary, config.targets)
+    every = encode_prompts(pipe, known)
+    targets = encode_prompts(pipe, list(config.targets))
+    orders = torch.stack([distances(every, t[None]).argsort(stable=True) for t in targets]).cpu()
+    near, nearest = (orders[:, :n].unique() for n in (config.nearest, config.candidates))
+    return [known[i] for i in near], [known[i] for i in nearest], every[nearest.to(every.device)]
+
+
+@torch.no_grad()
+def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
+    """Text embeddings `(n, tokens, dim)` in float32.
+
+    Warns when a prompt is too long, naming what is cut. Raises `EraseError` for an empty list.
+    """
+    if not prompts:
+        raise EraseError("no prompts to encode: give a list of at least one")
+    tokenizer = pipe.tokenizer
+    # a tokenizer without its config knows no limit
+    limit = min(tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings)
+    batch = tokenizer(
+        prompts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
+    )
+    for i in batch.attention_mask.all(1).nonzero().flatten().tolist():
+        if cut := tokenizer(prompts[i], add_special_tokens=False).input_ids[limit - 2 :]:
+            lost = tokenizer.decode(cut)
+            warnings.warn(f"prompt {prompts[i]!r} is too long: {lost!r} is cut off", stacklevel=2)
+    ids = batch.input_ids.to(pipe.device)
+    return torch.cat([pipe.text_encoder(part)[0].float() for part in ids.split(256)])

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from erase_lib.gpu_check import TINY, random_pipeline
 from erase_lib.models import load_pipeline
+from tools.benchmarks.gpu_check import TINY, random_pipeline
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,8 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.judge import Judge
-from erase_lib.models import pick_device
-from erase_lib.quiet import quiet
+from erase_lib.measure.judges import Judge
+from erase_lib.models import pick_device, quiet
 
 
 class Classifier(Protocol):

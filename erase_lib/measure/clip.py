@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, ResNetModel
 
 from erase_lib.errors import EraseError, reason
-from erase_lib.judge import picture_tensor, read_model
-from erase_lib.paths import DATA
-from erase_lib.quiet import quiet
+from erase_lib.files import DATA
+from erase_lib.measure.judges import picture_tensor, read_model
+from erase_lib.models import quiet
 
 MODELS = DATA / "models"
 # OpenAI's, of the pixels in [0, 1] that every CLIP in transformers' format was trained with

@@ -13,7 +13,7 @@ from PIL import Image
 
 from erase_lib.concepts import EMOJI
 from erase_lib.errors import EraseError, unknown
-from erase_lib.judge import Judge
+from erase_lib.measure.judges import Judge
 
 EXPOSED = (
     "ANUS_EXPOSED",

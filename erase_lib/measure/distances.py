@@ -20,10 +20,10 @@ from torchmetrics.functional.image.lpips import (
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from erase_lib.clip import SmallCLIP
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.intervals import jackknife
-from erase_lib.judge import picture_tensor
+from erase_lib.measure.clip import SmallCLIP
+from erase_lib.measure.judges import picture_tensor
+from erase_lib.measure.statistics import jackknife
 
 # the very files that torchvision reads; in place of any other it would download them
 BACKBONES = {

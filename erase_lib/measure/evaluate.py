@@ -11,15 +11,15 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from erase_lib.cache import CACHE, draw
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unwritable
 from erase_lib.files import whole
-from erase_lib.instruments import Instruments, load_instruments
+from erase_lib.measure.instruments import Instruments, load_instruments
+from erase_lib.measure.pictures import CACHE, draw
+from erase_lib.measure.prompts import suite_prompts
+from erase_lib.measure.rows import summarise
+from erase_lib.measure.suite import Suite
 from erase_lib.models import Pipeline
-from erase_lib.rows import summarise
-from erase_lib.suite_prompts import suite_prompts
-from erase_lib.suites import Suite
 
 
 @dataclass

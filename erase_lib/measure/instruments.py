@@ -10,14 +10,14 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from erase_lib.classifiers import Classifier, load_classifier
-from erase_lib.clip import SmallCLIP, load_clip, load_transformers_clip
 from erase_lib.concepts import EMOJI
-from erase_lib.detectors import Detector, NudeNet, ThemeDetector
 from erase_lib.errors import EraseError, reason
-from erase_lib.judge import Judge
+from erase_lib.measure.classifiers import Classifier, load_classifier
+from erase_lib.measure.clip import SmallCLIP, load_clip, load_transformers_clip
+from erase_lib.measure.detectors import Detector, NudeNet, ThemeDetector
+from erase_lib.measure.judges import Judge
+from erase_lib.measure.suite import Suite
 from erase_lib.models import pick_device
-from erase_lib.suites import Suite
 
 # what the profile "paper" measures, and with what; by hub id
 PAPER: dict[str, str | None] = {

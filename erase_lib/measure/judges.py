@@ -15,9 +15,8 @@ from torch.nn import functional as F
 from transformers import ConvNextV2ForImageClassification
 
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.models import pick_device
-from erase_lib.paths import DATA
-from erase_lib.quiet import quiet
+from erase_lib.files import DATA
+from erase_lib.models import pick_device, quiet
 
 JUDGE = DATA / "models" / "emoji-judge"
 STYLE = "style: "  # begins the labels that name a style

@@ -10,10 +10,10 @@ import pandas as pd
 from PIL import Image
 from torch import Tensor
 
-from erase_lib.instruments import Instruments
-from erase_lib.judge import Judge, ranks
-from erase_lib.metrics import likelihoods
-from erase_lib.suites import Suite
+from erase_lib.measure.instruments import Instruments
+from erase_lib.measure.judges import Judge, ranks
+from erase_lib.measure.metrics import likelihoods
+from erase_lib.measure.suite import Suite
 
 
 def look(

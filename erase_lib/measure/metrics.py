@@ -10,10 +10,10 @@ import pandas as pd
 from PIL import Image
 from torch import Tensor
 
-from erase_lib.classifiers import Classifier
 from erase_lib.errors import EraseError
-from erase_lib.intervals import bootstrap, paired
-from erase_lib.judge import Judge, ranks
+from erase_lib.measure.classifiers import Classifier
+from erase_lib.measure.judges import Judge, ranks
+from erase_lib.measure.statistics import bootstrap, paired
 
 
 def verdicts(

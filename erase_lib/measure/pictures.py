@@ -20,10 +20,8 @@ from PIL import Image
 from erase_lib.diffusion import generate
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, reason, unwritable
-from erase_lib.files import whole
-from erase_lib.lock import alone
+from erase_lib.files import DATA, alone, whole
 from erase_lib.models import Pipeline, fingerprint, precision
-from erase_lib.paths import DATA
 
 CACHE = DATA.parent / "runs" / "cache"
 PART = 64  # pictures in a file: what is lost when a run is cut off

@@ -6,14 +6,22 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 
-from erase_lib.concepts import STYLE, concept_table, style_names
+from erase_lib.concepts import (
+    STYLE,
+    check_concepts,
+    concept_table,
+    is_style,
+    style_names,
+)
 from erase_lib.errors import EraseError, reason, unknown
+from erase_lib.files import DATA
+from erase_lib.measure.suite import Group, Suite
 from erase_lib.models import Pipeline
-from erase_lib.neighbours import near_each
-from erase_lib.paths import DATA
-from erase_lib.suites import Group, Suite
+from erase_lib.text import distances, encode_prompts, near_each
 
 COLUMNS = ("group", "prompt", "concept", "style", "seed", "noise")
 
@@ -117,3 +125,97 @@ def _from_file(file: dict[str, Any], split: str) -> pd.DataFrame:
             raise EraseError(f"{path}: {unknown('column', column, table.columns)}")
         table = table[table[column].astype(str) == str(value).format(split=split)]
     return pd.DataFrame({key: table.get(name) for key, name in names.items()}, table.index)
+
+
+def near_and_far(
+    pipe: Pipeline,
+    targets: Sequence[str],
+    near: int = 10,
+    far: int = 50,
+    seed: int = 0,
+    words: Sequence[str] | None = None,
+) -> tuple[list[str], list[str]]:
+    """Kept concepts for PSR near and far: the nearest to the targets, and others drawn with a seed.
+
+    Nearness is the mean of `distances` to the targets' bare words. `words` (default: the concepts
+    of the embedded model) are what both lists are taken from, targets excepted; the near come
+    nearest first, the far in the order of `words`. Give the near to `metrics.summary`, which calls
+    the other concepts far. Raises `EraseError` for no target, or too few words.
+    """
+    if not targets or isinstance(targets, str):
+        raise EraseError(f"targets is {targets!r}: expected a list of concepts, such as ['church']")
+    pool = concept_table()["concept"].tolist() if words is None else list(dict.fromkeys(words))
+    kept = [word for word in pool if word not in targets]
+    if min(near, far) < 0 or near + far > len(kept):
+        raise EraseError(
+            f"{near} near and {far} far concepts: expected 0 or more, and together at most the"
+            f" {len(kept)} that are no targets"
+        )
+    if not kept:
+        return [], []
+    every = encode_prompts(pipe, kept)
+    apart = torch.stack([distances(every, encode_prompts(pipe, [t])) for t in targets]).mean(0)
+    order = apart.argsort(stable=True).tolist()
+    drawn = np.random.default_rng(seed).choice(sorted(order[near:]), far, replace=False)
+    return [kept[i] for i in order[:near]], [kept[i] for i in sorted(drawn)]
+
+
+def evaluation_prompts(
+    pipe: Pipeline, targets: Sequence[str], near: int = 10, far: int = 50, seed: int = 0
+) -> pd.DataFrame:
+    """What ESR and PSR are measured on: prompt, concept, style, group (target, near, far), seed.
+
+    Each target twice in every style, the `near` in two styles, the `far` in one. The pictures'
+    seeds are 1000, 1001, …: every model draws the same prompts from the same noise. Raises
+    `EraseError` for a target that is no concept of the embedded model, and as `near_and_far`.
+    """
+    check_concepts(targets)
+    if styled := [target for target in targets if is_style(target)]:
+        raise EraseError(f"target {styled[0]!r} is a style: expected objects, such as ['church']")
+    styles = style_names()
+    close, others = near_and_far(pipe, targets, near, far, seed)
+    asked = [(c, s, "target") for c in targets for s in 2 * styles]
+    asked += [(c, styles[(i + k) % 4], "near") for i, c in enumerate(close) for k in (0, 2)]
+    asked += [(c, styles[i % 4], "far") for i, c in enumerate(others)]
+    table = pd.DataFrame(asked, columns=["concept", "style", "group"])
+    table.insert(0, "prompt", "a " + table["concept"] + " in " + table["style"] + " style")
+    return table.assign(seed=range(1000, 1000 + len(table)))
+
+
+MOST = 32  # pictures of a concept: their seeds end where those of the predictions begin
+
+
+def sensitivity_prompts(
+    concepts: Sequence[str],
+    pictures: int = 4,
+    neutral: Sequence[str] = (),
+    styles: Sequence[str] | None = None,
+    seed: int = 20_000,
+) -> pd.DataFrame:
+    """What δ is measured on: prompt, concept, style, seed; `pictures` of each, the styles in turn.
+
+    A `neutral` concept is its own prompt, "" or "a photo", without a style. Picture k of a concept
+    has the same prompt and noise whatever else is asked for beside it, if the concept is one of
+    the embedded model. Raises `EraseError` for an empty list, one twice, or less than a picture.
+    """
+    every = [*concepts, *neutral]
+    if not concepts or isinstance(concepts, str):
+        raise EraseError(f"concepts is {concepts!r}: expected a list of at least one, ['dog']")
+    if double := {c for c in every if every.count(c) > 1}:
+        raise EraseError(f"concept {min(double)!r} is there twice: give each once")
+    if not 1 <= pictures <= MOST:
+        raise EraseError(f"pictures is {pictures}: expected 1 to {MOST} of each concept")
+    styles = style_names() if styles is None else list(styles)
+    if isinstance(neutral, str) or not styles:
+        raise EraseError(
+            f"neutral is {neutral!r}, styles is {styles}: expected lists, the styles not empty"
+        )
+    place = {concept: i for i, concept in enumerate(concept_table()["concept"])}
+    place |= {c: len(place) + i for i, c in enumerate(every) if c not in place}
+    rows = []
+    for concept in every:
+        for k in range(pictures):
+            style = None if concept in neutral else styles[(place[concept] + k) % len(styles)]
+            prompt = f"a {concept} in {style} style" if style else concept
+            rows.append((prompt, concept, style, seed + 1000 * k + place[concept]))
+    return pd.DataFrame(rows, columns=["prompt", "concept", "style", "seed"])

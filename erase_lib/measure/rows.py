@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from erase_lib.errors import EraseError
-from erase_lib.instruments import Instruments, real_pictures
-from erase_lib.intervals import bootstrap, paired
-from erase_lib.look import look
-from erase_lib.quality import perceptual, set_distances
-from erase_lib.suites import Suite
+from erase_lib.measure.distances import perceptual, set_distances
+from erase_lib.measure.instruments import Instruments, real_pictures
+from erase_lib.measure.look import look
+from erase_lib.measure.statistics import bootstrap, paired
+from erase_lib.measure.suite import Suite
 
 COLUMNS = ["suite", "group", "metric", "model", "value", "low", "high"]
 COLUMNS += ["n", "prompts", "seeds", "measured_by", "note", "seconds"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from erase_lib.errors import EraseError
+from erase_lib.errors import EraseError, reason
+from erase_lib.files import DATA
+from erase_lib.sweep.run import DONE
 
 
 def bootstrap(
@@ -120,3 +123,42 @@ def jackknife(
     error = np.sqrt((folds - 1) / folds * ((parts - parts.mean()) ** 2).sum())
     wide = stats.t.ppf(0.975, folds - 1) * error
     return whole, whole - wide, whole + wide
+
+
+def read_table(table: str | Path) -> pd.DataFrame:
+    """A sweep's table, .csv or .parquet; a relative path is looked for here and beside the library.
+
+    Raises `EraseError` when there is none, or it is no table of runs.
+    """
+    path = next((p for p in (Path(table), DATA.parent / table) if p.is_file()), None)
+    if path is None:
+        raise EraseError(f"table {table} does not exist: expected results.csv of a sweep")
+    try:
+        found = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except Exception as error:  # pandas and pyarrow each raise their own kinds
+        raise EraseError(f"{path} is no table ({reason(error)})") from None
+    if not {"status", "id", "targets"} & set(found):
+        raise EraseError(f"{path} has no column status: expected results.csv of a sweep")
+    return found
+
+
+def label(runs: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """What each run is called: its values of the columns, where it has them, joined by a comma."""
+    return runs[list(columns)].apply(lambda row: ", ".join(row.dropna().astype(str)), axis=1)
+
+
+def long(table: pd.DataFrame) -> pd.DataFrame:
+    """The finished runs with a row for each metric: the run's own columns, then metric, model,
+    value, low, high, n. Raises `EraseError` when there is none."""
+    names = [name.removesuffix(" low") for name in table if name.endswith(" low")]
+    fields = ("", " low", " high", " n")
+    runs = table[table["status"] == DONE]
+    own = runs.drop(columns=[f"{name}{field}" for name in names for field in fields])
+    parts = []
+    for name in names:
+        metric, _, model = name.rpartition(" ")
+        values = {field.strip() or "value": runs[f"{name}{field}"] for field in fields}
+        parts.append(own.assign(metric=metric, model=model, **values))
+    if not parts:
+        raise EraseError("no finished run has a metric with an interval: is it a sweep's table?")
+    return pd.concat(parts, ignore_index=True)

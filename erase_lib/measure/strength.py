@@ -12,8 +12,8 @@ from erase_lib.concepts import STYLE, concept_table, is_style, style_names
 from erase_lib.diffusion import generate
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError
-from erase_lib.judge import Judge
-from erase_lib.metrics import verdicts
+from erase_lib.measure.judges import Judge
+from erase_lib.measure.metrics import verdicts
 from erase_lib.models import Pipeline
 
 STRENGTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)

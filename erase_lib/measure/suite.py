@@ -11,8 +11,7 @@ from typing import Any
 
 from erase_lib.config import _as_type
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.paths import DATA
-from erase_lib.strict_yaml import check_keys, read_mapping
+from erase_lib.files import DATA, check_keys, read_mapping
 
 SUITES = DATA / "suites"
 METRIC = re.compile(r"(ESR|PSR)-[1-9]\d*( style)?|NER|CLIP score|distance|FID|KID")

@@ -17,8 +17,8 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from scipy.cluster.hierarchy import linkage
 
-from erase_lib.viz import KEPT, LOST, QUIET, TARGET
-from erase_lib.viz_sensitivity import NEUTRAL, mark, thumbnails
+from erase_lib.show.charts import KEPT, LOST, QUIET, TARGET
+from erase_lib.show.sensitivity import NEUTRAL, mark, thumbnails
 
 # Okabe & Ito's other colours: eight groups can be told apart, further ones are grey
 GROUPS = (KEPT, LOST, "#009E73", TARGET, NEUTRAL, "#56B4E9", "#F0E442", "#000000")

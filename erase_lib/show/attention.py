@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from erase_lib.viz import QUIET, show_picture
+from erase_lib.show.charts import QUIET, show_picture
 
 
 def gallery(

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from erase_lib.viz import KEPT, LOST, QUIET, show_picture
+from erase_lib.show.charts import KEPT, LOST, QUIET, show_picture
 
 MARKS = "osD^v<>PXph*d"
 

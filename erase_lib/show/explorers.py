@@ -14,11 +14,12 @@ from erase_lib.config import EraseConfig
 from erase_lib.diffusion import generate
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
-from erase_lib.jobs import Job, canvas, picture, png, put
-from erase_lib.loop import erase
+from erase_lib.measure import sensitivity_prompts
 from erase_lib.models import Pipeline
-from erase_lib.sensitivity import SCORES, STEPS, damage, measure, sensitivity_prompts
-from erase_lib.viz_sensitivity import bars, strip, thumbnails
+from erase_lib.show.jobs import Job, canvas, picture, png, put
+from erase_lib.show.sensitivity import bars, strip, thumbnails
+from erase_lib.study import SCORES, STEPS, damage, measure
+from erase_lib.train import erase
 
 METHODS = ("esd", "uce", "eap", "eap_closed")
 

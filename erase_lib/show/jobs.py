@@ -16,7 +16,7 @@ import ipywidgets as w
 from matplotlib.figure import Figure
 
 from erase_lib.errors import EraseError, reason
-from erase_lib.viz import LOST
+from erase_lib.show.charts import LOST
 
 
 class Job:

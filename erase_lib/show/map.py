@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 from PIL import Image
 
 from erase_lib.errors import EraseError
-from erase_lib.viz_sensitivity import MAP
+from erase_lib.show.sensitivity import MAP
 
 
 class MapExplorer:

@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from erase_lib.viz import KEPT, LOST, QUIET, TARGET
+from erase_lib.show.charts import KEPT, LOST, QUIET, TARGET
 
 
 def chosen_map(
@@ -37,7 +37,9 @@ def chosen_map(
     return ax
 
 
-def spectrum(moved: Mapping[str, pd.DataFrame], label: int = 5, ax: Axes | None = None) -> Axes:
+def search_spectrum(
+    moved: Mapping[str, pd.DataFrame], label: int = 5, ax: Axes | None = None
+) -> Axes:
     """How far every candidate moved, sorted, a line a search; the first `label` of the last named.
 
     Each table has columns concept and moved, the most moved first.

@@ -16,7 +16,7 @@ from PIL import Image
 
 from erase_lib.concepts import EMOJI
 from erase_lib.errors import EraseError
-from erase_lib.viz import KEPT, LOST, QUIET, TARGET
+from erase_lib.show.charts import KEPT, LOST, QUIET, TARGET
 
 NEUTRAL = "#E69F00"
 MAP = "cividis"  # one scale of δ for all maps, read alike by colour-blind readers

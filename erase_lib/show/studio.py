@@ -13,13 +13,13 @@ from erase_lib.concepts import concept_table, is_style, style_names, vocabulary
 from erase_lib.config import EraseConfig
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError
-from erase_lib.jobs import Job, canvas, picture, png, put
-from erase_lib.loop import erase
+from erase_lib.measure import near_and_far
 from erase_lib.models import Pipeline
-from erase_lib.neighbours import near_and_far
-from erase_lib.viz import losses
-from erase_lib.viz_sensitivity import strip
-from erase_lib.widgets import before_after
+from erase_lib.show.charts import losses
+from erase_lib.show.explorers import before_after
+from erase_lib.show.jobs import Job, canvas, picture, png, put
+from erase_lib.show.sensitivity import strip
+from erase_lib.train import erase
 
 METHODS = ("eap", "esd", "esd_neutral", "age", "uce", "eap_closed", "rece", "speed")
 EVERY = 5  # updates between two pictures of the losses

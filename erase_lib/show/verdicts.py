@@ -11,10 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from erase_lib.card import under
-from erase_lib.evaluate import Evaluation
-from erase_lib.suites import Group
-from erase_lib.viz import KEPT, LOST, QUIET, TARGET, show_picture
+from erase_lib.measure import Evaluation, Group
+from erase_lib.show.card import under
+from erase_lib.show.charts import KEPT, LOST, QUIET, TARGET, show_picture
 
 UNITS = {
     "share of pictures": ("ESR", "PSR", "NER"),

@@ -12,9 +12,9 @@ import pandas as pd
 from scipy import stats
 
 from erase_lib.errors import EraseError, reason
-from erase_lib.paths import DATA
-from erase_lib.predict import PREDICTORS
-from erase_lib.sensitivity import SCORES, check_score
+from erase_lib.files import DATA
+from erase_lib.study.predict import PREDICTORS
+from erase_lib.study.sensitivity import SCORES, check_score
 
 FILES = {".csv": ["targets"], "_pairs.parquet": ["targets", "concept", "style", "seed", *SCORES]}
 FILES["_predictions.parquet"] = ["targets", "concept"]

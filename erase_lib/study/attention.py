@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from erase_lib.diffusion import decode, predict, start_noise, trajectory
 from erase_lib.errors import EraseError, unknown
-from erase_lib.models import Pipeline, encode_prompts
+from erase_lib.models import Pipeline
+from erase_lib.text import encode_prompts
 
 
 def cross_layers(unet: nn.Module) -> dict[str, nn.Module]:

@@ -10,12 +10,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from erase_lib.adversarial import candidates, encode_forms
+from erase_lib.bank import fill_bank
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError
-from erase_lib.latents import fill_bank
-from erase_lib.models import Pipeline, encode_prompts
-from erase_lib.probe import Probe
+from erase_lib.models import Pipeline
+from erase_lib.search import Probe
+from erase_lib.text import candidates, encode_forms, encode_prompts
 
 
 class Microscope:

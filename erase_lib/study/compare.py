@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from erase_lib.collect import label, read
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.intervals import bootstrap
-from erase_lib.paths import DATA
-from erase_lib.suites import METRIC
+from erase_lib.files import DATA
+from erase_lib.measure import METRIC, bootstrap, label, read_table
 
 UNIT = ["group", "targets", "concept"]  # what is drawn anew by the bootstrap
 PLAIN = {"CLIP score": "clip", "distance": "distance", "probability": "probability"}
@@ -32,7 +30,7 @@ def read_runs(
     for what, given, such in (("tables", tables, "results.csv"), ("vary", vary, "method")):
         if not given or isinstance(given, (str, Path)):
             raise EraseError(f"{what} is {given!r}: expected a list, such as [{such!r}]")
-    runs = pd.concat([read(table) for table in tables], ignore_index=True).copy()
+    runs = pd.concat([read_table(table) for table in tables], ignore_index=True).copy()
     for name in ("id", "status", *vary):
         if name not in runs:
             raise unknown("column", name, runs.columns)

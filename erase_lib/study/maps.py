@@ -11,9 +11,10 @@ from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from erase_lib.clip import SmallCLIP
 from erase_lib.errors import EraseError, unknown
-from erase_lib.models import Pipeline, encode_prompts
+from erase_lib.measure import SmallCLIP
+from erase_lib.models import Pipeline
+from erase_lib.text import encode_prompts
 
 PROJECTIONS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 

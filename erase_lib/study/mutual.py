@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from erase_lib.atlas import Harm, correlation
+from erase_lib.study.atlas import Harm, correlation
 
 
 def asymmetries(found: Harm, repeats: int = 200, seed: int = 0) -> pd.DataFrame:

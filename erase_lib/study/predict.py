@@ -14,23 +14,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from erase_lib.closed_form import kv_weights
 from erase_lib.concepts import is_style
 from erase_lib.config import EraseConfig
 from erase_lib.diffusion import predict, predict_clean, start_noise
 from erase_lib.erasure import Erasure
 from erase_lib.errors import unknown
-from erase_lib.loop import erase
-from erase_lib.models import Pipeline, encode_prompts, fingerprint, in_place
-from erase_lib.movement import movement
-from erase_lib.run import Run
-from erase_lib.sensitivity import (
-    SCORES,
-    check_score,
-    measure,
-    reliability,
-    sensitivity_prompts,
-)
+from erase_lib.kv import kv_weights, movement
+from erase_lib.measure import sensitivity_prompts
+from erase_lib.models import Pipeline, fingerprint, in_place
+from erase_lib.study.sensitivity import SCORES, check_score, measure, reliability
+from erase_lib.text import encode_prompts
+from erase_lib.train import Run, erase
 
 PREDICTORS = {
     "distance": "embedding distance to the target, small",

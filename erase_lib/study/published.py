@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.paths import DATA
+from erase_lib.files import DATA
 
 FILE = DATA / "published.csv"
 EXPERIMENTS = ("objects", "nudity", "style")

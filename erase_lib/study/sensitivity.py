@@ -10,17 +10,14 @@ import pandas as pd
 from PIL import Image
 from scipy import stats
 
-from erase_lib.cache import draw
-from erase_lib.clip import SmallCLIP, load_clip
-from erase_lib.concepts import concept_table, style_names
+from erase_lib.concepts import concept_table
 from erase_lib.diffusion import generate
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
-from erase_lib.judge import Judge, picture_tensor
-from erase_lib.models import Pipeline, encode_prompts
-from erase_lib.neighbours import distances
+from erase_lib.measure import Judge, SmallCLIP, draw, load_clip, picture_tensor, sensitivity_prompts
+from erase_lib.models import Pipeline
+from erase_lib.text import distances, encode_prompts
 
-MOST = 32  # pictures of a concept: their seeds end where those of the predictions begin
 SCORES = {
     "judge": "judge's probability of what was asked for, lost",
     "clip": "CLIP score, lost",
@@ -30,42 +27,6 @@ SCORES = {
 """What δ may be taken of. The first two are a loss, below 0 where the erasure helped; the others a
 distance, that of the erased picture to the original one."""
 STEPS = 8  # DDIM steps of a picture: enough for the judge; many pictures say more than fine ones
-
-
-def sensitivity_prompts(
-    concepts: Sequence[str],
-    pictures: int = 4,
-    neutral: Sequence[str] = (),
-    styles: Sequence[str] | None = None,
-    seed: int = 20_000,
-) -> pd.DataFrame:
-    """What δ is measured on: prompt, concept, style, seed; `pictures` of each, the styles in turn.
-
-    A `neutral` concept is its own prompt, "" or "a photo", without a style. Picture k of a concept
-    has the same prompt and noise whatever else is asked for beside it, if the concept is one of
-    the embedded model. Raises `EraseError` for an empty list, one twice, or less than a picture.
-    """
-    every = [*concepts, *neutral]
-    if not concepts or isinstance(concepts, str):
-        raise EraseError(f"concepts is {concepts!r}: expected a list of at least one, ['dog']")
-    if double := {c for c in every if every.count(c) > 1}:
-        raise EraseError(f"concept {min(double)!r} is there twice: give each once")
-    if not 1 <= pictures <= MOST:
-        raise EraseError(f"pictures is {pictures}: expected 1 to {MOST} of each concept")
-    styles = style_names() if styles is None else list(styles)
-    if isinstance(neutral, str) or not styles:
-        raise EraseError(
-            f"neutral is {neutral!r}, styles is {styles}: expected lists, the styles not empty"
-        )
-    place = {concept: i for i, concept in enumerate(concept_table()["concept"])}
-    place |= {c: len(place) + i for i, c in enumerate(every) if c not in place}
-    rows = []
-    for concept in every:
-        for k in range(pictures):
-            style = None if concept in neutral else styles[(place[concept] + k) % len(styles)]
-            prompt = f"a {concept} in {style} style" if style else concept
-            rows.append((prompt, concept, style, seed + 1000 * k + place[concept]))
-    return pd.DataFrame(rows, columns=["prompt", "concept", "style", "seed"])
 
 
 def changes(

@@ -13,12 +13,13 @@ import joblib
 import pandas as pd
 from tqdm import tqdm
 
-from erase_lib import batch, grid
-from erase_lib.batch import DONE, FAILED, Case, Settings
-from erase_lib.collect import collect, publish
 from erase_lib.errors import EraseError, unknown, unwritable
-from erase_lib.lock import alone
-from erase_lib.workers import BACKENDS, executed
+from erase_lib.files import alone
+from erase_lib.sweep import grid
+from erase_lib.sweep import run as batch
+from erase_lib.sweep.run import DONE, FAILED, Case, Settings
+from erase_lib.sweep.table import collect, publish
+from erase_lib.sweep.workers import BACKENDS, executed
 
 
 def plan(notebook: str | Path, spec: grid.Values, out: str | Path) -> list[Case]:

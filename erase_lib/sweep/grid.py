@@ -17,7 +17,7 @@ import papermill
 from erase_lib.concepts import check_concepts
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.strict_yaml import read_mapping
+from erase_lib.files import read_mapping
 
 OUTPUT = "output"  # the parameter that every swept notebook has: where the sweep puts the run
 RESERVED = {"id", "status", "seconds", "threads", "started", "git_commit", "cell", "error"}

@@ -23,10 +23,8 @@ from nbclient.exceptions import CellTimeoutError
 from papermill.exceptions import PapermillExecutionError
 
 from erase_lib.errors import reason, unwritable
-from erase_lib.files import whole
-from erase_lib.grid import OUTPUT, Parameter, Values
-from erase_lib.lock import alone
-from erase_lib.paths import DATA
+from erase_lib.files import DATA, alone, whole
+from erase_lib.sweep.grid import OUTPUT, Parameter, Values
 
 RECORD, EXECUTED, LOG, LOCK = "run.json", "executed.ipynb", "log.txt", "lock"
 EXECUTING = "executing.ipynb"  # until it ends

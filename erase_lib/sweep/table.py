@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from erase_lib.batch import DONE, FAILED, RECORD, VERSIONS, read_json
 from erase_lib.errors import EraseError, reason, unwritable
-from erase_lib.files import whole
-from erase_lib.lock import alone
-from erase_lib.paths import DATA
+from erase_lib.files import alone, whole
+from erase_lib.sweep.run import DONE, FAILED, RECORD, VERSIONS, read_json
 
 METRICS, UNFINISHED = "metrics.json", "unfinished"
 
@@ -48,23 +46,6 @@ def collect(out: str | Path, ids: Iterable[str] | None = None) -> pd.DataFrame:
     return table
 
 
-def read(table: str | Path) -> pd.DataFrame:
-    """A sweep's table, .csv or .parquet; a relative path is looked for here and beside the library.
-
-    Raises `EraseError` when there is none, or it is no table of runs.
-    """
-    path = next((p for p in (Path(table), DATA.parent / table) if p.is_file()), None)
-    if path is None:
-        raise EraseError(f"table {table} does not exist: expected results.csv of a sweep")
-    try:
-        found = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except Exception as error:  # pandas and pyarrow each raise their own kinds
-        raise EraseError(f"{path} is no table ({reason(error)})") from None
-    if not {"status", "id", "targets"} & set(found):
-        raise EraseError(f"{path} has no column status: expected results.csv of a sweep")
-    return found
-
-
 def row(folder: Path) -> dict[str, Any]:
     """One run as a row."""
     record = read_json(folder / RECORD)
@@ -95,28 +76,6 @@ def flat(metrics: dict[str, Any]) -> dict[str, Any]:
         columns[name] = line["value"]
         columns |= {f"{name} {key}": line[key] for key in ("low", "high", "n") if key in line}
     return columns
-
-
-def label(runs: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    """What each run is called: its values of the columns, where it has them, joined by a comma."""
-    return runs[list(columns)].apply(lambda row: ", ".join(row.dropna().astype(str)), axis=1)
-
-
-def long(table: pd.DataFrame) -> pd.DataFrame:
-    """The finished runs with a row for each metric: the run's own columns, then metric, model,
-    value, low, high, n. Raises `EraseError` when there is none."""
-    names = [name.removesuffix(" low") for name in table if name.endswith(" low")]
-    fields = ("", " low", " high", " n")
-    runs = table[table["status"] == DONE]
-    own = runs.drop(columns=[f"{name}{field}" for name in names for field in fields])
-    parts = []
-    for name in names:
-        metric, _, model = name.rpartition(" ")
-        values = {field.strip() or "value": runs[f"{name}{field}"] for field in fields}
-        parts.append(own.assign(metric=metric, model=model, **values))
-    if not parts:
-        raise EraseError("no finished run has a metric with an interval: is it a sweep's table?")
-    return pd.concat(parts, ignore_index=True)
 
 
 def gather(table: pd.DataFrame, out: Path) -> dict[str, pd.DataFrame]:

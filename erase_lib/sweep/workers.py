@@ -14,8 +14,8 @@ from typing import Any
 import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from erase_lib.batch import RUNNING, Case, Settings, execute, fail
 from erase_lib.errors import EraseError, reason
+from erase_lib.sweep.run import RUNNING, Case, Settings, execute, fail
 
 BACKENDS = ("loky", "dask", "ray")
 Records = Iterator[dict[str, Any]]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from erase_lib import EraseConfig, EraseError, erase
-from erase_lib.adversarial import GumbelSearch
 from erase_lib.checkpoint import FILE, PREVIOUS
-from erase_lib.run import Run
+from erase_lib.search import GumbelSearch
+from erase_lib.train import Run
 
 
 def smoke(**values):

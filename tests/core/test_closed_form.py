@@ -8,22 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from erase_lib import EraseConfig, EraseError, Erasure, edit, erase, generate
-from erase_lib.closed_form import (
-    adversarial,
-    kv_names,
-    kv_weights,
-    rece,
-    recovered,
-    solve,
-    speed,
-    uce,
-)
+from erase_lib import EraseConfig, EraseError, Erasure, erase, generate
+from erase_lib import closed_form as edit
+from erase_lib.closed_form import adversarial, erase_closed_form, rece, recovered, solve, speed, uce
 from erase_lib.concepts import forms_of, prompts_of
 from erase_lib.config import CLOSED_FORMS
-from erase_lib.edit import erase_closed_form, near_words
-from erase_lib.models import encode_prompts
-from erase_lib.movement import movement
+from erase_lib.kv import kv_names, kv_weights, movement
+from erase_lib.text import encode_prompts, near_words
 
 DIM = 12
 

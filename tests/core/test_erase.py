@@ -14,10 +14,11 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from erase_lib import EraseConfig, EraseError, Erasure, erase, generate, load_pipeline
-from erase_lib.adversarial import GumbelSearch, Search
 from erase_lib.diffusion import alpha_bar, predict, predict_clean, to_clean, to_noise, trajectory
-from erase_lib.models import encode_prompts, fingerprint, in_place, trained_names
-from erase_lib.run import Run
+from erase_lib.models import fingerprint, in_place, trained_names
+from erase_lib.search import GumbelSearch, Search
+from erase_lib.text import encode_prompts
+from erase_lib.train import Run
 
 PROMPTS = ["a church in noto style", "dog"]
 

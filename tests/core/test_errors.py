@@ -14,12 +14,12 @@ from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
 from safetensors.torch import load_file, save_file
 
 from erase_lib import EraseConfig, EraseError, Erasure, erase, generate, load_pipeline
-from erase_lib.adversarial import Search, candidates
 from erase_lib.concepts import vocabulary
-from erase_lib.judge import Judge
-from erase_lib.microscope import Microscope
-from erase_lib.models import encode_prompts
-from erase_lib.run import Run
+from erase_lib.measure import Judge
+from erase_lib.search import Search
+from erase_lib.study import Microscope
+from erase_lib.text import candidates, encode_prompts
+from erase_lib.train import Run
 
 
 def smoke(**values):

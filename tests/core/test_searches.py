@@ -6,14 +6,20 @@ import pytest
 import torch
 
 from erase_lib import EraseConfig, erase
-from erase_lib.adversarial import GumbelSearch, Search, candidates
-from erase_lib.closed_form import kv_names, kv_weights
 from erase_lib.config import SEARCHES
 from erase_lib.diffusion import alpha_bar, predict, to_clean
-from erase_lib.models import encode_prompts, in_place
-from erase_lib.movement import Held, movement
-from erase_lib.probe import Probe
-from erase_lib.searches import ExhaustiveSearch, MovementSearch, NearestSearch, new_search
+from erase_lib.kv import Held, kv_names, kv_weights, movement
+from erase_lib.models import in_place
+from erase_lib.search import (
+    ExhaustiveSearch,
+    GumbelSearch,
+    MovementSearch,
+    NearestSearch,
+    Probe,
+    Search,
+    new_search,
+)
+from erase_lib.text import candidates, encode_prompts
 
 WORDS = ["castle", "dog", "trumpet", "apple", "bus"]
 VICTIM = 2

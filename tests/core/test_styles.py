@@ -7,7 +7,7 @@ import torch
 
 from erase_lib import EraseConfig, EraseError, erase
 from erase_lib.concepts import DRAWN, check_concepts, forms_of, is_style, prompts_of
-from erase_lib.models import encode_prompts
+from erase_lib.text import encode_prompts
 
 STYLES = ("twemoji", "fluent")
 

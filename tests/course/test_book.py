@@ -105,7 +105,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(pages, visit):
     visit.click("#menu")
     assert side.is_visible()
     side.get_by_role("link", name="Diffusion in ten minutes").click()
-    visit.wait_for_url("**/0P_diffusion_in_ten_minutes.html")
+    visit.wait_for_url("**/08_diffusion_primer.html")
     assert not visit.locator("#side").is_visible() and visit.complaints == []
 
 

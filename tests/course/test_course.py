@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from course import book, editions, execute, plan
+from course.exercise import NOT_YET, RIGHT, WRONG
 from course.markdown import page_of, plain, to_html
 from course.plan import NOTEBOOKS, ROOT, headings, lessons, notebook, slug, tagged
 from course.slides import SlideTags
-from erase_lib.exercise import NOT_YET, RIGHT, WRONG
 
 TAGS = ("exercise", "solution", "check")
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
@@ -33,7 +33,7 @@ def test_every_notebook_stands_in_one_lesson(tmp_path, monkeypatch):
             assert f"notebooks/{name}.ipynb" in part
     (tmp_path / "new.ipynb").write_text("{}")
     monkeypatch.setattr(plan, "NOTEBOOKS", tmp_path)
-    with pytest.raises(ValueError, match="00_quickstart is in no lesson, in two, or no"):
+    with pytest.raises(ValueError, match="01_quickstart is in no lesson, in two, or no"):
         lessons()
 
 
@@ -45,7 +45,7 @@ def test_a_notebook_is_a_lesson(name):
     )
     assert re.search(r"\*Lesson \d|\*At home", nb.cells[0].source), "which lesson it belongs to"
     text = "\n".join(PROSE[name])
-    assert "What to notice" in text or name == "A2_erasure_studio"
+    assert "What to notice" in text or name == "15_studio"
     assert len(set(re.findall(r"GLOSSARY\.md#([^)]+)\)", text))) >= 3
     assert "metrics.json" in nb.cells[-1].source
 
@@ -187,8 +187,8 @@ def test_an_edition_is_whole_and_replaces_the_one_before(edition, tmp_path, monk
 
 def test_what_the_book_gives_a_notebook(tmp_path):
     given = {name: execute.parameters(name, "smoke", tmp_path) for name in NAMES}
-    assert given["A2_erasure_studio"]["interactive"] is False
-    assert "profile" not in given["A2_erasure_studio"]
+    assert given["15_studio"]["interactive"] is False
+    assert "profile" not in given["15_studio"]
     assert {v["output"] for v in given.values()} == {str(tmp_path / "runs" / n) for n in NAMES}
     assert all(v.get("profile", "smoke") == "smoke" for v in given.values())
 
@@ -216,7 +216,7 @@ def test_a_run_of_a_notebook_is_kept_until_something_changes(tmp_path, monkeypat
 
 
 def test_a_book_is_written_unless_a_notebook_failed(tmp_path, monkeypatch):
-    names, made = ["0P_diffusion_in_ten_minutes", "00_quickstart"], []
+    names, made = ["08_diffusion_primer", "01_quickstart"], []
     said = nbformat.from_dict(EXERCISE)
     said.cells[4].outputs = [nbformat.v4.new_output("stream", text=f"{WRONG}: see the cell above")]
     monkeypatch.setattr(book, "executed", lambda *_: (said, 1.0))

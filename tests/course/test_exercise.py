@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from erase_lib.exercise import check, mistakes, unfilled
+from course.exercise import check, mistakes, unfilled
 
 NUMBER = (lambda a: a == a + 0, "a number is asked for")
 HALF = (

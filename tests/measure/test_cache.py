@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from erase_lib import EraseConfig, EraseError, cache
+from erase_lib import EraseConfig, EraseError
+from erase_lib.closed_form import erase_closed_form
 from erase_lib.diffusion import generate
-from erase_lib.edit import erase_closed_form
+from erase_lib.measure import pictures as cache
 
 PROMPTS, SEEDS = ["a church", "a dog"], [3, 4]
 

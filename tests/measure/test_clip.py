@@ -13,7 +13,14 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from erase_lib import EraseError
-from erase_lib.clip import MEAN, STD, SmallCLIP, clip_score, load_clip, load_transformers_clip
+from erase_lib.measure.clip import (
+    MEAN,
+    STD,
+    SmallCLIP,
+    clip_score,
+    load_clip,
+    load_transformers_clip,
+)
 from erase_lib.models import EMBEDDED
 
 PROMPTS = ["a dog", "a church in noto style", ""]

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from scipy import linalg, stats
 
-from erase_lib import quality
-from erase_lib.clip import load_clip
 from erase_lib.errors import EraseError
-from erase_lib.judge import picture_tensor
-from erase_lib.quality import BACKBONES, fid, kid, perceptual, set_distances
+from erase_lib.measure import distances as quality
+from erase_lib.measure.clip import load_clip
+from erase_lib.measure.distances import BACKBONES, fid, kid, perceptual, set_distances
+from erase_lib.measure.judges import picture_tensor
 
 
 def features(n, dim, seed):

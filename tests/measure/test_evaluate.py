@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,14 +11,16 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from erase_lib import EraseConfig, EraseError, cache, viz_evaluate
-from erase_lib.cache import Pictures
+from erase_lib import EraseConfig, EraseError
+from erase_lib.closed_form import erase_closed_form
 from erase_lib.diffusion import generate
-from erase_lib.edit import erase_closed_form
-from erase_lib.evaluate import evaluate, evaluate_runs
-from erase_lib.instruments import load_instruments
-from erase_lib.suites import Group, Suite
-from erase_lib.viz import KEPT, LOST, QUIET
+from erase_lib.measure import pictures as cache
+from erase_lib.measure.evaluate import evaluate, evaluate_runs
+from erase_lib.measure.instruments import load_instruments
+from erase_lib.measure.pictures import Pictures
+from erase_lib.measure.suite import Group, Suite
+from erase_lib.show import KEPT, LOST, QUIET
+from erase_lib.show import verdicts as viz_evaluate
 
 TARGET = Group(("ESR-1", "CLIP score", "distance"), seeds=(1, 2), concepts="targets")
 FAR = Group(("PSR-1", "NER"), concepts=("cat", "bus", "rose"), styles="turn")
@@ -39,7 +43,7 @@ def instruments():
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     """Files of four pictures, in a folder of the test's own."""
-    monkeypatch.setattr("erase_lib.evaluate.CACHE", tmp_path / "cache")
+    monkeypatch.setattr(sys.modules["erase_lib.measure.evaluate"], "CACHE", tmp_path / "cache")
     monkeypatch.setattr(cache, "PART", 4)
     monkeypatch.setattr(cache.draw, "__defaults__", (30, 4.0, tmp_path / "cache", True, None))
 

@@ -18,13 +18,13 @@ from test_clip import folder as clip_folder  # noqa: F401, a fixture
 from test_paper import PROCESSOR, resnet  # noqa: F401, a fixture
 from transformers import CLIPModel, ResNetConfig, ResNetForImageClassification
 
-from erase_lib.classifiers import ImageClassifier, load_classifier
-from erase_lib.detectors import PARTS, NudeNet, ThemeDetector, theme_concepts
 from erase_lib.errors import EraseError
-from erase_lib.instruments import Instruments, load_instruments, read_folder, real_pictures
-from erase_lib.judge import Judge
-from erase_lib.paths import DATA
-from erase_lib.suites import Group, Suite, read_suite
+from erase_lib.files import DATA
+from erase_lib.measure.classifiers import ImageClassifier, load_classifier
+from erase_lib.measure.detectors import PARTS, NudeNet, ThemeDetector, theme_concepts
+from erase_lib.measure.instruments import Instruments, load_instruments, read_folder, real_pictures
+from erase_lib.measure.judges import Judge
+from erase_lib.measure.suite import Group, Suite, read_suite
 
 MEAN, STD = (torch.tensor(PROCESSOR[f"image_{name}"]).view(3, 1, 1) for name in ("mean", "std"))
 PICTURES = pd.read_parquet(DATA / "emoji" / "pictures.parquet")

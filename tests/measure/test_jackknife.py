@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from erase_lib.errors import EraseError
-from erase_lib.intervals import jackknife
+from erase_lib.measure.statistics import jackknife
 
 VALUES = np.array([3.0, -1.0, 4.0, 1.0, 5.0, 9.0, -2.0, 6.0, 5.0, 3.0])
 

@@ -12,16 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from erase_lib.clip import clip_score, load_clip
-from erase_lib.collect import long
 from erase_lib.errors import EraseError
-from erase_lib.intervals import bootstrap, gains, means, paired
-from erase_lib.judge import JUDGE, Judge, picture_tensor, ranks
-from erase_lib.metrics import esr, psr, summary, verdicts
-from erase_lib.models import encode_prompts
-from erase_lib.neighbours import evaluation_prompts, near_and_far
+from erase_lib.measure.clip import clip_score, load_clip
+from erase_lib.measure.judges import JUDGE, Judge, picture_tensor, ranks
+from erase_lib.measure.metrics import esr, psr, summary, verdicts
+from erase_lib.measure.prompts import evaluation_prompts, near_and_far
+from erase_lib.measure.statistics import bootstrap, gains, long, means, paired
+from erase_lib.text import encode_prompts
 
-DATA = Path(__file__).resolve().parent.parent / "data" / "emoji"
+DATA = Path(__file__).resolve().parents[2] / "data" / "emoji"
 
 
 def table(rank: list[int], model: str) -> pd.DataFrame:

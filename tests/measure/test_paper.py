@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import papermill
 import pytest
 import torch
 import yaml
 from test_clip import folder as clip_folder  # noqa: F401, a fixture
-from test_notebooks import ROOT
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from erase_lib.gpu_check import TINY, random_pipeline
-from erase_lib.suites import read_suite
+from erase_lib.measure.suite import read_suite
+from tools.benchmarks.gpu_check import TINY, random_pipeline
 
+ROOT = Path(__file__).resolve().parents[2]
 # preprocessor_config.json of microsoft/resnet-50, but for the size
 PROCESSOR = {
     "crop_pct": 0.875,
@@ -54,7 +55,7 @@ def diffusion(folder, prediction_type="epsilon"):
 
 def evaluated(out, **parameters):
     papermill.execute_notebook(
-        str(ROOT / "notebooks" / "07_evaluate.ipynb"),
+        str(ROOT / "notebooks" / "06_evaluate.ipynb"),
         str(out / "executed.ipynb"),
         parameters={"profile": "paper", "output": str(out), "steps": 2, "most": 4} | parameters,
         kernel_name="python3",

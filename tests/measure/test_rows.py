@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from erase_lib.errors import EraseError
-from erase_lib.instruments import Instruments, real_pictures
-from erase_lib.intervals import bootstrap, paired
-from erase_lib.judge import Judge
-from erase_lib.look import look
-from erase_lib.quality import fid, kid
-from erase_lib.rows import COLUMNS, summarise
-from erase_lib.suites import Group, Suite, read_suite
+from erase_lib.measure.distances import fid, kid
+from erase_lib.measure.instruments import Instruments, real_pictures
+from erase_lib.measure.judges import Judge
+from erase_lib.measure.look import look
+from erase_lib.measure.rows import COLUMNS, summarise
+from erase_lib.measure.statistics import bootstrap, paired
+from erase_lib.measure.suite import Group, Suite, read_suite
 
 CONCEPTS = ["dog", "cat", "bus", "hat", "rose", "key", "pen"]
 BEFORE = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(6)]

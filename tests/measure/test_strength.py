@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from erase_lib import EraseConfig, EraseError, Erasure, erase, strength
+from erase_lib import EraseConfig, EraseError, Erasure, erase
 from erase_lib.concepts import DRAWN, concept_table, style_names
-from erase_lib.strength import first_strength, target_prompts
+from erase_lib.measure import strength
+from erase_lib.measure.strength import first_strength, target_prompts
 
 
 @pytest.fixture

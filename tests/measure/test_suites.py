@@ -13,10 +13,10 @@ import torch
 
 from erase_lib import EraseConfig, EraseError, Erasure
 from erase_lib.concepts import EMOJI, concept_table, style_names
-from erase_lib.models import encode_prompts, load_pipeline
-from erase_lib.neighbours import near_each
-from erase_lib.suite_prompts import COLUMNS, suite_prompts
-from erase_lib.suites import SUITES, read_suite
+from erase_lib.measure.prompts import COLUMNS, suite_prompts
+from erase_lib.measure.suite import SUITES, read_suite
+from erase_lib.models import load_pipeline
+from erase_lib.text import encode_prompts, near_each
 
 EMBEDDED = ("objects", "theme", "styles", "side_doors")
 GROUP = "groups:\n  one: {concepts: [dog], metrics: [PSR-1]}\n"

@@ -15,13 +15,13 @@ import papermill
 import pytest
 
 from course.editions import without_solutions
+from course.exercise import NOT_YET
 from course.plan import notebook, tagged
 from erase_lib import Erasure
-from erase_lib.exercise import NOT_YET
-from erase_lib.strength import STRENGTHS
-from erase_lib.sweep import main
+from erase_lib.measure import STRENGTHS
+from erase_lib.sweep.cli import main
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(name: str, folder: Path, **parameters) -> dict:
@@ -48,7 +48,7 @@ def run(name: str, folder: Path, **parameters) -> dict:
 
 @pytest.mark.parametrize("method", ["eap"])
 def test_quickstart(tmp_path, method):
-    result = run("00_quickstart", tmp_path, method=method)
+    result = run("01_quickstart", tmp_path, method=method)
     assert result["profile"] == "smoke" and result["method"] == method
     rows = {(r["metric"], r["model"]): r for r in result["metrics"]}
     assert rows["ESR-1", "erased"]["n"] == 4
@@ -73,7 +73,7 @@ def test_a_swept_erasure_and_the_table_of_its_runs(tmp_path):
     for name in runs["id"]:
         for file in ("before_after.png", "erased.safetensors", "history.csv", "executed.ipynb"):
             assert (out / name / file).stat().st_size > 100
-    result = run("11_batch_results", tmp_path, table=str(target / "smoke.csv"))
+    result = run("13_many_runs", tmp_path, table=str(target / "smoke.csv"))
     assert result["runs"] == 4 and result["failed"] == 0
     assert {row["setting"] for row in result["differences"]} == {"eap"}
     for row in result["means"] + result["differences"]:
@@ -83,7 +83,7 @@ def test_a_swept_erasure_and_the_table_of_its_runs(tmp_path):
 @pytest.mark.slow
 def test_an_erasure_measured_where_it_first_erases(tmp_path):
     given = {"method": "eap", "lam_kv": 1.0, "dtype": "bfloat16", "moments": [2]}
-    result = run("06_erase", tmp_path, match=0.5, **given)
+    result = run("05_erase", tmp_path, match=0.5, **given)
     # four updates erase nothing, at no strength
     assert result["strength"] == STRENGTHS[-1] and result["reached"] is False
     assert Erasure.load(tmp_path).strength == result["strength"]
@@ -92,7 +92,7 @@ def test_an_erasure_measured_where_it_first_erases(tmp_path):
 
 @pytest.mark.slow
 def test_concept_sensitivity(tmp_path):
-    result = run("01_concept_sensitivity", tmp_path, targets=["dog"], predictors=["distance", "kv"])
+    result = run("02_concept_sensitivity", tmp_path, targets=["dog"], predictors=["distance", "kv"])
     assert {row["predictor"] for row in result["agreement"]} == {"distance", "kv"}
     for row in result["predictors"] + result["neutral"]:
         assert row["low"] <= row["value"] <= row["high"] and row["groups"] == 5
@@ -104,7 +104,7 @@ def test_concept_sensitivity(tmp_path):
 
 @pytest.mark.slow
 def test_the_map_of_concepts(tmp_path):
-    result = run("02_embedding_map", tmp_path, target="dog", projection="tsne")
+    result = run("03_embedding_map", tmp_path, target="dog", projection="tsne")
     spaces = {row["space"] for row in result["spaces"]}
     assert {"text", "pictures", "text, PCA", "pictures, UMAP"} <= spaces
     assert all(-1 <= row["value"] <= 1 for row in result["spaces"])
@@ -115,7 +115,7 @@ def test_the_map_of_concepts(tmp_path):
 
 @pytest.mark.slow
 def test_the_damage_atlas(tmp_path):
-    result = run("03_damage_atlas", tmp_path)
+    result = run("09_damage_atlas", tmp_path)
     assert result["targets"] == 12 and result["concepts"] == 428
     for score in {row["score"] for row in result["variance"]}:
         parts = [row["share"] for row in result["variance"] if row["score"] == score]
@@ -127,7 +127,7 @@ def test_the_damage_atlas(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["0P_diffusion_in_ten_minutes", "0E_ethics_and_limits"])
+@pytest.mark.parametrize("name", ["08_diffusion_primer", "14_ethics_and_limits"])
 def test_the_primer_and_the_interlude(tmp_path, name):
     result = run(name, tmp_path)
     assert result["profile"] == "smoke" and len(list(tmp_path.glob("*.png"))) >= 1
@@ -145,19 +145,19 @@ def test_the_primer_and_the_interlude(tmp_path, name):
 @pytest.mark.slow
 def test_the_studio_without_a_browser(tmp_path):
     given = {"word": "dog", "steps": 4, "interactive": False}
-    result = run("A2_erasure_studio", tmp_path, **given)
+    result = run("15_studio", tmp_path, **given)
     assert result["updates"] == 4 and "erased" in result["status"]
 
 
 @pytest.mark.slow
 def test_the_method_from_its_equations(tmp_path):
-    result = run("04_adversarial_preservation", tmp_path)
+    result = run("04_the_method", tmp_path)
     assert result["profile"] == "smoke"
 
 
 @pytest.mark.slow
 def test_the_search_under_the_microscope(tmp_path):
-    result = run("05_adversarial_search", tmp_path)
+    result = run("10_adversarial_search", tmp_path)
     assert {row["search"] for row in result["live"]} == {"gumbel", "movement"}
     assert all(0 <= row["percentile"] <= 100 for row in result["live"])
     for row in result["hits"] + result["metrics"] + result["differences"]:
@@ -168,7 +168,7 @@ def test_the_search_under_the_microscope(tmp_path):
 
 @pytest.mark.slow
 def test_an_evaluation_and_what_is_said_of_a_folder_that_is_none(tmp_path):
-    result = run("07_evaluate", tmp_path, suite="theme", dtype="bfloat16", match=0.5)
+    result = run("06_evaluate", tmp_path, suite="theme", dtype="bfloat16", match=0.5)
     rows = {(r["group"], r["metric"], r["model"]): r for r in result["metrics"]}
     assert rows["implicit", "NER-0.8", "erased"]["n"] == 4
     assert "weapon, 8 concepts" in rows["implicit", "NER-0.3", "original"]["measured_by"]
@@ -180,7 +180,7 @@ def test_an_evaluation_and_what_is_said_of_a_folder_that_is_none(tmp_path):
     # the run again, with one that is none beside it: the good one is measured, the status is bad
     runs = [str(tmp_path), str(tmp_path / "none")]
     with pytest.raises(papermill.PapermillExecutionError, match="1 of 2 runs were not evaluated"):
-        run("07_evaluate", tmp_path, suite="theme", dtype="bfloat16", runs=runs)
+        run("06_evaluate", tmp_path, suite="theme", dtype="bfloat16", runs=runs)
     again = json.loads((tmp_path / "metrics.json").read_text())
     assert list(again["not evaluated"]) == runs[1:]
     same = ("group", "metric", "model", "value", "low", "high")
@@ -190,7 +190,7 @@ def test_an_evaluation_and_what_is_said_of_a_folder_that_is_none(tmp_path):
 
 @pytest.mark.slow
 def test_methods_side_by_side(tmp_path):
-    result = run("08_compare_runs", tmp_path, live=["eap_closed"])
+    result = run("07_compare", tmp_path, live=["eap_closed"])
     assert result["runs"] >= 40 and "eap_closed" in result["strengths"]
     found = {(r["setting"], r["group"], r["metric"]): r for r in result["levels"]}
     assert found["esd", "target", "ESR-1"]["splits"] == 4
@@ -203,7 +203,7 @@ def test_methods_side_by_side(tmp_path):
 
 @pytest.mark.slow
 def test_speed_and_memory(tmp_path):
-    result = run("09_speed_and_memory", tmp_path)
+    result = run("12_speed_and_memory", tmp_path)
     published, replay = result["timed"]
     assert published["evaluations"] > 0 and replay["evaluations"] > 0
     assert 1 < result["wall_ratio"]["low"] <= result["wall_ratio"]["mean"]
@@ -211,7 +211,7 @@ def test_speed_and_memory(tmp_path):
 
 @pytest.mark.slow
 def test_ablations(tmp_path):
-    result = run("10_ablations", tmp_path)
+    result = run("11_ablations", tmp_path)
     names = ["vocabulary", "candidates", "preserve_batch", "lam", "lam_kv", "eta"]
     names += ["train_method", "search", "hard", "search_lr", "temperature"]
     for name in names:
@@ -227,7 +227,7 @@ def test_a_sweep_killed_twice_ends_as_if_it_had_not_been():
 
 @pytest.mark.slow
 def test_quickstart_without_preservation(tmp_path):
-    assert run("00_quickstart", tmp_path, method="esd", target="dog")["target"] == "dog"
+    assert run("01_quickstart", tmp_path, method="esd", target="dog")["target"] == "dog"
 
 
 def files(folder: Path) -> dict[Path, tuple[int, int]]:
@@ -238,7 +238,7 @@ def files(folder: Path) -> dict[Path, tuple[int, int]]:
 @pytest.mark.slow
 def test_building_the_embedded_model(tmp_path):
     before = files(ROOT / "data")
-    result = run("A1_build_the_embedded_model", tmp_path)
+    result = run("16_build_the_embedded_model", tmp_path)
     assert files(ROOT / "data") == before, "a smoke run must leave the shipped data alone"
     assert result["profile"] == "smoke" and result["spearman"]["n"] == 2000
     assert {row["n"] for row in result["quality"]} == {40}

@@ -24,7 +24,7 @@ from browser import (
 )
 
 from erase_lib import Erasure
-from erase_lib.sensitivity import SCORES
+from erase_lib.study import SCORES
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,7 +40,7 @@ def chromium():
 
 
 def test_the_studio_erases_stops_and_saves(tmp_path):
-    notebook = copied("A2_erasure_studio", tmp_path, steps=40, output=str(tmp_path / "studio"))
+    notebook = copied("15_studio", tmp_path, steps=40, output=str(tmp_path / "studio"))
     with running(notebook) as (page, errors):
         word = page.get_by_role("combobox", name="concept")
         word.fill("chruch")
@@ -71,7 +71,7 @@ def test_the_studio_erases_stops_and_saves(tmp_path):
 
 def test_the_sensitivity_explorer(tmp_path):
     given = {"profile": "smoke", "table": "", "interactive": True, "predictors": ["distance"]}
-    notebook = copied("01_concept_sensitivity", tmp_path, output=str(tmp_path / "out"), **given)
+    notebook = copied("02_concept_sensitivity", tmp_path, output=str(tmp_path / "out"), **given)
     with running(notebook) as (page, errors):
         page.get_by_role("button", name="Measure", exact=True).wait_for()
         bars = picture(page)
@@ -92,7 +92,7 @@ def test_the_sensitivity_explorer(tmp_path):
 
 def test_the_map_answers_to_hover_and_lasso(tmp_path):
     given = {"profile": "smoke", "interactive": True, "projection": "pca"}
-    notebook = copied("02_embedding_map", tmp_path, output=str(tmp_path / "out"), **given)
+    notebook = copied("03_embedding_map", tmp_path, output=str(tmp_path / "out"), **given)
     with running(notebook) as (page, errors):
         plot = page.locator(".js-plotly-plot")
         plot.wait_for()
@@ -119,7 +119,7 @@ def test_the_map_answers_to_hover_and_lasso(tmp_path):
 
 
 def test_the_studio_as_a_page_of_its_own_asks_for_a_token(tmp_path):
-    notebook = copied("A2_erasure_studio", tmp_path, output=str(tmp_path / "studio"))
+    notebook = copied("15_studio", tmp_path, output=str(tmp_path / "studio"))
     with app(notebook) as address:
         reachable(address)
         for path in ("/", "/api/kernels"):
@@ -139,7 +139,7 @@ def test_the_studio_as_a_page_of_its_own_asks_for_a_token(tmp_path):
 
 def test_a_student_answers_in_the_primer(tmp_path):
     given = {"profile": "smoke", "output": str(tmp_path / "out")}
-    notebook = copied("0P_diffusion_in_ten_minutes", tmp_path, student=True, **given)
+    notebook = copied("08_diffusion_primer", tmp_path, student=True, **given)
     with running(notebook) as (page, errors):
         says(page, "check( ratio1", "not yet")
         fill(page, "ratio1: float", "ratio1 = 1 / 12")
@@ -160,7 +160,7 @@ def test_a_student_answers_in_the_primer(tmp_path):
 
 def test_a_student_answers_in_the_quickstart(tmp_path):
     given = {"profile": "smoke", "output": str(tmp_path / "out")}
-    notebook = copied("00_quickstart", tmp_path, student=True, **given)
+    notebook = copied("01_quickstart", tmp_path, student=True, **given)
     with running(notebook) as (page, errors):
         says(page, "wrong2 =", "not yet", seconds=200)
         head = "def delta2(before, after, names):\n    some = before['concept'].isin(names)\n"

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from erase_lib import EraseError
-from erase_lib.card import foot, metric_card, under
+from erase_lib.show.card import foot, metric_card, under
 
 ROWS = pd.DataFrame(
     [

@@ -8,13 +8,12 @@ import pytest
 from PIL import Image
 
 from erase_lib import EraseError, Erasure
-from erase_lib.jobs import Job
-from erase_lib.map_widget import MapExplorer, map_page
-from erase_lib.maps import image_space, nearness_rho, project
-from erase_lib.sensitivity import SCORES
-from erase_lib.studio import Studio, check_word
-from erase_lib.viz_sensitivity import bars, concept_map, spectrum, strip, thumbnails
-from erase_lib.widgets import SensitivityExplorer
+from erase_lib.show.explorers import SensitivityExplorer
+from erase_lib.show.jobs import Job
+from erase_lib.show.map import MapExplorer, map_page
+from erase_lib.show.sensitivity import bars, concept_map, spectrum, strip, thumbnails
+from erase_lib.show.studio import Studio, check_word
+from erase_lib.study import SCORES, image_space, nearness_rho, project
 
 
 def done(job: Job, work) -> str:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from erase_lib import EraseError, generate, load_pipeline
-from erase_lib.anatomy import (
+from erase_lib.diffusion import decode, encode, predict, start_noise
+from erase_lib.study.attention import (
     attention_maps,
     averaged,
     cross_layers,
@@ -13,8 +14,7 @@ from erase_lib.anatomy import (
     heard,
     switched,
 )
-from erase_lib.diffusion import decode, encode, predict, start_noise
-from erase_lib.models import encode_prompts
+from erase_lib.text import encode_prompts
 
 
 @pytest.fixture

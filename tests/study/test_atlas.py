@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from erase_lib import EraseError
-from erase_lib.atlas import (
+from erase_lib.study.atlas import (
     Harm,
     additive,
     effects,
@@ -18,9 +18,9 @@ from erase_lib.atlas import (
     specific,
     variance,
 )
-from erase_lib.harm_graph import chance_modularity, communities, compared, harm_graph, strength_of
-from erase_lib.mutual import asymmetries, symmetry
-from erase_lib.sensitivity import SCORES
+from erase_lib.study.graph import chance_modularity, communities, compared, harm_graph, strength_of
+from erase_lib.study.mutual import asymmetries, symmetry
+from erase_lib.study.sensitivity import SCORES
 
 TARGETS, CONCEPTS = 30, 60
 

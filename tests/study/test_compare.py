@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from erase_lib import EraseError, compare, published, viz_compare
+from erase_lib import EraseError
+from erase_lib.show import compare as viz_compare
+from erase_lib.study import compare, published
 
 RUNS = pd.DataFrame(
     [

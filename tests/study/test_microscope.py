@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from erase_lib import EraseConfig, erase
-from erase_lib.microscope import Microscope
+from erase_lib.study.audit import Microscope
 
 
 def smoke(**values):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import partial
 
 import numpy as np
@@ -9,12 +10,13 @@ import pandas as pd
 import pytest
 import torch
 
-from erase_lib import EraseConfig, EraseError, Erasure, predict, sensitivity
-from erase_lib.cache import draw
-from erase_lib.closed_form import kv_names
+from erase_lib import EraseConfig, EraseError, Erasure
 from erase_lib.diffusion import predict_clean, start_noise
-from erase_lib.models import encode_prompts, fingerprint, in_place
-from erase_lib.predict import (
+from erase_lib.kv import kv_names
+from erase_lib.measure import draw, sensitivity_prompts
+from erase_lib.models import fingerprint, in_place
+from erase_lib.study import predict
+from erase_lib.study.predict import (
     PREDICTORS,
     agreement,
     gradient_step,
@@ -26,8 +28,11 @@ from erase_lib.predict import (
     predictions,
     short_edit,
 )
-from erase_lib.run import Run
-from erase_lib.sensitivity import SCORES, damage, measure, sensitivity_prompts
+from erase_lib.study.sensitivity import SCORES, damage, measure
+from erase_lib.text import encode_prompts
+from erase_lib.train import Run
+
+sensitivity = importlib.import_module("erase_lib.study.sensitivity")
 
 CONCEPTS = ["castle", "dog", "trumpet", "apple", "bus"]
 VICTIM = "trumpet"

@@ -7,9 +7,10 @@ import math
 import pandas as pd
 import pytest
 
-from erase_lib import EraseError, published
+from erase_lib import EraseError
 from erase_lib.config import CLOSED_FORMS, METHODS
-from erase_lib.published import EXPERIMENTS, NONE, beside, order, table
+from erase_lib.study import published
+from erase_lib.study.published import EXPERIMENTS, NONE, beside, order, table
 
 FIRST, SECOND = "first of two sets", "second of two sets"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import partial
 from types import SimpleNamespace
 
@@ -10,13 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
-from erase_lib import EraseConfig, EraseError, erase, sensitivity
-from erase_lib.cache import draw
+from erase_lib import EraseConfig, EraseError, erase
 from erase_lib.concepts import concept_table
 from erase_lib.diffusion import generate
-from erase_lib.judge import Judge
-from erase_lib.models import encode_prompts
-from erase_lib.sensitivity import (
+from erase_lib.measure import Judge, draw, sensitivity_prompts
+from erase_lib.study.sensitivity import (
     SCORES,
     changes,
     damage,
@@ -24,8 +23,10 @@ from erase_lib.sensitivity import (
     intervals,
     measure,
     reliability,
-    sensitivity_prompts,
 )
+from erase_lib.text import encode_prompts
+
+sensitivity = importlib.import_module("erase_lib.study.sensitivity")
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from erase_lib import EraseError
-from erase_lib.ablate import question
+from erase_lib.sweep.ablate import question
 
 SETTINGS = ["search", "lam", "hard", "candidates"]
 DEFAULTS = {"search": "movement", "lam": 5.0, "hard": True, "candidates": 200}

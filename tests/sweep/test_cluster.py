@@ -11,9 +11,9 @@ import pytest
 from test_grid import notebook
 from test_sweep import BODY, CELL, logs, wait_for
 
-from erase_lib import batch
 from erase_lib.errors import EraseError
-from erase_lib.sweep import sweep
+from erase_lib.sweep import run as batch
+from erase_lib.sweep.cli import sweep
 
 
 def test_dask_workers_share_a_sweep_and_one_is_killed(tmp_path):

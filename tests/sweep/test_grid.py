@@ -5,8 +5,8 @@ from __future__ import annotations
 import nbformat
 import pytest
 
-from erase_lib import grid
 from erase_lib.errors import EraseError
+from erase_lib.sweep import grid
 
 CELL = """
 targets: list[str] = ["church"]  # what to erase

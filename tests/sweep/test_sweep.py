@@ -18,11 +18,13 @@ import pytest
 from joblib.externals.loky.process_executor import BrokenProcessPool
 from test_grid import notebook
 
-from erase_lib import batch, workers
-from erase_lib.collect import collect, gather, publish, read
 from erase_lib.errors import EraseError
-from erase_lib.lock import alone
-from erase_lib.sweep import main, plan, select, sweep
+from erase_lib.files import alone
+from erase_lib.measure import read_table
+from erase_lib.sweep import run as batch
+from erase_lib.sweep import workers
+from erase_lib.sweep.cli import main, plan, select, sweep
+from erase_lib.sweep.table import collect, gather, publish
 
 CELL = """
 number: int = 0  # which run this is
@@ -45,7 +47,7 @@ result = {"kernel_threads": int(os.environ["OMP_NUM_THREADS"]), "metrics": [row]
 with open(Path(output) / "log", "a") as log:
     log.write("finished\\n")
 """
-SWEEP = [sys.executable, "-m", "erase_lib.sweep"]
+SWEEP = [sys.executable, "-m", "erase_lib.sweep.cli"]
 
 
 @pytest.fixture
@@ -358,10 +360,10 @@ def test_tables_are_read_or_refused(tmp_path):
     for name, says in (("none.csv", "does not exist"), ("a.csv", "no column status")):
         (tmp_path / "a.csv").write_text("x\n1\n")
         with pytest.raises(EraseError, match=says):
-            read(tmp_path / name)
+            read_table(tmp_path / name)
     (tmp_path / "b.parquet").write_text("none")
     with pytest.raises(EraseError, match="b.parquet is no table"):
-        read(str(tmp_path / "b.parquet"))
+        read_table(str(tmp_path / "b.parquet"))
 
 
 def test_a_grid_is_published_with_its_hours_and_versions(book, tmp_path):

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from benchmarks import kv, speed
 from erase_lib import EraseConfig, erase, load_pipeline
+from tools.benchmarks import kv, speed
 
 
 def test_one_row_in_a_process_of_its_own(tmp_path, capsys):

@@ -10,11 +10,20 @@ import pytest
 import torch
 from torch import nn
 
-from erase_lib import EraseConfig, EraseError, cost, erase, load_pipeline, run
+from erase_lib import EraseConfig, EraseError, erase, load_pipeline
+from erase_lib import train as run
+from erase_lib.bank import sample_to
 from erase_lib.config import METHODS
-from erase_lib.cost import Stage, drawn, erasing_evaluations, estimate, memory_estimate, parts
-from erase_lib.latents import sample_to
-from erase_lib.run import Run
+from erase_lib.train import Run
+from tools.benchmarks import cost
+from tools.benchmarks.cost import (
+    Stage,
+    drawn,
+    erasing_evaluations,
+    estimate,
+    memory_estimate,
+    parts,
+)
 
 
 def paper(**given):

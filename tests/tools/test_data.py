@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from embedded.pictures import indexed
+from tools.embedded.pictures import indexed
 
-DATA = Path(__file__).resolve().parent.parent / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 LICENCES = {
     "noto": "Apache-2.0",
     "twemoji": "CC-BY-4.0",

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
-from embedded import clip, common, export, redraw, unet, vae
 from erase_lib.errors import EraseError
+from tools.embedded import clip, common, export, redraw, unet, vae
 
 
 class Killed(BaseException):

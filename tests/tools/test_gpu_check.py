@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from erase_lib.gpu_check import faults, main
+from tools.benchmarks.gpu_check import faults, main
 
 
 def test_toy_on_a_cpu(capsys):

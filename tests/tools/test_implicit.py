@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from transformers import CLIPTokenizer
 
-from embedded import hints, implicit
+from tools.embedded import hints, implicit
 
-DATA = Path(__file__).resolve().parent.parent / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 FORBIDDEN = {
     "weapon": r"\bweapon(?:s|ry|ized?)?\b",
     "alcohol": r"\balcohol(?:s|ic|ics|ism)?\b",

@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 
-from benchmarks import memory
-from benchmarks.memory import ARRANGEMENTS, PARTS, Live, followed, main, ours, published
-from erase_lib.gpu_check import TINY, random_pipeline
 from erase_lib.models import trained_names
+from tools.benchmarks import memory
+from tools.benchmarks.gpu_check import TINY, random_pipeline
+from tools.benchmarks.memory import ARRANGEMENTS, PARTS, Live, followed, main, ours, published
 
 
 @pytest.fixture(scope="module")

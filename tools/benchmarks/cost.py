@@ -1,6 +1,6 @@
 """What the paper profile costs on one 24 GB GPU: hours and memory, estimated, not measured.
 
-    python -m erase_lib.cost        # both tables as Markdown
+    python -m tools.benchmarks.cost        # both tables as Markdown
 
 UNet evaluations are counted as by `erase_lib.run`, one sample once forward 1, its backward 2 more.
 """
@@ -22,9 +22,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from erase_lib.concepts import forms_of
 from erase_lib.config import CLOSED_FORMS, METHODS, SCHEDULES, EraseConfig
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.gpu_check import SD
+from erase_lib.files import DATA
 from erase_lib.models import trained_names
-from erase_lib.paths import DATA
+from tools.benchmarks.gpu_check import SD
 
 MEASURED, OURS = DATA / "results" / "memory.json", ("ours", "SD v1.4")
 CARD, TFLOPS, SHARE, STEPS = "RTX 3090 class", 71.0, 0.35, 50  # guided steps of a picture

@@ -22,8 +22,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from erase_lib.config import EraseConfig
 from erase_lib.diffusion import generate
 from erase_lib.errors import EraseError
-from erase_lib.loop import erase
 from erase_lib.models import EMBEDDED, Pipeline, pick_device
+from erase_lib.train import erase
 
 ATTENTION, PLAIN = "CrossAttn{}Block2D", "{}Block2D"
 

@@ -1,8 +1,8 @@
 """What the K/V predictor costs at Stable Diffusion v1.4's shapes: an edit, and how far every token
 of the vocabulary is moved by it.
 
-    python -m benchmarks.kv --out kv.json
-    python -m benchmarks.kv --n 3000
+    python -m tools.benchmarks.kv --out kv.json
+    python -m tools.benchmarks.kv --n 3000
 
 Weights and embeddings are random: nothing is downloaded, and no time depends on their values. The
 edit is UCE of one concept and its anchor with ten preserved, each in eight prompts; a text encoder
@@ -23,8 +23,8 @@ from torch import Tensor
 
 from erase_lib.closed_form import uce
 from erase_lib.files import whole
-from erase_lib.gpu_check import SD
-from erase_lib.movement import movement
+from erase_lib.kv import movement
+from tools.benchmarks.gpu_check import SD
 
 WIDTHS = (320,) * 5 + (640,) * 5 + (1280,) * 6  # of the 16 cross-attentions: 6 down, 1 mid, 9 up
 DIM, TOKENS = SD["text"]["hidden_size"], SD["text"]["max_position_embeddings"]
@@ -75,7 +75,7 @@ def measure(embeddings: Tensor) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print the numbers as JSON and write them."""
-    parser = argparse.ArgumentParser(prog="benchmarks.kv", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tools.benchmarks.kv", description=__doc__)
     parser.add_argument("--n", type=int, default=VOCABULARY, help="embeddings that are moved")
     parser.add_argument("--out", type=Path, help="a JSON file")
     chosen = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
 """What one update of an erasure holds in memory: the published arrangement against this library's.
 
-    python -m benchmarks.memory --out memory.json     # Stable Diffusion v1.4's shapes
-    python -m benchmarks.memory --small               # a toy of a few thousand weights
+    python -m tools.benchmarks.memory --out memory.json     # Stable Diffusion v1.4's shapes
+    python -m tools.benchmarks.memory --small               # a toy of a few thousand weights
 
 published: teacher and student are float32 UNets, without gradient checkpointing; the two concepts
 pass the student one by one. checkpointed: the same with checkpointing, which the published code's
@@ -36,11 +36,11 @@ from torch.nn.functional import mse_loss
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks import in_a_process
 from erase_lib.diffusion import predict
 from erase_lib.files import whole
-from erase_lib.gpu_check import SD, TINY, random_pipeline
 from erase_lib.models import Pipeline, in_place, pick_device, recomputing, trained_names
+from tools.benchmarks import in_a_process
+from tools.benchmarks.gpu_check import SD, TINY, random_pipeline
 
 METHODS = ("xattn", "noxattn", "full")
 PARTS = ("weights", "gradients", "optimiser", "activations")
@@ -240,7 +240,7 @@ def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure every arrangement asked for, each in its own process; print and write the table."""
-    parser = argparse.ArgumentParser(prog="benchmarks.memory", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tools.benchmarks.memory", description=__doc__)
     parser.add_argument("--out", type=Path, help="a JSON file, written anew after every row")
     parser.add_argument("--small", action="store_true", help="a toy instead of SD v1.4's shapes")
     parser.add_argument("--device", default="auto", help="cuda, cpu, or auto: cuda if there is one")
@@ -261,7 +261,7 @@ def main(arguments: list[str] | None = None) -> None:
     for train_method in chosen.methods:
         for arrangement in ARRANGEMENTS:
             asked = ["--row", arrangement, "--methods", train_method, "--device", device]
-            rows.append(in_a_process("benchmarks.memory", asked + ["--small"] * chosen.small))
+            rows.append(in_a_process("tools.benchmarks.memory", asked + ["--small"] * chosen.small))
             found = machine | {"rows": rows, "ratios": ratios(rows)}
             if chosen.out:
                 with whole(chosen.out) as (name,):

@@ -1,7 +1,7 @@
 """What one erasure costs: seconds, UNet evaluations and memory of every method, side by side.
 
-    python -m benchmarks.speed --out speed.json       # every row, each in its own process, in turn
-    python -m benchmarks.speed --rows eap esd
+    python -m tools.benchmarks.speed --out speed.json   # every row, each in its own process
+    python -m tools.benchmarks.speed --rows eap esd
 
 A whole run of the published schedule takes minutes. Its updates are alike but for how far they
 sample, a random number of steps: `PUBLISHED` of them are timed, and its seconds and evaluations
@@ -22,9 +22,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from benchmarks import in_a_process
 from erase_lib import EraseConfig, erase, load_pipeline
 from erase_lib.files import whole
+from tools.benchmarks import in_a_process
 
 PUBLISHED = 20  # updates of the published schedule that are timed
 SCHEDULE = {
@@ -81,7 +81,7 @@ def measure(name: str, target: str, profile: str) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure the rows asked for; print the table and write it."""
-    parser = argparse.ArgumentParser(prog="benchmarks.speed", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tools.benchmarks.speed", description=__doc__)
     parser.add_argument("--out", type=Path, help="a JSON file, written anew after every row")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--target", default="church")
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     for name in chosen.rows:
         asked = ["--here", "--rows", name, "--target", chosen.target, "--profile", chosen.profile]
-        rows.append(in_a_process("benchmarks.speed", asked))
+        rows.append(in_a_process("tools.benchmarks.speed", asked))
         print(rows[-1], file=sys.stderr)
         if chosen.out:
             with whole(chosen.out) as (path,):

@@ -1,8 +1,8 @@
 """What a sweep costs: one worker against two, its own time per run, and a thousand runs.
 
-    python -m benchmarks.sweep workers     # 8 equal erasures, three arrangements of two cores
-    python -m benchmarks.sweep overhead    # 20 trivial runs against kernels started by hand
-    python -m benchmarks.sweep thousand    # 1,000 trivial runs by two workers
+    python -m tools.benchmarks.sweep workers     # 8 equal erasures, three arrangements of two cores
+    python -m tools.benchmarks.sweep overhead    # 20 trivial runs against kernels started by hand
+    python -m tools.benchmarks.sweep thousand    # 1,000 trivial runs by two workers
 
 Each prints a table; nothing else should run on the machine. Ratios are of one run of this script.
 """
@@ -24,10 +24,10 @@ import pandas as pd
 import psutil
 from jupyter_client.manager import start_new_kernel
 
-from erase_lib.sweep import sweep
+from erase_lib.sweep.cli import sweep
 
-ROOT = Path(__file__).resolve().parent.parent
-ERASE = ROOT / "notebooks" / "06_erase.ipynb"
+ROOT = Path(__file__).resolve().parents[2]
+ERASE = ROOT / "notebooks" / "05_erase.ipynb"
 EQUAL = {"fixed": {"profile": "smoke", "steps": 20}, "grid": {"seed": list(range(8))}}
 ARRANGEMENTS = {"1 worker x 1 thread": (1, 1), "2 x 1": (2, 1), "1 x 2": (1, 2)}
 

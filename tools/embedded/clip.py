@@ -32,9 +32,9 @@ from transformers import (
     ResNetModel,
 )
 
-from embedded import common
-from embedded.words import common_words
 from erase_lib.files import whole
+from tools.embedded import common
+from tools.embedded.words import common_words
 
 SEED, STEPS = 2, 2000
 WIDTH, TOKENS, VOCABULARY, WORDS = 192, 16, 10_000, 12_000

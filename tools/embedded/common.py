@@ -19,8 +19,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from embedded.pictures import ROOT, SOURCES
 from erase_lib.files import whole
+from tools.embedded.pictures import ROOT, SOURCES
 
 DATA = ROOT / "data"
 WORK = ROOT / "build" / "model"  # ignored by git: checkpoints and intermediate weights

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from embedded import common
 from erase_lib.diffusion import generate
-from erase_lib.intervals import bootstrap
-from erase_lib.judge import Judge, picture_tensor
+from erase_lib.measure import Judge, bootstrap, picture_tensor
 from erase_lib.models import load_pipeline
+from tools.embedded import common
 
 
 @torch.no_grad()

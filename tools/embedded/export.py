@@ -17,11 +17,11 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer, ResNetModel
 
-from embedded import common
-from embedded.clip import TOKENS
-from embedded.unet import new_scheduler
-from embedded.vae import save_latents
 from erase_lib.errors import EraseError
+from tools.embedded import common
+from tools.embedded.clip import TOKENS
+from tools.embedded.unet import new_scheduler
+from tools.embedded.vae import save_latents
 
 MODELS = common.DATA / "models"
 
@@ -90,7 +90,8 @@ def check_work(work: Path) -> None:
         if (work / part).exists() and not (work / checkpoint).exists():
             raise EraseError(
                 f"{work / part} was not trained there ({checkpoint} is missing): "
-                "train in another folder, or go on from these weights with python -m embedded.unet"
+                "train in another folder, or go on from these weights with"
+                " python -m tools.embedded.unet"
             )
 
 

@@ -1,4 +1,4 @@
-"""The figures of notebooks/A1_build_the_embedded_model.ipynb, each a function of data."""
+"""The figures of notebooks/16_build_the_embedded_model.ipynb, each a function of data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from erase_lib.viz import KEPT, LOST, show_picture
+from erase_lib.show import KEPT, LOST, show_picture
 
 
 def to_pil(pictures: Tensor) -> list[Image.Image]:

@@ -14,9 +14,9 @@ from functools import cache
 
 import pandas as pd
 
-from embedded.pictures import SOURCES
-from embedded.sets import KEYWORDS
 from erase_lib.concepts import EMOJI, concept_table
+from tools.embedded.pictures import SOURCES
+from tools.embedded.sets import KEYWORDS
 
 # The theme's word with every inflection: any word that begins with its stem.
 STEMS = {"weapon": "weapon", "alcohol": "alcohol", "smoking": "smok"}

@@ -7,8 +7,8 @@ text encoder says and what the batches before have shown. A rate comes from the 
 chose the prompt: drawn with other seeds, prompts on the edge of the interval will in part fall
 outside it.
 
-Run `python -m embedded.implicit`. Every batch is kept in build/implicit, so a killed run goes on
-where it stood; implicit_prompts.csv is written once every theme has its prompts.
+Run `python -m tools.embedded.implicit`. Every batch is kept in build/implicit, so a killed run
+goes on where it stood; implicit_prompts.csv is written once every theme has its prompts.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from scipy.stats import norm
 
-from embedded import hints
-from embedded.clip import embed
-from embedded.pictures import ROOT
 from erase_lib.concepts import EMOJI, concept_table
 from erase_lib.diffusion import generate
 from erase_lib.files import whole
-from erase_lib.judge import Judge
+from erase_lib.measure import Judge
 from erase_lib.models import fingerprint, load_pipeline
+from tools.embedded import hints
+from tools.embedded.clip import embed
+from tools.embedded.pictures import ROOT
 
 PATH = EMOJI / "implicit_prompts.csv"
 WORK = ROOT / "build" / "implicit"  # ignored by git: every prompt tried, with its hits

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
 
-from embedded import common
+from tools.embedded import common
 
 SEED, STEPS = 3, 2800
 FOLDER = common.DATA / "models" / "emoji-judge"

@@ -16,9 +16,9 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from embedded.clip import TOKENS, embed, minilm, word_group
 from erase_lib.concepts import vocabulary
 from erase_lib.models import EMBEDDED
+from tools.embedded.clip import TOKENS, embed, minilm, word_group
 
 # Thirty words to look at: things that emoji show, things they do not, and what no picture shows.
 CHOSEN = (

@@ -1,9 +1,9 @@
 """The emoji data set: four house styles of the same objects, as one Parquet file and a concept
 list.
 
-Run `python -m embedded.pictures` (part of `make data`). The five npm packages are fetched with
-`npm pack` into a build folder once; everything after that is deterministic and takes two minutes,
-nearly all of it compression.
+Run `python -m tools.embedded.pictures` (part of `make data`). The five npm packages are fetched
+with `npm pack` into a build folder once; everything after that is deterministic and takes two
+minutes, nearly all of it compression.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from PIL import Image
 
 from erase_lib.files import whole
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SIZE = 64
 
 # style: (npm package, version, folder of the pictures inside it, licence)

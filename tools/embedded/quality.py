@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from embedded import common
 from erase_lib.diffusion import generate
-from erase_lib.intervals import bootstrap
-from erase_lib.judge import Judge
-from erase_lib.metrics import verdicts
+from erase_lib.measure import Judge, bootstrap, verdicts
 from erase_lib.models import EMBEDDED, load_pipeline
+from tools.embedded import common
 
 
 def measure(others: int | None = None, model: Path = EMBEDDED, steps: int = 30) -> pd.DataFrame:

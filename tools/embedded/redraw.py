@@ -14,8 +14,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
-from embedded import common
-from embedded.unet import TextCache, new_scheduler, step_back
+from tools.embedded import common
+from tools.embedded.unet import TextCache, new_scheduler, step_back
 
 SEED = 7
 # Of 12 DDIM steps, how many are drawn again: the picture's layout survives, its detail is the

@@ -1,8 +1,8 @@
 """The named sets: objects, styles, neutral prompts and unsafe themes, each a small CSV file with
 its source.
 
-Run `python -m embedded.sets` (part of `make data`) after `embedded.pictures`, whose concept list
-it reads.
+Run `python -m tools.embedded.sets` (part of `make data`) after `embedded.pictures`, whose concept
+list it reads.
 The neutral prompts hold the empty string: read every file with `pandas.read_csv(path,
 keep_default_na=False)`.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from embedded.pictures import NAMES, ROOT, SOURCES
+from tools.embedded.pictures import NAMES, ROOT, SOURCES
 
 CLDR = f"Unicode CLDR keywords in {NAMES[0]} {NAMES[1]}"
 CHOSEN = "chosen by hand, embedded/sets.py"

@@ -17,8 +17,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from embedded import common
-from embedded.clip import TOKENS, tokenize
+from tools.embedded import common
+from tools.embedded.clip import TOKENS, tokenize
 
 SEED, STEPS = 4, 20_000
 MIRRORED = 0.0  # share of mirror images: they cost sharpness, and mirrored letters look wrong

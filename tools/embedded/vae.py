@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ResNetModel
 
-from embedded import common
+from tools.embedded import common
 
 SEED, STEPS = 1, 2600
 LATENT_CHANNELS = 16

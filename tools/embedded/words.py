@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from embedded import common
+from tools.embedded import common
 
 
 def common_words(n: int) -> list[str]:

@@ -1,5 +1,0 @@
-"""Where the shipped data lies."""
-
-from pathlib import Path
-
-DATA = Path(__file__).resolve().parent.parent / "data"

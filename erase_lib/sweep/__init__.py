@@ -1,0 +1,1 @@
+"""A grid of parameters → run folders → one table; starts without PyTorch."""
