@@ -12,9 +12,10 @@ import pandas as pd
 
 from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.files import alone, whole
+from erase_lib.sweep.notebook import METRICS
 from erase_lib.sweep.run import DONE, FAILED, RECORD, VERSIONS, read_json
 
-METRICS, UNFINISHED = "metrics.json", "unfinished"
+UNFINISHED = "unfinished"
 
 
 def collect(out: str | Path, ids: Iterable[str] | None = None) -> pd.DataFrame:
