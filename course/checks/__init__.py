@@ -1,1 +1,1 @@
-"""The checks of the exercises, out of the notebooks: a module a notebook, a function an exercise."""
+"""The checks of the exercises, a module a notebook and a function an exercise."""
