@@ -1,4 +1,4 @@
-"""Where (z_t, t) come from: a bank of trajectories (replay), or sampling anew (published)."""
+"""Where (z_t, t) come from: trajectories that the teacher drew once (replay), or sampling anew."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from erase_lib.models import Pipeline
 
 @dataclass
 class Bank:
-    """Guided trajectories: `z (steps, rows, c, h, w)`, their timesteps `(steps,)`, where they end,
-    `clean (rows, c, h, w)`, the prompt that each was drawn for, `of (rows,)`, and what the student
-    is to predict along them, `goal`, as z, where that is known beforehand."""
+    """Guided trajectories: `z (steps, rows, c, h, w)`, `timesteps (steps,)`, their ends `clean
+    (rows, c, h, w)`, the number of each one's prompt `of (rows,)`, and where it is known beforehand
+    L1's `goal` along them, as z."""
 
     z: Tensor
     timesteps: Tensor
@@ -40,19 +40,10 @@ class Bank:
         parts = zip(*(x.split(batch) for x in every), strict=True)
         return torch.cat([f(*part) for part in parts]).view_as(self.z)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """By name, for a checkpoint."""
-        return {name: t for name, t in vars(self).items() if t is not None}
-
-    def lacks(self, prompts: Tensor) -> Tensor:
-        """Those of the prompts that have no trajectory yet, each once."""
-        return prompts[~torch.isin(prompts, self.of)].unique()
-
-    def add(self, other: Bank) -> None:
-        """Take in the trajectories of other prompts."""
-        self.z = torch.cat([self.z, other.z], 1)
-        self.clean = torch.cat([self.clean, other.clean])
-        self.of = torch.cat([self.of, other.of])
+    def add(self, other: Bank) -> Bank:
+        """This one with the trajectories of other prompts."""
+        z, clean = torch.cat([self.z, other.z], 1), torch.cat([self.clean, other.clean])
+        return Bank(z, self.timesteps, clean, torch.cat([self.of, other.of]), self.goal)
 
 
 def fill_bank(
@@ -65,8 +56,8 @@ def fill_bank(
     g: torch.Generator,
     batch: int = 32,
 ) -> Bank:
-    """A guided trajectory of every prompt `(n, tokens, dim)` with the weights in place; `of (n,)`
-    numbers them."""
+    """A guided trajectory of every prompt `(n, tokens, dim)` by the weights in place, numbered by
+    `of (n,)`: 2 · steps evaluations each."""
     parts, ends, timesteps = [], [], []
     for part in embeddings.split(batch):
         *path, (_, end) = trajectory(pipe, noise(pipe, len(part), g), part, empty, steps, scale)
@@ -77,12 +68,7 @@ def fill_bank(
 
 
 def sample_to(
-    pipe: Pipeline,
-    embeddings: Tensor,
-    empty: Tensor,
-    steps: int,
-    scale: float,
-    g: torch.Generator,
+    pipe: Pipeline, embeddings: Tensor, empty: Tensor, steps: int, scale: float, g: torch.Generator
 ) -> tuple[Tensor, Tensor, int]:
     """As published: draw a bin, sample down to it; z_t, t `(n,)` and evaluations spent."""
     stop = int(torch.randint(steps, (1,), generator=g))

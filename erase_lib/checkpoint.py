@@ -1,4 +1,4 @@
-"""The whole state of a run in one file, so that a run that was cut off goes on where it was.
+"""A run's state in a file, so that a run that was cut off goes on where it was.
 
 The last two are kept: a damaged one costs the updates since the one before it, not the run.
 """
@@ -9,48 +9,58 @@ import json
 import os
 import warnings
 import zlib
-from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, reason
 from erase_lib.files import whole
+
+if TYPE_CHECKING:
+    from erase_lib.train import Run
 
 FILE, PREVIOUS = "checkpoint.safetensors", "previous.safetensors"
 
 
-@dataclass
-class State:
-    """Everything a run goes on from, between two updates."""
+class Checkpoint:
+    """A callback of `erase`: goes on from the state in `folder`, and writes one there every `every`
+    updates (0: a tenth of the run) and at the end.
 
-    tensors: dict[str, Tensor]
-    """By part and name, `part/name`: student, Adam's moments, π, banks, the generator."""
-    values: dict[str, Any]
-    """What JSON holds: history, evaluations, the candidates' words."""
-
-    def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one part, by the rest of their names."""
-        start = f"{name}/"
-        return {k.removeprefix(start): t for k, t in self.tensors.items() if k.startswith(start)}
-
-
-def write(folder: str | Path, config: EraseConfig, base: str, state: State) -> None:
-    """Write the state as `checkpoint.safetensors`, renamed in when whole; the one before it stays
-    as `previous.safetensors`.
-
-    Raises `EraseError` when it cannot be written; the older checkpoints then stay.
+    The same call goes on to the very same tensors and history on the same machine. What cannot be
+    written is a warning. Raises `EraseError` for a damaged state, or another run's.
     """
-    folder = Path(folder)
-    tensors = {name: t.detach().cpu().contiguous() for name, t in state.tensors.items()}
-    run = {"config": config.to_dict(), "base": base, "values": state.values}
-    text = json.dumps(run)
+
+    def __init__(self, folder: str | Path, every: int = 0) -> None:
+        if every < 0:
+            raise EraseError(f"every is {every}: expected 0 (a tenth of the run) or more updates")
+        self.folder, self.every, self.warn = Path(folder), every, True
+
+    def __call__(self, run: Run) -> None:
+        done, steps = len(run.history), run.config.steps
+        if not done:
+            if state := read(self.folder, run.config.to_dict(), run.base):
+                run.load_state_dict(state)
+        elif done % (self.every or max(1, steps // 10)) == 0 or done == steps:
+            try:
+                write(self.folder, run.config.to_dict(), run.base, run.state_dict())
+            except EraseError as error:
+                if self.warn:
+                    warnings.warn(f"{error}; the run goes on", stacklevel=3)
+                self.warn = False
+
+
+def write(folder: Path, config: dict[str, Any], base: str, state: Mapping[str, Any]) -> None:
+    """Write the state, renamed in when whole; the one before it stays as `previous.safetensors`.
+
+    Raises `EraseError` when it cannot be written; the older ones then stay.
+    """
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps({"config": config, "base": base, "state": _apart(state, tensors)})
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with whole(folder / FILE) as (temporary,):
@@ -61,28 +71,39 @@ def write(folder: str | Path, config: EraseConfig, base: str, state: State) -> N
         raise EraseError(f"no checkpoint in {folder} ({reason(error)}): free space") from None
 
 
-def read(folder: str | Path, config: EraseConfig, base: str) -> State | None:
+def read(folder: Path, config: dict[str, Any], base: str) -> Any | None:
     """The last state in the folder, on the CPU, or None when there is none.
 
     A damaged one is a warning, and the one before it is taken. Raises `EraseError` when that is
     damaged or missing too, and for a state of another config or base model.
     """
-    if Path(folder).exists() and not Path(folder).is_dir():
+    if folder.is_file():
         raise EraseError(f"checkpoint {folder} is a file: give a folder")
-    paths = [path for name in (FILE, PREVIOUS) if (path := Path(folder) / name).is_file()]
-    for i, path in enumerate(paths):
+    paths = [path for name in (FILE, PREVIOUS) if (path := folder / name).is_file()]
+    for path in paths:
         try:
-            run, tensors = _load(path)
+            found, tensors = _load(path)
+            state = _together(found["state"], tensors)
         except Exception as error:  # safetensors, json and a missing key each raise their own kinds
             damage = f"{path} is damaged ({reason(error)})"
-            if i + 1 == len(paths):
+            if path == paths[-1]:
                 raise EraseError(f"{damage}: delete {folder} to start anew") from None
-            warnings.warn(f"{damage}: the run goes on from the one before it", stacklevel=3)
+            warnings.warn(f"{damage}: the run goes on from the one before it", stacklevel=4)
             continue
-        _match(path, run, config, base)
-        if i:
+        for name, value in config.items():
+            if (there := found["config"].get(name)) != value:
+                raise EraseError(
+                    f"{path} is of another run, with {name} {there!r} instead of {value!r}:"
+                    " choose another folder, or delete it to start anew"
+                )
+        if found["base"] != base:
+            raise EraseError(
+                f"{path} is of base model {found['base']}, the loaded one is {base}: load that"
+                " model, or choose another folder"
+            )
+        if path != paths[0]:
             os.replace(path, paths[0])  # or the next write would put the damaged one in its place
-        return State(tensors, run["values"])
+        return state
     return None
 
 
@@ -92,43 +113,38 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     if metadata["crc32"] != checksum(metadata["run"], tensors):
         raise ValueError("its checksum is wrong")
-    run = json.loads(metadata["run"])
-    return {name: run[name] for name in ("config", "base", "values")}, tensors
+    return json.loads(metadata["run"]), tensors
 
 
-def _match(path: Path, run: dict[str, Any], config: EraseConfig, base: str) -> None:
-    for name, value in config.to_dict().items():
-        if (there := run["config"].get(name)) != value:
-            raise EraseError(
-                f"{path} is of another run, with {name} {there!r} instead of {value!r}:"
-                " choose another folder, or delete it to start anew"
-            )
-    if run["base"] != base:
-        raise EraseError(
-            f"{path} is of base model {run['base']}, the loaded one is {base}: load that model, or"
-            " choose another folder"
-        )
-
-
-def checksum(text: str, tensors: dict[str, Tensor]) -> str:
-    """CRC-32 of a text and of the bytes of CPU tensors: safetensors itself checks sizes only."""
+def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 of a text and CPU tensors' names, shapes and bytes: safetensors checks sizes only."""
     crc = zlib.crc32(text.encode())
     for name in sorted(tensors):
-        crc = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, crc)
+        tensor = tensors[name].contiguous()
+        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
     return f"{crc:08x}"
 
 
-def adam_tensors(optimiser: torch.optim.Adam) -> dict[str, Tensor]:
-    """Adam's step counts and moments, by `parameter/name`."""
-    states = optimiser.state_dict()["state"]
-    return {f"{i}/{name}": t for i, state in states.items() for name, t in state.items()}
+def _apart(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """What JSON holds of nested values: each tensor goes to `tensors`, its name stays."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, Mapping):  # in pairs: Adam's keys are numbers
+        return {"pairs": [[key, _apart(part, tensors)] for key, part in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [_apart(part, tensors) for part in value]
+    return value
 
 
-def load_adam(optimiser: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
-    """Put back what `adam_tensors` gave."""
-    states: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
-    for key, tensor in tensors.items():
-        i, name = key.split("/")
-        states[int(i)][name] = tensor
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": dict(states), "param_groups": groups})
+def _together(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The way back from `_apart`; a tuple comes back as a list."""
+    if isinstance(value, list):
+        return [_together(part, tensors) for part in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    return {key: _together(part, tensors) for key, part in value["pairs"]}

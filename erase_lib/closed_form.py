@@ -8,19 +8,21 @@ out are float32: `weights` are K and V `(out, dim)` by name, concepts are `(n, t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from erase_lib.concepts import forms_of, prompts_of
+from erase_lib.concepts import prompts_of, search_words
 from erase_lib.config import CLOSED_FORMS, EraseConfig
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
-from erase_lib.kv import Weights, gram, kv_weights, moved, movement, norms
+from erase_lib.kv import Weights, gram, kv_weights, movement, movement_by, norms
 from erase_lib.models import Pipeline, fingerprint
-from erase_lib.text import encode_prompts, near_words
+from erase_lib.text import embed, encode_prompts, near_each
 
+SHORTLIST = 4  # candidates for each that is to be preserved
 # the edited weights by name, and the history: one row a round
 Edit: TypeAlias = tuple[dict[str, Tensor], list[dict[str, Any]]]
 
@@ -176,13 +178,13 @@ def adversarial(
     s, history, chosen = gram(weights), [], list[int]()
     t = _uce(erased, anchors, preserved, ridge, lam)
     for step in range(min(rounds, -(-len(every) // most))):
-        far = moved(s, t, every)
+        far = movement_by(s, t, every)
         far[chosen] = -1
         worst = far.topk(min(most, len(every) - len(chosen))).indices.tolist()
         chosen = chosen + worst
         kept = torch.cat([preserved, every[chosen].view(-1, *preserved.shape[1:])])
         t = _uce(erased, anchors, kept, ridge, lam)
-        before, after = far[worst], moved(s, t, every[worst])
+        before, after = far[worst], movement_by(s, t, every[worst])
         row = _row(step, s, t, erased, anchors, kept) | {"chosen": worst}
         history.append(row | {"before": before.mean().item(), "after": after.mean().item()})
     return _times(weights, t), history
@@ -231,11 +233,8 @@ def _row(
     step: int, s: Tensor, t: Tensor, erased: Tensor, anchors: Tensor, preserved: Tensor
 ) -> dict[str, Any]:
     l1 = norms(s, erased @ t.T - anchors).norm() / norms(s, erased - anchors).norm()
-    l2 = moved(s, t, preserved[None]) if len(preserved) else torch.zeros(1)
+    l2 = movement_by(s, t, preserved[None]) if len(preserved) else torch.zeros(1)
     return {"step": step, "evaluations": 0, "l1": l1.item() ** 2, "l2": l2.item() ** 2}
-
-
-SHORTLIST = 4  # candidates for each that is to be preserved
 
 
 def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
@@ -247,37 +246,42 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     `eap_closed` adds, in all their prompts, those of the `candidates` nearest words that move most;
     it looks closely at a `SHORTLIST`, by what plain UCE does to their bare words.
     Raises `EraseError` for another method, a vocabulary of fewer than two words besides the
-    targets, and as `closed_form.uce`.
+    targets, and as `uce`.
     """
     c = config
     if c.method not in CLOSED_FORMS:
         raise unknown("closed form", c.method, CLOSED_FORMS)
-    weights = kv_weights(pipe.unet)
-    near, nearest, bare = near_words(pipe, c)
-    in_turn = []
-    for i, word in enumerate(c.preserved or near):
-        prompts = prompts_of(word, c.styles)
-        in_turn.append(prompts[i % len(prompts)])
-    erased = encode_prompts(pipe, [p for t in c.targets for p in prompts_of(t, c.styles)])
-    neutral = encode_prompts(pipe, forms_of(c.neutral, c.styles))
-    pairs = zip(c.become, c.targets, strict=True)
-    anchors = encode_prompts(pipe, [p for a, t in pairs for p in forms_of(a, c.styles, t)])
-    preserved = torch.cat([neutral, encode_prompts(pipe, in_turn)])
-    if c.method == "uce":
-        found = uce(weights, erased, anchors, preserved, c.ridge, c.lam)
-    elif c.method == "rece":
+    weights, pairs = kv_weights(pipe.unet), list(zip(c.targets, c.become, strict=True))
+    erased = torch.cat([embed(pipe, target, c.styles, target) for target in c.targets])
+    anchors = torch.cat([embed(pipe, word, c.styles, target) for target, word in pairs])
+    near = near_words(pipe, c.targets, search_words(c.vocabulary, c.targets), c.nearest)
+    forms = [prompts_of(word, c.styles) for word in c.preserved or near]
+    in_turn = [prompts[i % len(prompts)] for i, prompts in enumerate(forms)]
+    preserved = torch.cat([embed(pipe, c.neutral, c.styles), encode_prompts(pipe, in_turn)])
+    if c.method == "rece":
         found = rece(weights, erased, anchors, preserved, c.ridge, c.lam, c.rounds)
     elif c.method == "speed":
         found = speed(weights, erased, anchors, preserved, c.ridge)
     else:
-        plain = uce(weights, erased, anchors, preserved, c.ridge, c.lam)[0]
-        most = min(len(nearest), SHORTLIST * c.rounds * c.per_round)
-        nearest = [nearest[i] for i in movement(weights, plain, bare).topk(most).indices.tolist()]
-        every = encode_prompts(pipe, [p for w in nearest for p in prompts_of(w, c.styles)])
-        every = every.unflatten(0, (len(nearest), -1))
+        found = uce(weights, erased, anchors, preserved, c.ridge, c.lam)
+    if c.method == "eap_closed":
+        words = near_words(pipe, c.targets, near, c.candidates)
+        most = min(len(words), SHORTLIST * c.rounds * c.per_round)
+        moved = movement(weights, found[0], encode_prompts(pipe, words))
+        words = [words[i] for i in moved.topk(most).indices.tolist()]
+        every = torch.stack([encode_prompts(pipe, prompts_of(word, c.styles)) for word in words])
         found = adversarial(
             weights, erased, anchors, preserved, every, c.ridge, c.lam, c.rounds, c.per_round
         )
         for row in found[1]:
-            row["chosen"] = "|".join(nearest[i] for i in row["chosen"])
+            row["chosen"] = "|".join(words[i] for i in row["chosen"])
     return Erasure(found[0], c, fingerprint(pipe.unet), found[1])
+
+
+def near_words(
+    pipe: Pipeline, targets: Sequence[str], words: Sequence[str], most: int
+) -> list[str]:
+    """The `most` nearest of the words to each target, in the order of `words`: nothing is thinned,
+    for a closed form takes all at once."""
+    near = set(near_each(pipe, targets, words, most))
+    return [word for word in words if word in near]

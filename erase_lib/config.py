@@ -7,11 +7,27 @@ import math
 import types
 import typing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from erase_lib.errors import EraseError, unknown
 
-METHODS = ("esd", "esd_neutral", "ca", "eap", "age")
+
+class Method(NamedTuple):
+    """A method that trains, as the loop sees it."""
+
+    becomes: str
+    """What takes the target's place: neutral · anchor · searched."""
+    keeps: str
+    """What L2 preserves: nothing · neutral · anchor · searched."""
+
+
+METHODS = {
+    "esd": Method("neutral", "nothing"),
+    "esd_neutral": Method("neutral", "neutral"),
+    "ca": Method("anchor", "anchor"),
+    "eap": Method("neutral", "searched"),
+    "age": Method("searched", "searched"),
+}
 CLOSED_FORMS = ("uce", "rece", "speed", "eap_closed")
 TRAIN_METHODS = ("kv", "xattn", "noxattn", "full", "selfattn")
 MOVABLE = ("kv", "xattn", "full")  # those that train K and V
@@ -59,7 +75,7 @@ class EraseConfig:
     lam: float = 20.0
     """λ, the weight of the preservation loss L2."""
     lam_kv: float = 0.0
-    """eap: the weight of the candidates' mean squared movement in K and V (`movement.Held`), which
+    """eap: the weight of the candidates' mean squared movement in K and V (`kv.KVPenalty`), which
     holds all of them at no evaluation where K and V are trained (published: 0)."""
     ridge: float = 0.1
     """Closed forms only: the weight of ‖W − W₀‖², which holds what is neither erased nor
@@ -228,7 +244,7 @@ class EraseConfig:
 
 
 _CHOICES = {
-    "method": METHODS + CLOSED_FORMS,
+    "method": (*METHODS, *CLOSED_FORMS),
     "train_method": TRAIN_METHODS,
     "schedule": SCHEDULES,
     "search": SEARCHES,

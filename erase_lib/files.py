@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
@@ -13,9 +12,10 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from erase_lib.errors import EraseError, reason, unknown
 
@@ -83,30 +83,33 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 def alone(path: Path, wait: bool = False) -> Iterator[str]:
     """Hold the lock file `path`; yields who held it last without letting go ("" for nobody).
 
-    A lock of the operating system (flock), so it ends with its process, however that ends. The file
-    names its holder and stays; empty means that the last one finished. Raises `EraseError` when
+    A lock of the operating system, so it ends with its process, however that ends. Beside it a file
+    names the holder and stays; empty means that the last one finished. Raises `EraseError` when
     another process holds it, unless `wait`.
     """
-    with open(path, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            file.seek(0)
-            raise EraseError(
-                f"{path.parent} is in use by {file.read() or 'another process'}:"
-                " wait for it, or choose another folder"
-            ) from None
-        file.seek(0)
-        before = file.read()
-        _write(file, f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%c')}")
+    holder, lock = path.with_name(path.name + ".holder"), FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        raise EraseError(
+            f"{path.parent} is in use by {read_text(holder) or 'another process'}:"
+            " wait for it, or choose another folder"
+        ) from None
+    try:
+        before = read_text(holder)
+        me = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%c')}"
+        holder.write_text(me, "utf-8")
         yield before
-        _write(file, "")
+        holder.write_text("", "utf-8")
+    finally:
+        lock.release()
 
 
-def _write(file: TextIO, text: str) -> None:
-    file.truncate(0)
-    file.write(text)
-    file.flush()
+def read_text(path: Path) -> str:
+    """What a file says; "" if it is missing."""
+    with suppress(OSError):
+        return path.read_text("utf-8")
+    return ""
 
 
 class _Strict(yaml.SafeLoader):

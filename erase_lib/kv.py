@@ -29,12 +29,12 @@ def movement(original: Weights, edited: Weights, concepts: Tensor) -> Tensor:
     return norms(gram(change), concepts) / norms(gram(original), concepts)
 
 
-def moved(s: Tensor, t: Tensor, concepts: Tensor) -> Tensor:
+def movement_by(s: Tensor, t: Tensor, concepts: Tensor) -> Tensor:
     """`movement` `(n,)` of the edit W = W₀T, from s = ΣW₀ᵀW₀ and T, both `(dim, dim)`."""
     return norms(s, concepts @ t.T - concepts) / norms(s, concepts)
 
 
-class Held:
+class KVPenalty:
     """All concepts held still in the weights: L2 on K and V instead of ẑ₀, at no evaluation.
 
     mean_c ‖(W' − W)c‖² / ‖Wc‖², the mean square of `movement`, is Σ_W tr(ΔW G ΔWᵀ) with one G

@@ -1,4 +1,4 @@
-"""What is near a target, far from it, or a candidate of the search, by the text encoder."""
+"""From words to embeddings, in one place: prompts encoded, what is near a target, candidates."""
 
 from __future__ import annotations
 
@@ -10,13 +10,44 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from erase_lib.concepts import (
-    forms_of,
-    search_words,
-)
+from erase_lib.concepts import forms_of, search_words
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError
 from erase_lib.models import Pipeline
+
+
+@torch.no_grad()
+def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
+    """Text embeddings `(n, tokens, dim)` in float32.
+
+    Warns when a prompt is too long, naming what is cut. Raises `EraseError` for an empty list.
+    """
+    if not prompts:
+        raise EraseError("no prompts to encode: give a list of at least one")
+    tokenizer = pipe.tokenizer
+    # a tokenizer without its config knows no limit
+    limit = min(tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings)
+    batch = tokenizer(
+        prompts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
+    )
+    for i in batch.attention_mask.all(1).nonzero().flatten().tolist():
+        if cut := tokenizer(prompts[i], add_special_tokens=False).input_ids[limit - 2 :]:
+            lost = tokenizer.decode(cut)
+            warnings.warn(f"prompt {prompts[i]!r} is too long: {lost!r} is cut off", stacklevel=2)
+    ids = batch.input_ids.to(pipe.device)
+    return torch.cat([pipe.text_encoder(part)[0].float() for part in ids.split(256)])
+
+
+def embed(pipe: Pipeline, word: str, styles: Sequence[str] = (), target: str = "") -> Tensor:
+    """All training prompts of a word `(templates, tokens, dim)`, in the form that the `target`,
+    whose place it takes, has (`concepts.forms_of`)."""
+    return encode_prompts(pipe, forms_of(word, tuple(styles), target))
+
+
+def embed_each(pipe: Pipeline, words: Sequence[str], styles: Sequence[str] = ()) -> Tensor:
+    """The same of several words `(templates, n, tokens, dim)`."""
+    forms = [forms_of(word, tuple(styles)) for word in words]
+    return torch.stack([encode_prompts(pipe, list(form)) for form in zip(*forms, strict=True)])
 
 
 def distances(embeddings: Tensor, target: Tensor) -> Tensor:
@@ -33,30 +64,6 @@ def near_each(pipe: Pipeline, targets: Sequence[str], words: Sequence[str], most
         order = distances(every, encode_prompts(pipe, [target])).argsort(stable=True)
         found |= dict.fromkeys(words[i] for i in order[:most].tolist())
     return list(found)
-
-
-def spread_candidates(
-    embeddings: Tensor, target: Tensor, nearest: int, keep: int, thinning: str, seed: int
-) -> list[int]:
-    """Indices of the `nearest` embeddings to the target, thinned to about `keep`.
-
-    `distance` clusters the 1-D distances, as the published code does; `meaning` clusters the
-    embeddings. The member nearest to each cluster's centre stands for it.
-    """
-    d = distances(embeddings, target)
-    order = d.argsort()[:nearest]
-    if len(order) <= keep:
-        return [int(i) for i in order]
-    points = d[order, None] if thinning == "distance" else embeddings[order].flatten(1)
-    x = points.cpu().numpy().astype(np.float64)
-    means = KMeans(n_clusters=keep, n_init=1, random_state=seed).fit(x)
-    gap = torch.from_numpy(np.linalg.norm(x - means.cluster_centers_[means.labels_], axis=1))
-    chosen = [
-        int(order[members[gap[members].argmin()]])
-        for k in range(keep)
-        if len(members := torch.from_numpy(np.flatnonzero(means.labels_ == k)))
-    ]
-    return sorted(chosen, key=lambda i: float(d[i]))
 
 
 def candidates(pipe: Pipeline, config: EraseConfig) -> list[list[str]]:
@@ -81,43 +88,25 @@ def candidates(pipe: Pipeline, config: EraseConfig) -> list[list[str]]:
     return found
 
 
-def encode_forms(pipe: Pipeline, words: Sequence[str], styles: tuple[str, ...]) -> Tensor:
-    """Embeddings `(templates, n, tokens, dim)` of the words in all their training prompts."""
-    forms = [forms_of(word, styles) for word in words]
-    return torch.stack([encode_prompts(pipe, list(form)) for form in zip(*forms, strict=True)])
+def spread_candidates(
+    embeddings: Tensor, target: Tensor, nearest: int, keep: int, thinning: str, seed: int
+) -> list[int]:
+    """Indices of the `nearest` embeddings to the target, thinned to about `keep`.
 
-
-def near_words(pipe: Pipeline, config: EraseConfig) -> tuple[list[str], list[str], Tensor]:
-    """The vocabulary's `nearest` words to each target, and of these the `candidates` nearest, with
-    their embeddings `(n, tokens, dim)`.
-
-    Nothing is thinned: a closed form takes all words at once. Targets are left out.
+    `distance` clusters the 1-D distances, as the published code does; `meaning` clusters the
+    embeddings. The member nearest to each cluster's centre stands for it.
     """
-    known = search_words(config.vocabulary, config.targets)
-    every = encode_prompts(pipe, known)
-    targets = encode_prompts(pipe, list(config.targets))
-    orders = torch.stack([distances(every, t[None]).argsort(stable=True) for t in targets]).cpu()
-    near, nearest = (orders[:, :n].unique() for n in (config.nearest, config.candidates))
-    return [known[i] for i in near], [known[i] for i in nearest], every[nearest.to(every.device)]
-
-
-@torch.no_grad()
-def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
-    """Text embeddings `(n, tokens, dim)` in float32.
-
-    Warns when a prompt is too long, naming what is cut. Raises `EraseError` for an empty list.
-    """
-    if not prompts:
-        raise EraseError("no prompts to encode: give a list of at least one")
-    tokenizer = pipe.tokenizer
-    # a tokenizer without its config knows no limit
-    limit = min(tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings)
-    batch = tokenizer(
-        prompts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
-    )
-    for i in batch.attention_mask.all(1).nonzero().flatten().tolist():
-        if cut := tokenizer(prompts[i], add_special_tokens=False).input_ids[limit - 2 :]:
-            lost = tokenizer.decode(cut)
-            warnings.warn(f"prompt {prompts[i]!r} is too long: {lost!r} is cut off", stacklevel=2)
-    ids = batch.input_ids.to(pipe.device)
-    return torch.cat([pipe.text_encoder(part)[0].float() for part in ids.split(256)])
+    d = distances(embeddings, target)
+    order = d.argsort()[:nearest]
+    if len(order) <= keep:
+        return [int(i) for i in order]
+    points = d[order, None] if thinning == "distance" else embeddings[order].flatten(1)
+    x = points.cpu().numpy().astype(np.float64)
+    means = KMeans(n_clusters=keep, n_init=1, random_state=seed).fit(x)
+    gap = torch.from_numpy(np.linalg.norm(x - means.cluster_centers_[means.labels_], axis=1))
+    chosen = [
+        int(order[members[gap[members].argmin()]])
+        for k in range(keep)
+        if len(members := torch.from_numpy(np.flatnonzero(means.labels_ == k)))
+    ]
+    return sorted(chosen, key=lambda i: float(d[i]))

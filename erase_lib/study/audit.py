@@ -15,7 +15,7 @@ from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError
 from erase_lib.models import Pipeline
 from erase_lib.search import Probe
-from erase_lib.text import candidates, encode_forms, encode_prompts
+from erase_lib.text import candidates, encode_prompts
 
 
 class Microscope:
@@ -34,7 +34,7 @@ class Microscope:
             raise EraseError(f"moment {outside[0]}: expected an update from 0 to {config.steps}")
         self.target, self.seconds = config.targets[0], 0.0
         self.words, self.moments = candidates(pipe, config)[0], frozenset(moments)
-        embeddings = encode_forms(pipe, self.words, ())[0]
+        embeddings = encode_prompts(pipe, self.words)
         g, every = torch.Generator().manual_seed(0), torch.arange(len(self.words))
         steps, empty = config.sampling_steps, encode_prompts(pipe, [""])
         bank = fill_bank(pipe, embeddings, every, empty, steps, config.guidance_scale, g)

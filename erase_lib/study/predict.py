@@ -136,12 +136,12 @@ def short_edit(pipe: Pipeline, targets: Sequence[str], kind: str, seed: int = 0)
     """The edit that a predictor looks at: uce, one step down the `gradient` of L1, or `UPDATES`
     updates of esd."""
     if kind == "uce":
-        return erase(pipe, EraseConfig(targets=tuple(targets), method="uce"), progress=False)
+        return erase(pipe, EraseConfig(targets=tuple(targets), method="uce"), callbacks=[])
     given = {"targets": tuple(targets), "method": "esd", "batch": 8, "lr": 1e-3, "seed": seed}
     config = EraseConfig.from_dict(given | {"steps": UPDATES})
     if kind == "gradient":
         return gradient_step(pipe, config)
-    return erase(pipe, config, progress=False)
+    return erase(pipe, config, callbacks=[])
 
 
 def gradient_step(pipe: Pipeline, config: EraseConfig, latents: int = 32) -> Erasure:

@@ -11,10 +11,10 @@ from torch import nn
 from erase_lib import EraseConfig, EraseError, Erasure, erase, generate
 from erase_lib import closed_form as edit
 from erase_lib.closed_form import adversarial, erase_closed_form, rece, recovered, solve, speed, uce
-from erase_lib.concepts import forms_of, prompts_of
+from erase_lib.concepts import forms_of, prompts_of, search_words
 from erase_lib.config import CLOSED_FORMS
 from erase_lib.kv import kv_names, kv_weights, movement
-from erase_lib.text import encode_prompts, near_words
+from erase_lib.text import encode_prompts
 
 DIM = 12
 
@@ -209,12 +209,10 @@ def test_settings(values, words):
 @pytest.mark.parametrize("method", CLOSED_FORMS)
 def test_erasure_edits_k_and_v_alone_and_is_saved_and_loaded(tiny, tmp_path, method):
     before = {k: v.clone() for k, v in tiny.unet.state_dict().items()}
-    prompts, rows = ["a church in noto style", "cat"], []
+    prompts, calls = ["a church in noto style", "cat"], []
     original = generate(tiny, prompts, steps=2, progress=False)
-    erasure = erase(
-        tiny, config(method=method), checkpoint=tmp_path / "state", callback=rows.append
-    )
-    assert rows == erasure.history and not (tmp_path / "state").exists()
+    erasure = erase(tiny, config(method=method), [calls.append])
+    assert not calls  # nothing is trained
     assert all(torch.equal(v, before[k]) for k, v in tiny.unet.state_dict().items())
     again = erase(tiny, config(method=method))
     assert again.history == erasure.history
@@ -243,10 +241,9 @@ def test_all_of_several_targets_go_towards_the_neutral_concept(tiny):
 def test_eap_closed_names_the_words_that_it_added(tiny):
     c = config(method="eap_closed", rounds=2, per_round=2)
     chosen = [word for row in erase(tiny, c).history for word in row["chosen"].split("|")]
-    near, nearest, bare = near_words(tiny, c)
+    near = edit.near_words(tiny, c.targets, search_words(c.vocabulary, c.targets), c.candidates)
     assert len(set(chosen)) == len(chosen) == 4
-    assert set(chosen) <= set(nearest) <= set(near) and not {"church", "dog"} & set(near)
-    assert torch.equal(bare, encode_prompts(tiny, nearest))
+    assert set(chosen) <= set(near) and not {"church", "dog"} & set(near)
 
 
 def test_eap_closed_looks_closely_at_what_uce_moves_most(tiny, monkeypatch):
@@ -260,8 +257,8 @@ def test_eap_closed_looks_closely_at_what_uce_moves_most(tiny, monkeypatch):
     monkeypatch.setattr(edit, "adversarial", look)
     c = config(method="eap_closed", rounds=1, per_round=1, nearest=12, candidates=12)
     erase(tiny, c)
-    _, nearest, bare = near_words(tiny, c)
-    far = movement(kv_weights(tiny.unet), seen["plain"], bare)
+    nearest = edit.near_words(tiny, c.targets, search_words(c.vocabulary, c.targets), 12)
+    far = movement(kv_weights(tiny.unet), seen["plain"], encode_prompts(tiny, nearest))
     most = [nearest[i] for i in far.argsort(descending=True)[: edit.SHORTLIST].tolist()]
     assert len(nearest) > edit.SHORTLIST == len(seen["every"])
     assert torch.allclose(seen["every"][:, 0], encode_prompts(tiny, most), atol=1e-5)
@@ -270,12 +267,13 @@ def test_eap_closed_looks_closely_at_what_uce_moves_most(tiny, monkeypatch):
 def test_targets_are_never_among_the_preserved_words(tiny, tmp_path):
     file = tmp_path / "words.txt"
     file.write_text("Church\nbell\ndog \ntower\nhouse\n")
-    near, nearest, bare = near_words(tiny, config(vocabulary=str(file), nearest=2, candidates=1))
-    assert set(near) <= {"bell", "tower", "house"} and set(nearest) <= set(near)
-    assert len(near) in (2, 3) and len(bare) == len(nearest) in (1, 2)  # nearest to either target
+    words = search_words(str(file), ["church", "dog"])
+    assert words == ["bell", "tower", "house"]
+    near = edit.near_words(tiny, ["church", "dog"], words, 1)
+    assert len(near) in (1, 2) and near == [word for word in words if word in near]
     file.write_text("church\nbell\n")
     with pytest.raises(EraseError, match="has fewer than two candidates"):
-        near_words(tiny, config(vocabulary=str(file)))
+        erase(tiny, config(method="uce", vocabulary=str(file)))
 
 
 def test_what_stands_before_the_concept_is_its_own_anchor(tiny):

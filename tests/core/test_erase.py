@@ -47,7 +47,7 @@ def test_esd_loss_against_a_hand_calculation(tiny):
     torch.manual_seed(1)
     z, t = torch.randn(1, 4, 4, 4), torch.tensor([500])
     run.at_target = lambda *_: (torch.zeros(1, dtype=torch.int64), z, t, None)
-    row = run.update(1)
+    row = run.update()
     c_e, c_n = encode_prompts(tiny, ["church"]), encode_prompts(tiny, [""])
     a = alpha_bar(tiny, t)
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_gradient_against_finite_differences(tiny):
 def test_teacher_untouched_and_same_seed_same_erasure(tiny, method, schedule):
     before = {k: v.clone() for k, v in tiny.unet.state_dict().items()}
     config = smoke(method=method, schedule=schedule, targets=["church", "dog"])
-    first, second = (erase(tiny, config, progress=False) for _ in range(2))
+    first, second = (erase(tiny, config, []) for _ in range(2))
     assert all(torch.equal(v, before[k]) for k, v in tiny.unet.state_dict().items())
     assert all(torch.equal(v, second.tensors[k]) for k, v in first.tensors.items())
     assert any(not torch.equal(v, before[k]) for k, v in first.tensors.items())
@@ -90,9 +90,7 @@ def test_teacher_untouched_and_same_seed_same_erasure(tiny, method, schedule):
 
 
 def test_gradient_checkpointing_gives_the_same_erasure(tiny):
-    plain, lean = (
-        erase(tiny, smoke(gradient_checkpointing=on), progress=False) for on in (False, True)
-    )
+    plain, lean = (erase(tiny, smoke(gradient_checkpointing=on), []) for on in (False, True))
     for name, tensor in plain.tensors.items():
         torch.testing.assert_close(tensor, lean.tensors[name], rtol=1e-4, atol=1e-6)
     assert not tiny.unet.training
@@ -118,38 +116,38 @@ def test_pi_moves_up_the_preservation_loss():
         mixed, _, _ = search.choose(8, g)
         loss = -(mixed - worst).pow(2).mean()  # highest at candidate d
         search.ascend(*torch.autograd.grad(loss, search.pi))
-    assert search.probabilities().argmax() == 3
-    assert search.probabilities()[3] > 0.5
+    assert search.pi.detach().softmax(0).argmax() == 3
+    assert search.pi.detach().softmax(0)[3] > 0.5
 
 
 def test_with_replay_pi_climbs_the_loss_that_the_student_descends(tiny):
     config = smoke(lam=3.0, nearest=6, candidates=4, steps=3, preserve_batch=8)
     run = Run(tiny, config)
-    run.update(0)
+    run.update()
     search, seen = run.searches[0], {}
-    before = search.probabilities()
+    before = search.pi.detach().softmax(0)
 
-    kept = run.kept
+    preserved, ascend = run.preserved, search.ascend
 
     def watched(*given, **more):
-        found = kept(*given, **more)
+        found = preserved(*given, **more)
         seen["z, t"] = found[:2]
         return found
 
-    run.kept = watched
+    run.preserved = watched
+    search.ascend = lambda gradient: seen.update(gradient=gradient.clone()) or ascend(gradient)
     state, evaluations = run.g.get_state(), run.evaluations
     student = {name: p.detach().clone() for name, p in run.student.items()}
-    row = run.update(1)
+    row = run.update()
     # the teacher's on the kept, and all forward and backward: L1's goal was known
     batch, kept = config.batch, config.preserve_batch
     assert row["evaluations"] - evaluations == kept + 3 * (batch + kept)
-    assert not torch.equal(search.probabilities(), before)
+    assert not torch.equal(search.pi.detach().softmax(0), before)
     # the gradient that moved π, by the definition of L2 on the same draws
     run.g.set_state(state)
     torch.randint(1, (1,), generator=run.g)
     torch.randint(len(run.targets[0]), (config.batch,), generator=run.g)
-    run.target_bank(0).draw(torch.zeros(config.batch, dtype=torch.int64), run.g)
-    gradient = search.pi.grad.clone()
+    run.banks["target 0"].draw(torch.zeros(config.batch, dtype=torch.int64), run.g)
     with torch.no_grad():
         search.pi.copy_(before.log() - before.log().mean() + 1 / len(before))
     c_a, _, _ = search.choose(config.preserve_batch, run.g)
@@ -157,8 +155,8 @@ def test_with_replay_pi_climbs_the_loss_that_the_student_descends(tiny):
     still = run.teacher(z, t, c_a.detach())
     with in_place(tiny.unet, student):
         l2 = (predict_clean(tiny, z, t, c_a) - still).pow(2).mean()
-    (expected,) = torch.autograd.grad(-config.lam * l2, search.pi)
-    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-7)
+    (expected,) = torch.autograd.grad(config.lam * l2, search.pi)
+    torch.testing.assert_close(seen["gradient"], expected, rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("schedule", ["replay", "published"])
@@ -166,13 +164,13 @@ def test_preserving_at_the_targets_latents_draws_no_other(tiny, schedule):
     config = smoke(preserve_at="target", search="random", schedule=schedule, targets=["church"])
     run = Run(tiny, config)
     drawn = []
-    sampled = run.sampled
-    run.sampled = lambda embeddings: drawn.append(embeddings) or sampled(embeddings)
-    evaluations = run.update(0)["evaluations"]
-    assert not run.kept_banks
+    latents = run.latents
+    run.latents = lambda *given: drawn.append(given[-1]) or latents(*given)
+    evaluations = run.update()["evaluations"]
+    assert set(run.banks) <= {"target 0"}
     batch, kept = config.batch, config.preserve_batch
     if schedule == "replay":  # seven prompts × 4 guided steps, two for each goal, the update
-        assert not drawn and evaluations == 7 * 4 * (2 + 2) + kept + 3 * (batch + kept)
+        assert evaluations == 7 * 4 * (2 + 2) + kept + 3 * (batch + kept)
     else:
         forms = run.targets[0]
         assert len(drawn) == 2 and all((e == forms).all((1, 2)).any() for es in drawn for e in es)
@@ -201,7 +199,7 @@ def test_counted_evaluations_are_those_that_the_unet_sees(tiny, monkeypatch, giv
         if output.sample.requires_grad:  # one more for each half of the backward pass
             output.sample.register_hook(lambda _: seen.append(2 * len(z)))
 
-    erasure = erase(tiny, smoke(schedule=schedule, **given), progress=False)
+    erasure = erase(tiny, smoke(schedule=schedule, **given), [])
     unseen = 0
     if given.get("search") == "exhaustive":  # the yardstick's own teacher, which no method needs
         unseen = 3 * 8 * 4
@@ -212,7 +210,8 @@ def test_ca_turns_the_target_into_its_anchor(tiny):
     config = smoke(method="ca", targets=["church", "dog"], anchors=["house", "cat"], styles=())
     run = Run(tiny, config)
     assert [search.words for search in run.searches] == [["house"], ["cat"]]
-    bank = run.target_bank(1)
+    run.at_target(1, 1)
+    bank = run.banks["target 1"]
     z, t, goal = bank.draw(torch.zeros(3, dtype=torch.int64), run.g)
     with torch.no_grad():
         expected = predict_clean(tiny, z, t, encode_prompts(tiny, ["cat"]).expand(3, -1, -1))
@@ -228,22 +227,22 @@ def test_ca_turns_the_target_into_its_anchor(tiny):
 def test_age_erases_towards_the_mixture_that_it_preserves(tiny):
     run = Run(tiny, smoke(method="age", batch=3, eta=0.5, nearest=9, candidates=9))
     drawn, goals, preserved = [], [], []
-    search, goal, kept = run.searches[0], run.goal, run.kept
+    search, goal, kept = run.searches[0], run.goal, run.preserved
     choose = search.choose
 
     def watched(*given):
-        drawn.append(choose(*given))
-        return drawn[-1]
+        drawn.append((choose(*given), given[2]))
+        return drawn[-1][0]
 
     search.choose = watched
     run.goal = lambda *given: goals.append(given) or goal(*given)
-    run.kept = lambda *given, **more: preserved.append(given[2]) or kept(*given, **more)
-    run.update(0)
-    (mixture,) = drawn
+    run.preserved = lambda *given, **more: preserved.append(given[2]) or kept(*given, **more)
+    run.update()
+    ((mixture, template),) = drawn
     assert torch.equal(goals[0][2], mixture.embeddings) and not goals[0][2].requires_grad
     assert preserved == [mixture] and len(mixture.embeddings) == 3
     # of the five largest weights, under the target's own training prompt
-    words = search.embeddings[mixture.template[0]].flatten(1)
+    words = search.embeddings[template[0]].flatten(1)
     weight = torch.linalg.lstsq(words.T, mixture.embeddings[0].flatten()[:, None]).solution[:, 0]
     assert weight.sum().item() == pytest.approx(1, abs=1e-3)
     assert (weight > 1e-3).sum() == 5 and weight.max() < 0.99
@@ -259,8 +258,8 @@ def test_the_learning_rate_falls_along_half_a_cosine(tiny, tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.Adam, "step", watched)
-        erase(tiny, smoke(method="esd", steps=4, lr=0.1), progress=False)
-        erase(tiny, smoke(method="esd", steps=4, lr=0.1, anneal=False), progress=False)
+        erase(tiny, smoke(method="esd", steps=4, lr=0.1), [])
+        erase(tiny, smoke(method="esd", steps=4, lr=0.1, anneal=False), [])
     cosine = [0.1, 0.1 * (1 + 0.5**0.5) / 2, 0.05, 0.1 * (1 - 0.5**0.5) / 2]
     assert rates == pytest.approx(cosine + [0.1] * 4)
 
@@ -276,7 +275,7 @@ def test_a_search_of_ones_own(tiny):
         made.append((words, embeddings.shape[:2]))
         return Last(words, embeddings)
 
-    erasure = erase(tiny, smoke(), progress=False, search=new)
+    erasure = erase(tiny, smoke(), [], search=new)
     ((words, shape),) = made
     assert shape == (7, 3) and set(erasure.history[0]["chosen"].split("|")) == {words[-1]}
 
@@ -293,7 +292,7 @@ def test_save_load_apply_and_export_give_the_same_pictures(tiny, tmp_path):
         return generate(pipe, PROMPTS, steps=3, progress=False)
 
     before = draw(tiny)
-    erasure = erase(tiny, smoke(), progress=False)
+    erasure = erase(tiny, smoke(), [])
     with erasure.applied(tiny):
         erased = draw(tiny)
     assert same(before, draw(tiny)) and not same(before, erased)
@@ -314,7 +313,7 @@ def test_half_precision_teacher_with_a_float32_student(tiny, tiny_folder, train_
         train_method=train_method, lr=1e-3, gradient_checkpointing=train_method == "full"
     )
     before = {k: v.clone() for k, v in half.unet.state_dict().items()}
-    erasure, reference = (erase(pipe, config, progress=False) for pipe in (half, tiny))
+    erasure, reference = (erase(pipe, config, []) for pipe in (half, tiny))
     assert all(t.dtype == torch.float32 and t.isfinite().all() for t in erasure.tensors.values())
     assert all(torch.equal(v, before[k]) for k, v in half.unet.state_dict().items())
     for ours, theirs in zip(erasure.history, reference.history, strict=True):
@@ -342,7 +341,7 @@ def gradient_is_nan(run, loss):
 
 @pytest.mark.parametrize("breaks", [lambda _, loss: loss * float("nan"), gradient_is_nan])
 def test_nan_stops_before_it_reaches_a_tensor(tiny, monkeypatch, breaks):
-    whole = erase(tiny, smoke(steps=1), progress=False)
+    whole = erase(tiny, smoke(steps=1), [])
     descend = Run.descend
 
     def broken(run, loss, row):
@@ -350,7 +349,7 @@ def test_nan_stops_before_it_reaches_a_tensor(tiny, monkeypatch, breaks):
 
     monkeypatch.setattr(Run, "descend", broken)
     with pytest.warns(UserWarning, match="NaN or infinite at update 1"):
-        erasure = erase(tiny, smoke(steps=3), progress=False)
+        erasure = erase(tiny, smoke(steps=3), [])
     assert erasure.history == whole.history
     assert all(torch.equal(t, whole.tensors[k]) for k, t in erasure.tensors.items())
 
@@ -359,7 +358,7 @@ def test_nan_at_once_is_refused(tiny):
     with torch.no_grad():
         tiny.unet.conv_in.weight.fill_(float("nan"))
     with pytest.raises(EraseError, match="NaN or infinite at update 0: lower lr"):
-        erase(tiny, smoke(), progress=False)
+        erase(tiny, smoke(), [])
 
 
 def test_nan_in_the_search_leaves_pi_and_stops(tiny, monkeypatch):
@@ -372,7 +371,7 @@ def test_nan_in_the_search_leaves_pi_and_stops(tiny, monkeypatch):
 
     monkeypatch.setattr(GumbelSearch, "ascend", broken)
     with pytest.warns(UserWarning, match="NaN or infinite at update 0"):
-        erasure = erase(tiny, smoke(), progress=False)
+        erasure = erase(tiny, smoke(), [])
     assert len(erasure.history) == len(searches) == 1
     assert torch.equal(searches[0].pi, torch.full((3,), 1 / 3))
     assert all(t.isfinite().all() for t in erasure.tensors.values())
@@ -381,14 +380,14 @@ def test_nan_in_the_search_leaves_pi_and_stops(tiny, monkeypatch):
 def test_interrupt_keeps_what_is_done(tiny, monkeypatch):
     original = Run.update
 
-    def update(self, step):
-        if step == 1:
+    def update(self):
+        if len(self.history) == 1:
             raise KeyboardInterrupt
-        return original(self, step)
+        return original(self)
 
     monkeypatch.setattr(Run, "update", update)
     with pytest.warns(UserWarning, match="1 of 2 updates kept"):
-        assert len(erase(tiny, smoke(), progress=False).history) == 1
+        assert len(erase(tiny, smoke(), []).history) == 1
 
 
 @pytest.fixture
@@ -401,7 +400,7 @@ def ctrl_c():
 
 def test_ctrl_c_inside_an_optimiser_step_waits_for_its_end(tiny, monkeypatch, ctrl_c):
     constant = {"method": "esd", "anneal": False}
-    whole = erase(tiny, smoke(steps=2, **constant), progress=False)
+    whole = erase(tiny, smoke(steps=2, **constant), [])
     step = torch.optim.Adam.step
     calls = []
 
@@ -413,7 +412,7 @@ def test_ctrl_c_inside_an_optimiser_step_waits_for_its_end(tiny, monkeypatch, ct
 
     monkeypatch.setattr(torch.optim.Adam, "step", interrupted)
     with pytest.warns(UserWarning, match="2 of 4 updates kept"):
-        erasure = erase(tiny, smoke(steps=4, **constant), progress=False)
+        erasure = erase(tiny, smoke(steps=4, **constant), [])
     assert erasure.history == whole.history
     assert all(torch.equal(t, whole.tensors[k]) for k, t in erasure.tensors.items())
     with pytest.raises(KeyboardInterrupt):  # and Ctrl-C is what it was
@@ -421,19 +420,21 @@ def test_ctrl_c_inside_an_optimiser_step_waits_for_its_end(tiny, monkeypatch, ct
 
 
 def test_erasure_of_no_updates_is_saved_and_loaded(tiny, tmp_path, monkeypatch):
-    def update(self, step):
+    def update(self):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Run, "update", update)
     with pytest.warns(UserWarning, match="0 of 2 updates kept"):
-        erase(tiny, smoke(), progress=False).save(tmp_path)
+        erase(tiny, smoke(), []).save(tmp_path)
     assert Erasure.load(tmp_path).history == []
 
 
-def test_callback_gets_every_row(tiny):
-    rows = []
-    erasure = erase(tiny, smoke(method="esd"), progress=False, callback=rows.append)
-    assert rows == erasure.history and [row["step"] for row in rows] == [0, 1]
+def test_callbacks_are_called_before_the_first_update_and_after_each(tiny):
+    done, calls = [], []
+    given = [lambda run: done.append(len(run.history)), lambda run: calls.append(len(done))]
+    erasure = erase(tiny, smoke(method="esd"), given)
+    assert done == [0, 1, 2] and calls == [1, 2, 3]
+    assert [row["step"] for row in erasure.history] == [0, 1]
 
 
 def test_round_trip_of_the_config():
@@ -443,7 +444,7 @@ def test_round_trip_of_the_config():
 
 def test_loading_shows_no_bars_and_leaves_the_libraries_as_they_were(tiny_folder, tmp_path, capfd):
     pipe = load_pipeline(tiny_folder, device="cpu")
-    erase(pipe, smoke(method="esd"), progress=False).export(pipe, tmp_path / "whole")
+    erase(pipe, smoke(method="esd"), []).export(pipe, tmp_path / "whole")
     assert capfd.readouterr() == ("", "")
     for library in (diffusers_logging, transformers_logging):
         assert library.is_progress_bar_enabled()
@@ -461,7 +462,7 @@ def test_a_random_search_leaves_every_candidate_as_likely(tiny):
     settings = {"targets": ["church"], "steps": 12, "sampling_steps": 2, "nearest": 8}
     settings |= {"candidates": 4, "search_lr": 0.5}
     random, gumbel = (
-        erase(tiny, EraseConfig(**settings, search=search), progress=False).history
+        erase(tiny, EraseConfig(**settings, search=search), []).history
         for search in ("random", "gumbel")
     )
     assert all("pi" not in row for row in random)
@@ -482,7 +483,7 @@ def test_replay_and_published_agree_in_the_expectation_of_the_loss(tiny):
             with torch.no_grad():  # one fixed student, whatever the seed, that is not the teacher
                 for p in run.student.values():
                     p += 0.05 * p.std() * torch.randn(p.shape, generator=g)
-            rows = [run.update(step) for step in range(config.steps)]
+            rows = [run.update() for _ in range(config.steps)]
             found.append([np.mean([row[name] for row in rows]) for name in ("l1", "l2")])
         means[schedule] = np.array(found)
     gap = means["replay"].mean(0) - means["published"].mean(0)

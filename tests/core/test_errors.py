@@ -14,6 +14,7 @@ from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
 from safetensors.torch import load_file, save_file
 
 from erase_lib import EraseConfig, EraseError, Erasure, erase, generate, load_pipeline
+from erase_lib.checkpoint import Checkpoint
 from erase_lib.concepts import vocabulary
 from erase_lib.measure import Judge
 from erase_lib.search import Search
@@ -125,14 +126,17 @@ def test_a_microscope_with_nothing_to_see(refused, tiny):
 
 
 def test_a_checkpoint_of_another_search(refused, tiny, tmp_path):
-    def stop(row):
-        raise RuntimeError
+    def stop(run):
+        if run.history:
+            raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        erase(tiny, smoke(steps=3, method="eap", search="movement"), False, tmp_path, 1, stop)
+        erase(
+            tiny, smoke(steps=3, method="eap", search="movement"), [Checkpoint(tmp_path, 1), stop]
+        )
     other = lambda config, words, embeddings, pipe: Search(words, embeddings)  # noqa: E731
     again = smoke(steps=3, method="eap", search="movement")
-    text = refused(erase, tiny, again, False, tmp_path, 1, search=other)
+    text = refused(erase, tiny, again, [Checkpoint(tmp_path, 1)], search=other)
     assert "with the searches ['MovementSearch'], this one has ['Search']" in text
 
 
@@ -157,7 +161,7 @@ def test_a_loss_that_diverges_names_its_target(tiny, monkeypatch):
     config = smoke(method="esd", targets=["church", "dog"], styles=(), steps=20)
     monkeypatch.setattr(Run, "goal", broken)
     with pytest.warns(UserWarning, match="the loss of dog or its gradient became NaN"):
-        erasure = erase(tiny, config, progress=False)
+        erasure = erase(tiny, config, [])
     assert 0 < len(erasure.history) < 20
     assert {row["target"] for row in erasure.history} == {"church"}
 
@@ -281,7 +285,7 @@ def test_a_model_of_pictures_without_text(refused, tmp_path):
 
 
 def test_erasures_of_another_model_or_damaged(refused, tiny, tmp_path):
-    erasure = erase(tiny, smoke(), progress=False)
+    erasure = erase(tiny, smoke(), [])
     erasure.save(tmp_path)
     with torch.no_grad():
         tiny.unet.conv_in.weight.add_(0.5)
@@ -307,7 +311,7 @@ def test_erasures_of_another_model_or_damaged(refused, tiny, tmp_path):
 
 
 def test_export_overwrites_nothing_but_an_export(refused, tiny, tiny_folder, tmp_path):
-    erasure = erase(tiny, smoke(), progress=False)
+    erasure = erase(tiny, smoke(), [])
     erasure.save(tmp_path / "run")
     assert "is not an exported model" in refused(erasure.export, tiny, tmp_path / "run")
     assert "holds the model that is being edited" in refused(erasure.export, tiny, tiny_folder)
@@ -325,7 +329,7 @@ from erase_lib import EraseConfig, EraseError, Erasure, erase, load_pipeline
 model, folder = Path(sys.argv[1]), Path(sys.argv[2])
 config = EraseConfig.from_profile("smoke", targets=["church"], steps=2, method="esd")
 pipe = load_pipeline(model, device="cpu")
-erasure = erase(pipe, config, progress=False)
+erasure = erase(pipe, config, [])
 erasure.save(folder / "old")
 erasure.export(pipe, folder / "old-pipeline")
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
@@ -342,7 +346,7 @@ for name, write in {
         said[name] = str(error)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    done = erase(pipe, config, progress=False, checkpoint=folder / "run", checkpoint_every=1)
+    done = erase(pipe, config, [Checkpoint(folder / "run", 1)])
 said["run"] = [str(w.message) for w in caught]
 said["updates"] = len(done.history)
 print(json.dumps(said))

@@ -50,14 +50,14 @@ def test_a_style_that_is_erased_is_no_style_of_the_prompts():
 @pytest.mark.parametrize("method", ["esd", "uce"])
 def test_a_style_is_erased(tiny, method):
     config = smoke(method=method, lr=1e-2)
-    erasure = erase(tiny, config, progress=False)
+    erasure = erase(tiny, config, [])
     base = dict(tiny.unet.named_parameters())
     assert any(not torch.equal(t, base[name]) for name, t in erasure.tensors.items())
     assert all(t.isfinite().all() for t in erasure.tensors.values())
 
 
 def test_uce_gives_a_style_the_values_of_the_same_picture_without_it(tiny):
-    erasure = erase(tiny, smoke(method="uce", ridge=1e-3, lam=0.1), progress=False)
+    erasure = erase(tiny, smoke(method="uce", ridge=1e-3, lam=0.1), [])
     pairs = ["a dog in noto style", "a rose in noto style"], ["a dog", "a rose"]
     styled, plain = (encode_prompts(tiny, texts) for texts in pairs)
     for name, tensor in erasure.tensors.items():

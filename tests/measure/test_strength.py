@@ -17,7 +17,7 @@ from erase_lib.measure.strength import first_strength, target_prompts
 @pytest.fixture
 def erasure(tiny):
     config = EraseConfig.from_profile("smoke", targets=["church"], method="esd", steps=1, lr=1e-2)
-    return erase(tiny, config, progress=False)
+    return erase(tiny, config, [])
 
 
 def test_a_scaled_edit_against_its_formula(tiny, erasure):

@@ -56,7 +56,7 @@ def test_an_exhaustive_search_preserves_what_is_moved_most(tiny):
 
 def test_watching_changes_nothing_and_sees_every_student(tiny):
     seen = []
-    plain = erase(tiny, smoke(), progress=False)
+    plain = erase(tiny, smoke(), [])
     watched = erase(
         tiny, smoke(), progress=False, watch=lambda step, student: seen.append((step, student))
     )

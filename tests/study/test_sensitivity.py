@@ -37,7 +37,7 @@ def own_cache(monkeypatch, tmp_path):
 @pytest.fixture
 def erasure(tiny):
     config = EraseConfig.from_profile("smoke", targets=["church"], method="esd", steps=1, lr=1e-2)
-    return erase(tiny, config, progress=False)
+    return erase(tiny, config, [])
 
 
 def prompts_by_hand():

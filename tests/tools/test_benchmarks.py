@@ -23,7 +23,7 @@ def test_one_row_in_a_process_of_its_own(tmp_path, capsys):
 def test_a_row_counts_what_the_erasure_counts(name):
     row = speed.measure(name, "church", "smoke")
     config = EraseConfig.from_profile("smoke", targets=["church"], **speed.ROWS[name] | speed.SMOKE)
-    spent = erase(load_pipeline(), config, progress=False).history[-1]["evaluations"]
+    spent = erase(load_pipeline(), config, []).history[-1]["evaluations"]
     share = row["updates"] / 2
     assert row["evaluations"] == spent * share and row["timed_updates"] == 2
     assert share == (2 if "published" in name else 1)  # extrapolated to the profile's own four

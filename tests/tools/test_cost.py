@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from erase_lib import EraseConfig, EraseError, erase, load_pipeline
-from erase_lib import train as run
+from erase_lib import EraseConfig, EraseError, erase, load_pipeline, train
 from erase_lib.bank import sample_to
 from erase_lib.config import METHODS
 from erase_lib.train import Run
@@ -86,10 +85,10 @@ def test_published_updates_cost_what_the_run_counts(tiny, monkeypatch, given):
     def at_a_bin(*given):
         return sample_to(*given[:-1], torch.Generator().manual_seed(bins[at["step"]]))
 
-    monkeypatch.setattr(run, "sample_to", at_a_bin)
+    monkeypatch.setattr(train, "sample_to", at_a_bin)
     one = Run(tiny, config)
     for at["step"] in range(4):  # each bin once: their mean is the expectation
-        row = one.update(at["step"])
+        row = one.update()
     assert row["evaluations"] == erasing_evaluations(config.method, config)
 
 
@@ -97,7 +96,7 @@ def test_published_updates_cost_what_the_run_counts(tiny, monkeypatch, given):
 @pytest.mark.parametrize(("method", "draws"), [("eap", 12), ("esd", 4)])
 def test_the_embedded_model_costs_the_expectation_on_average(method, draws):
     config = paper(schedule="published", method=method)
-    spent = erase(load_pipeline(), config, progress=False).history[-1]["evaluations"]
+    spent = erase(load_pipeline(), config, []).history[-1]["evaluations"]
     # draws of 2 · bin, each of variance 4 · (4² − 1) / 12 = 5: three standard deviations
     assert abs(spent - erasing_evaluations(method, config)) < 3 * (draws * 5) ** 0.5
 
@@ -109,10 +108,11 @@ STYLED = [{"method": m, "styles": ("noto",), "preserve_batch": 2} for m in METHO
 def test_replay_costs_what_the_run_counts(tiny, monkeypatch, given):
     config = paper(schedule="replay", targets=["church", "rose"], **given)
     one = Run(tiny, config)
-    for step in range(4):
-        row = one.update(step)
+    for _ in range(4):
+        row = one.update()
     # the expectation, with as many trajectories as were drawn this time
-    kept = sum(len(bank.of) for bank in one.kept_banks.values())
+    target = [name for name in one.banks if name.startswith("target")]
+    kept = sum(len(bank.of) for name, bank in one.banks.items() if name not in target)
 
     things = (1, 1)
     if search := one.searches[0]:
@@ -121,7 +121,7 @@ def test_replay_costs_what_the_run_counts(tiny, monkeypatch, given):
 
     def were_drawn(n, k, updates, targets):
         assert (updates, targets) == (4, 2) and (n, k) in ((1, 1), things)
-        return (len(one.target_banks) if (n, k) == (1, 1) else kept) / targets
+        return (len(target) if (n, k) == (1, 1) else kept) / targets
 
     monkeypatch.setattr(cost, "drawn", were_drawn)
     assert row["evaluations"] == erasing_evaluations(config.method, config)

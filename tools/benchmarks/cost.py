@@ -80,7 +80,7 @@ def erasing_evaluations(method: str, config: EraseConfig) -> float:
     if method in CLOSED_FORMS:
         return 0.0
     if method not in METHODS:
-        raise unknown("method", method, METHODS + CLOSED_FORMS)
+        raise unknown("method", method, (*METHODS, *CLOSED_FORMS))
     banked = c.schedule == "replay" and c.preserve_at == "own"
     learns = c.search == "exhaustive" or (banked and c.search in ("movement", "nearest"))
     if method == "eap" and learns:

@@ -130,10 +130,10 @@ def measure(pipe: Pipeline, config: EraseConfig) -> dict[str, Any]:
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    times = [time.perf_counter()]
+    times: list[float] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a loss was NaN stands in the table
-        erasure = erase(pipe, config, False, callback=lambda _: times.append(time.perf_counter()))
+        erasure = erase(pipe, config, [lambda _: times.append(time.perf_counter())])
     peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else math.nan
     with erasure.applied(pipe):
         generate(pipe, [config.targets[0]], steps=2, progress=False)

@@ -61,16 +61,17 @@ def measure(name: str, target: str, profile: str) -> dict[str, Any]:
     given = ROWS[name] | (SMOKE if profile == "smoke" else {})
     config = EraseConfig.from_profile(profile, targets=[target], **given)
     pipe = load_pipeline()
-    erase(pipe, EraseConfig.from_profile("smoke", targets=[target], steps=1), False)  # warm up
+    erase(pipe, EraseConfig.from_profile("smoke", targets=[target], steps=1), [])  # warm up
     ends: list[float] = []
     begin = time.perf_counter()
-    erasure = erase(pipe, config, False, callback=lambda row: ends.append(time.perf_counter()))
+    erasure = erase(pipe, config, [lambda run: ends.append(time.perf_counter())])
     seconds, spent = time.perf_counter() - begin, erasure.history[-1]["evaluations"]
-    row = {"name": name, "timed_updates": len(ends), "updates": len(ends)}
+    updates = len(erasure.history)
+    row = {"name": name, "timed_updates": updates, "updates": updates}
     if config.schedule == "published":
         row["updates"] = EraseConfig.from_profile(profile, targets=[target]).steps
-        seconds += (row["updates"] - len(ends)) * (ends[-1] - ends[0]) / (len(ends) - 1)
-        spent = round(spent * row["updates"] / len(ends))
+        seconds += (row["updates"] - updates) * (ends[-1] - ends[1]) / (updates - 1)
+        spent = round(spent * row["updates"] / updates)
     return row | {
         "seconds": round(seconds, 2),
         "evaluations": spent,

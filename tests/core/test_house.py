@@ -1,0 +1,87 @@
+"""The house: who may import whom, and how large a room may grow. Whoever needs more deletes first."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = ROOT / "erase_lib"
+WINGS = {"measure", "study", "show", "sweep"}
+FORBIDDEN = {
+    "core": WINGS,
+    "measure": {"study", "show", "sweep"},
+    "study": {"show", "sweep"},
+    "show": {"sweep"},
+}
+LINES = {"core": 2600, "measure": 1700, "study": 1500, "show": 1500, "sweep": 1000}
+MODULE, FILES, ALL = 360, 17, 7800
+
+
+def room(path: Path) -> str:
+    """core, or the wing that a module stands in."""
+    parts = path.relative_to(LIBRARY).parts
+    return parts[0] if len(parts) > 1 else "core"
+
+
+def modules(name: str) -> list[Path]:
+    return [path for path in sorted(LIBRARY.rglob("*.py")) if room(path) == name]
+
+
+def imported(path: Path) -> list[tuple[int, str]]:
+    """Line and full name of every import of a module, whatever stands around it."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    return found
+
+
+def lines(paths: list[Path]) -> int:
+    return sum(len(path.read_text("utf-8").splitlines()) for path in paths)
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_a_room_imports_none_that_stands_on_it(name):
+    walls = {f"erase_lib.{wing}" for wing in FORBIDDEN[name]} | {"course", "tools", "tests"}
+    over = [
+        f"{path.relative_to(ROOT)}:{line} imports {full}"
+        for path in modules(name)
+        for line, full in imported(path)
+        if any(f"{full}.".startswith(f"{wall}.") for wall in walls)
+    ]
+    assert not over
+
+
+def test_a_sweep_knows_files_errors_settings_and_words_alone():
+    known = ("files", "errors", "config", "concepts", "sweep")
+    over = [
+        f"{path.relative_to(ROOT)}:{line} imports {full}"
+        for path in modules("sweep")
+        for line, full in imported(path)
+        if full.startswith("erase_lib") and full.split(".")[1] not in known
+    ]
+    assert not over
+
+
+def test_a_sweep_starts_without_torch():
+    code = "import sys, erase_lib.sweep.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_no_room_outgrows_its_lines(name):
+    assert lines(modules(name)) <= LINES[name], name
+
+
+def test_the_house_stays_small():
+    every = sorted(LIBRARY.rglob("*.py"))
+    large = {str(p.relative_to(ROOT)): n for p in every if (n := lines([p])) > MODULE}
+    assert not large
+    assert lines(every) <= ALL and len(modules("core")) <= FILES
