@@ -9,7 +9,6 @@ import sys
 import tomllib
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
-from pathlib import Path
 
 import pytest
 import yaml
@@ -117,9 +116,10 @@ def test_nothing_that_windows_lacks_is_needed_to_import(room):
 
 
 def test_install_commands_name_extras_that_exist():
-    files = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("*.mk")]
-    files += [ROOT / "Makefile", *(ROOT / "course").rglob("*.md")]
-    for path in files:
-        text = Path(path).read_text("utf-8")
-        for names in re.findall(r"(?:-e '?\.|EXTRAS \S?= )\[([\w,]+)\]", text):
-            assert set(names.split(",")) <= set(EXTRAS), path.relative_to(ROOT)
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "course").rglob("*.md")]
+    for path in [*pages, ROOT / "setup.mk", ROOT / "Makefile"]:
+        text = path.read_text("utf-8")
+        for found in re.findall(r"(?:-e '?\.|EXTRAS \S?= )\[([\w,]+)\]", text):
+            names = set(found.split(","))
+            assert names <= set(EXTRAS), path.relative_to(ROOT)
+            assert "notebooks" in names or names.isdisjoint({"build", "dev"}), path.name
