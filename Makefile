@@ -1,11 +1,11 @@
 # Everything a user runs. `make` alone lists it.
-EXTRAS := [dev,build,dask,course]
+EXTRAS := [notebooks,dev,build,dask,course]
 LISTED := setup.mk Makefile
 # tests side by side, one thread each
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 include setup.mk
 
-.PHONY: test test-all check gpu-check evaluate bench bench-memory data student solutions book slides clean
+.PHONY: test test-all check gpu-check evaluate bench bench-memory data environment student solutions book slides clean
 
 test: setup ## unit tests and the quickstart in its smoke profile
 	$(TEST) --dist worksteal -m "not slow"
@@ -41,6 +41,9 @@ data: setup ## build data/emoji again from the npm packages (about 160 MB, fetch
 	$(BIN)/python -m tools.embedded.pictures
 	$(BIN)/python -m tools.embedded.words
 	$(BIN)/python -m tools.embedded.sets
+
+environment: setup ## write environment.yml, for conda, from pyproject.toml and constraints.txt
+	$(BIN)/python -m tools.environment
 
 student: setup ## the course without solutions: build/erase-course-student, and a zip
 	$(BIN)/python -m course.editions student

@@ -2,11 +2,14 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-PYTHON ?= python3.11
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+# the first of these that is there and supported
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3 python, \
+    $(shell $(name) -c '$(SUPPORTED)' 2>/dev/null && echo $(name))) python3.11)
 BIN := .venv/bin
 STAMP := .venv/.installed
 QUICKSTART := runs/quickstart
-EXTRAS ?= [build]
+EXTRAS ?= [notebooks,build]
 LISTED ?= $(MAKEFILE_LIST)
 
 # The environment's own kernelspec `python3` comes before one in the user's home.
@@ -21,9 +24,9 @@ help: ## list the targets
 setup: $(STAMP) ## create .venv and install the pinned packages; a second run installs nothing
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
-	    echo "Python 3.11 is needed, but '$(PYTHON)' is missing or another version." >&2; \
-	    echo "Install it, or say where it is: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { \
+	    echo "Python 3.11, 3.12 or 3.13 is needed, but '$(PYTHON)' is missing or another version." >&2; \
+	    echo "Install one, or say where it is: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Installing into .venv (once; some minutes) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \

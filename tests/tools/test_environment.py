@@ -1,26 +1,125 @@
-"""environment.yml pins exactly what constraints.txt pins, and every direct dependency and extra."""
+"""What is installed: pins and environment.yml from one source, each room's imports declared for it,
+Python 3.11 to 3.13, and nothing that Windows lacks."""
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
-from pathlib import Path
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 
+import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
-ROOT = Path(__file__).resolve().parents[2]
+from tools.environment import ROOT, canonical, environment, pins, read
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+PINS = pins((ROOT / "constraints.txt").read_text("utf-8").splitlines())
+SUPPORTED = ("3.11.9", "3.12.0", "3.13.0")
+EXTRAS = PROJECT["optional-dependencies"]
+# which extras serve which rooms, beside the core's dependencies
+ROOMS = {
+    "erase_lib/*.py": [],
+    "erase_lib/measure/*.py": [],
+    "erase_lib/study/*.py": ["notebooks"],
+    "erase_lib/show/*.py": ["notebooks"],
+    "erase_lib/sweep/*.py": ["notebooks", "dask", "ray"],
+    "course/exercise.py": ["notebooks"],
+    "course/checks/*.py": ["notebooks"],
+    "course/*.py": ["notebooks", "course"],
+    "tools/*.py": [],
+    "tools/embedded/*.py": ["notebooks", "build"],
+    "tools/benchmarks/*.py": ["notebooks", "dev"],
+    "tests/**/*.py": list(EXTRAS),
+}
+POSIX = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"}
 
 
-def pins(lines):
-    found = (line.strip().split("==") for line in lines if "==" in line and line[0] != "#")
-    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found}
+@cache
+def installed():
+    """The packages of every module that can be imported here."""
+    return packages_distributions()
 
 
-def test_conda_pins_equal_the_constraints():
-    constraints = pins((ROOT / "constraints.txt").read_text().splitlines())
-    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+def imports(path, inner=True):
+    """The modules that a file imports, from anywhere in it or only when it is itself imported."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree) if inner else tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.split(".")[0]
+
+
+def test_environment_is_what_the_other_two_say():
+    assert (ROOT / "environment.yml").read_text("utf-8") == read(), "run `make environment`"
+    listed = yaml.safe_load(read())["dependencies"]
+    assert f"python{PROJECT['requires-python']}" in listed
     conda = pins(next(entry["pip"] for entry in listed if isinstance(entry, dict)))
-    assert all(constraints[name] == version for name, version in conda.items())
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    direct = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
-    assert set(direct) <= set(conda)
+    direct = PROJECT["dependencies"] + sum(EXTRAS.values(), [])
+    assert conda == {name: PINS[name] for name in map(canonical, direct)}
+
+
+def test_a_dependency_without_a_pin_is_named():
+    project = {"requires-python": ">=3.11", "dependencies": ["some_thing"]}
+    with pytest.raises(KeyError, match="some-thing"):
+        environment(project | {"optional-dependencies": {}}, {})
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_are_declared_where_they_are_needed(room):
+    declared = {*PROJECT["dependencies"], *(n for e in ROOMS[room] for n in EXTRAS[e])}
+    declared = {canonical(name) for name in declared}
+    known = installed()
+    own = {"erase_lib", "course", "tools", *(p.stem for p in (ROOT / "tests").rglob("*.py"))}
+    for path in sorted(ROOT.glob(room)):
+        for module in set(imports(path)) - own - set(sys.stdlib_module_names) - POSIX:
+            packages = {canonical(name) for name in known.get(module, [module])}
+            assert packages & declared, f"{path.relative_to(ROOT)} imports {module}"
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "CITATION.cff", "CHANGELOG.md"])
+def test_one_version(name):
+    text = (ROOT / name).read_text("utf-8")
+    found = re.search(r'^(?:version: |version = "|## )([\d.]+)', text, re.MULTILINE)
+    assert found and found[1] == PROJECT["version"]
+
+
+def test_pins_run_on_every_python_that_is_supported():
+    supported = SpecifierSet(PROJECT["requires-python"])
+    assert all(version in supported for version in SUPPORTED) and "3.14.0" not in supported
+    for name in PINS:
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:  # an extra that is not installed here
+            continue
+        needed = SpecifierSet(found.metadata.get("Requires-Python") or "")
+        assert all(version in needed for version in SUPPORTED), f"{name} needs Python {needed}"
+
+
+def test_pins_are_versions_and_no_addresses():
+    for name in ("constraints.txt", "environment.yml", "pyproject.toml"):
+        text = (ROOT / name).read_text("utf-8")
+        assert not re.search(r"https?://|--(extra-)?index|--find-links", text), name
+    for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines():
+        assert line.startswith("#") or len(Requirement(line).specifier) == 1
+
+
+@pytest.mark.parametrize("room", ["erase_lib", "course", "tools"])
+def test_nothing_that_windows_lacks_is_needed_to_import(room):
+    for path in sorted((ROOT / room).rglob("*.py")):
+        assert not POSIX & set(imports(path, inner=False)), path.relative_to(ROOT)
+
+
+def test_install_commands_name_extras_that_exist():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "course").rglob("*.md")]
+    for path in [*pages, ROOT / "setup.mk", ROOT / "Makefile"]:
+        text = path.read_text("utf-8")
+        for found in re.findall(r"(?:-e '?\.|EXTRAS \S?= )\[([\w,]+)\]", text):
+            names = set(found.split(","))
+            assert names <= set(EXTRAS), path.relative_to(ROOT)
+            assert "notebooks" in names or names.isdisjoint({"build", "dev"}), path.name

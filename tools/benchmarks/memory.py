@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import resource
 import time
 import weakref
 from collections import Counter
@@ -39,7 +38,7 @@ from torch.utils._pytree import tree_leaves
 from erase_lib.diffusion import predict
 from erase_lib.files import whole
 from erase_lib.models import Pipeline, in_place, pick_device, recomputing, trained_names
-from tools.benchmarks import in_a_process
+from tools.benchmarks import in_a_process, peak_memory
 from tools.benchmarks.gpu_check import SD, TINY, random_pipeline
 
 METHODS = ("xattn", "noxattn", "full")
@@ -219,7 +218,7 @@ def measure(arrangement: str, train_method: str, small: bool, device: str) -> di
     before = psutil.Process().memory_info().rss
     made = ARRANGEMENTS[arrangement](TINY if small else SD, train_method, device)
     live, seconds = followed(made)
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    resident = peak_memory()
     process = torch.cuda.max_memory_allocated() if cuda else resident - before
     row: dict[str, Any] = {"arrangement": arrangement, "train_method": train_method}
     row |= {f"{part}_mb": live.most[part] / MB for part in PARTS}

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -24,7 +23,7 @@ import torch
 
 from erase_lib import EraseConfig, erase, load_pipeline
 from erase_lib.files import whole
-from tools.benchmarks import in_a_process
+from tools.benchmarks import in_a_process, peak_memory
 
 PUBLISHED = 20  # updates of the published schedule that are timed
 SCHEDULE = {
@@ -76,7 +75,7 @@ def measure(name: str, target: str, profile: str) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "evaluations": spent,
         "evaluations_an_update": round(spent / row["updates"], 1),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6),
+        "peak_mb": round(peak_memory() / 1e6),
     }
 
 
