@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-from conftest import CELL
 
 from erase_lib.sweep import run
 from erase_lib.sweep.cli import plan, sweep
@@ -44,14 +43,15 @@ def test_a_run_hangs_on_what_is_computed_and_not_on_how_it_is_told(notebook, tmp
         (case,) = plan(notebook(*given, **tagged), numbers(1), tmp_path)
         return case.id
 
+    cell = 'number: int = 0  # a hint\noutput: str = "x"'
     code = "\ndef f():\n    return 1"
-    first = name(CELL, code)
-    told = CELL.replace("which run this is", "a better hint")
+    first = name(cell, code)
+    told = cell.replace("a hint", "a better one")
     assert first == name(told, code.replace("return 1", '"What."\n    return (1)  # why'), "prose")
-    assert first == name(CELL, code, exercise="x = ...", solution="x = 1", check="check(x)")
-    assert first != name(CELL, code.replace("1", "2"))
-    assert first != name(CELL, code, slide="x = 1")
-    assert name(CELL, "\n%matplotlib inline") != name(CELL, "\n%matplotlib agg")
+    assert first == name(cell, code, exercise="x = ...", solution="x = 1", check="check(x)")
+    assert first != name(cell, code.replace("1", "2"))
+    assert first != name(cell, code, slide="x = 1")
+    assert name(cell, "\n%matplotlib inline") != name(cell, "\n%matplotlib agg")
 
 
 @pytest.mark.parametrize("given", [None, "5"])
@@ -78,17 +78,8 @@ def test_a_dead_kernel_and_a_hanging_cell_are_failures(book, tmp_path):
 def test_a_run_that_another_process_is_at_is_waited_for(book, tmp_path, logs, wait_for):
     out = tmp_path / "out"
     (case,) = plan(book, {"fixed": {"wait": 3.0}}, out)
-    call = [
-        sys.executable,
-        "-m",
-        "erase_lib.sweep.cli",
-        str(book),
-        "-p",
-        "wait=3.0",
-        "--out",
-        str(out),
-    ]
-    with subprocess.Popen(call):
+    call = [sys.executable, "-m", "erase_lib.sweep.cli", str(book), "-p", "wait=3.0", "--out"]
+    with subprocess.Popen([*call, str(out)]):
         wait_for(lambda: logs(out))
         record = run.execute(run.Settings(book, "another sweep"), case)
     assert record["status"] == "done"
