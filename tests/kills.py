@@ -2,7 +2,7 @@
 
     python tests/kills.py --kills 30
 
-Each trial is a sweep of two erasures (05_erase in its smoke profile) by two workers, killed again
+Each trial is a sweep of two erasures (run_erase in its smoke profile) by two workers, killed again
 and again: the sweep itself, a worker or a notebook's kernel in turn. A kill that comes too late
 does not count. In the end weights and history must be those of an undisturbed sweep, byte for
 byte, and so must the metrics but for the seconds; what was finished is not done again.
@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-CALL = [sys.executable, "-m", "erase_lib.sweep.cli", str(ROOT / "notebooks" / "05_erase.ipynb")]
+CALL = [sys.executable, "-m", "erase_lib.sweep.cli", str(ROOT / "notebooks" / "run_erase.ipynb")]
 CALL += ["-p", "profile=smoke", "-p", "steps=20", "-p", "seed=0,1", "--workers", "2", "--out"]
 VICTIMS = {"sweep": "erase_lib.sweep", "worker": "popen_loky", "kernel": "ipykernel"}
 

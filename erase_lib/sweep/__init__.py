@@ -1,5 +1,8 @@
 """A grid of parameters → run folders → one table; starts without PyTorch."""
 
-from erase_lib.sweep.notebook import finish, start
+from erase_lib.sweep.grid import expand
+from erase_lib.sweep.notebook import finish, settings, start
+from erase_lib.sweep.run import DONE, run_notebook
+from erase_lib.sweep.table import collect, question
 
-__all__ = ["finish", "start"]
+__all__ = ["DONE", "collect", "expand", "finish", "question", "run_notebook", "settings", "start"]

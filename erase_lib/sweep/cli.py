@@ -15,8 +15,7 @@ from tqdm import tqdm
 
 from erase_lib.errors import EraseError, unknown, unwritable
 from erase_lib.files import alone
-from erase_lib.sweep import grid
-from erase_lib.sweep import run as batch
+from erase_lib.sweep import grid, run
 from erase_lib.sweep.run import DONE, FAILED, Case, Settings
 from erase_lib.sweep.table import collect, publish
 from erase_lib.sweep.workers import BACKENDS, executed
@@ -30,28 +29,26 @@ def plan(notebook: str | Path, spec: grid.Values, out: str | Path) -> list[Case]
     """
     notebook, known = Path(notebook), grid.parameters(notebook)
     values = grid.check(known, grid.expand(spec))
-    code, out = batch.content(notebook), Path(out).resolve()  # a cluster's workers stand elsewhere
-    cases = {case.id: case for v in values if (case := batch.make_case(out, code, known, v))}
+    code, out = run.computed(notebook), Path(out).resolve()  # a cluster's workers stand elsewhere
+    cases = {case.id: case for v in values if (case := run.make_case(out, code, known, v))}
     return list(cases.values())
 
 
-def table(cases: Sequence[Case], workers: int = 1) -> str:
+def overview(cases: Sequence[Case], workers: int = 1) -> str:
     """The plan for the eye: what each run differs in, its state, and how long the rest may take."""
-    rows = pd.DataFrame([case.values for case in cases]).map(batch.shorten)
+    rows = pd.DataFrame([case.values for case in cases]).map(run.shorten)
     rows = rows.loc[:, rows.nunique() > 1]
     records = [case.record() for case in cases]
     rows.insert(0, "(run)", [case.id for case in cases])
     rows["(state)"] = [record.get("status", "to do") for record in records]
     spent = [r["seconds"] for r in records if r.get("status") == DONE]
-    left = len(cases) - len(spent)
-    lines = [rows.to_string(index=False), f"{len(cases)} runs, {len(spent)} of them done"]
+    left, text = len(cases) - len(spent), rows.to_string(index=False)
+    text += f"\n{len(cases)} runs, {len(spent)} of them done"
     if spent and left:
         each = sum(spent) / len(spent)
-        lines.append(
-            f"about {left * each / workers / 60:.1f} minutes left on {workers} workers"
-            f" ({each:.0f} s a run, the mean of those done)"
-        )
-    return "\n".join(lines)
+        text += f"\nabout {left * each / workers / 60:.1f} minutes left on {workers} workers"
+        text += f" ({each:.0f} s a run, the mean of those done)"
+    return text
 
 
 def sweep(
@@ -83,14 +80,9 @@ def sweep(
         if value is not None and value < 1:
             raise EraseError(f"{name} is {value}: expected 1 or more")
     cases, out = plan(notebook, spec, out), Path(out)
-    settings = Settings(
-        notebook=Path(notebook).resolve(),
-        sweep=uuid.uuid4().hex,
-        threads=threads or (1 if scheduler else max(1, joblib.cpu_count() // workers)),
-        cell_timeout=cell_timeout,
-        commit=batch.git_commit(),
-        force=force,
-    )
+    threads = threads or (1 if scheduler else max(1, joblib.cpu_count() // workers))
+    notebook, commit = Path(notebook).resolve(), run.git_commit()
+    settings = Settings(notebook, uuid.uuid4().hex, threads, cell_timeout, commit, force)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with alone(out / "lock") as before:
@@ -98,7 +90,7 @@ def sweep(
                 print(f"the sweep by {before} broke off: what it finished is kept", file=sys.stderr)
             chosen = select(cases, settings, only_failed)
             quiet = not progress or bool(os.environ.get("CI")) or not sys.stderr.isatty()
-            (out / batch.OWNER).write_text(settings.sweep, "utf-8")
+            (out / run.OWNER).write_text(settings.sweep, "utf-8")
             failed: dict[str, str] = {}
             with tqdm(total=len(chosen), desc="sweep", unit="run", disable=quiet) as bar:
                 for record in executed(settings, chosen, backend, workers, scheduler):
@@ -107,8 +99,7 @@ def sweep(
                     bar.set_postfix(failed=len(failed))
                     bar.update()
             found = collect(out, [case.id for case in cases])
-            # a folder that cannot be written to does not say why
-            if failed:
+            if failed:  # a folder that cannot be written to does not say why
                 found["error"] = found["error"].fillna(found["id"].map(failed))
             return found
     except OSError as error:
@@ -126,11 +117,8 @@ def select(cases: Sequence[Case], settings: Settings, only_failed: bool) -> list
         elif done:
             other += record.get("git_commit") != settings.commit
     if other:
-        print(
-            f"{other} finished runs are of another commit than {settings.commit}:"
-            " --force runs them again",
-            file=sys.stderr,
-        )
+        said = f"{other} finished runs are of another commit than {settings.commit}"
+        print(f"{said}: --force runs them again", file=sys.stderr)
     return chosen
 
 
@@ -139,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if words[:1] != ["collect"]:
-            return run(words)
+            return started(words)
         parser = argparse.ArgumentParser("erase-sweep collect", description=collect.__doc__)
         parser.add_argument("out", type=Path, help="the folder of a sweep")
         folder = parser.parse_args(words[1:]).out
@@ -152,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def run(words: Sequence[str]) -> int:
+def started(words: Sequence[str]) -> int:
     """`erase-sweep NOTEBOOK …`."""
     parser = argparse.ArgumentParser("erase-sweep", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("notebook", nargs="?", help="what to run; or `collect` and a folder")
@@ -181,7 +169,7 @@ def run(words: Sequence[str]) -> int:
     spec["grid"] |= given_pairs
     out = given["out"] = given["out"] or Path("runs") / Path(given["notebook"]).stem
     if dry:
-        print(table(plan(given["notebook"], spec, out), max(1, given["workers"])))
+        print(overview(plan(given["notebook"], spec, out), max(1, given["workers"])))
         return 0
     found = sweep(spec=spec, **given)
     status = report(found, out)

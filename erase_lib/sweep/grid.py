@@ -1,5 +1,4 @@
-"""A grid of parameters, from the command line or a YAML file, checked against a notebook before
-the first run."""
+"""A grid of parameters, from the command line or a YAML file, checked before the first run."""
 
 from __future__ import annotations
 
@@ -8,16 +7,15 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import papermill
 
 from erase_lib.concepts import check_concepts
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.files import read_mapping
+from erase_lib.sweep.notebook import settings
 
 OUTPUT = "output"  # the parameter that every swept notebook has: where the sweep puts the run
 RESERVED = {"id", "status", "seconds", "threads", "started", "git_commit", "cell", "error"}
@@ -29,11 +27,9 @@ Values = dict[str, Any]
 class Parameter:
     """One line of a notebook's parameters cell."""
 
-    name: str
     kind: str
     """str, int, float, bool, list[…] of these or Optional[…] of any."""
     default: Any
-    help: str
 
 
 def parameters(notebook: str | Path) -> dict[str, Parameter]:
@@ -42,6 +38,8 @@ def parameters(notebook: str | Path) -> dict[str, Parameter]:
     Raises `EraseError` for a missing or damaged notebook, one without such a cell or without
     `output`, and a default that is not a plain value.
     """
+    import papermill  # takes seconds, which a notebook that only reads tables need not wait
+
     path = Path(notebook)
     if not path.is_file():
         raise EraseError(f"notebook {path} does not exist")
@@ -65,7 +63,7 @@ def parameters(notebook: str | Path) -> dict[str, Parameter]:
             raise EraseError(
                 f"{path}: parameter {name} = {line['default']}: expected a plain value"
             ) from None
-        known[name] = Parameter(name, kind, default, line["help"])
+        known[name] = Parameter(kind, default)
     return known
 
 
@@ -77,7 +75,8 @@ def convert(value: Any, kind: str, name: str) -> Any:
     """
     if optional := re.fullmatch(r"Optional\[(.+)\]", kind):
         nothing = value is None or (isinstance(value, str) and value.lower() in ("none", "null"))
-        return None if nothing else convert(value, optional[1], name)
+        # an empty list is a value too: no styles
+        return None if nothing else [] if value == [] else convert(value, optional[1], name)
     if many := re.fullmatch(r"list\[(.+)\]", kind):
         items = [v.strip() for v in value.split("+")] if isinstance(value, str) else value
         if isinstance(items, (bool, int, float)):
@@ -133,18 +132,14 @@ def expand(spec: Mapping[str, Any]) -> list[Values]:
         sizes = ", ".join(f"{name} {len(values)}" for name, values in zipped.items())
         raise EraseError(f"zip has lists of unequal length: {sizes}")
     cases = spec.get("cases", [{}])
-    if (
-        not isinstance(cases, list)
-        or not cases
-        or not all(isinstance(case, dict) for case in cases)
-    ):
+    if not (isinstance(cases, list) and cases and all(isinstance(c, dict) for c in cases)):
         raise EraseError("cases: expected a list of mappings from parameter to value")
     sections = [fixed, grid, zipped, dict.fromkeys(k for case in cases for k in case)]
     for first, second in itertools.combinations(sections, 2):
         if both := sorted(map(str, first.keys() & second.keys())):
             raise EraseError(f"{both[0]} stands in two sections of the grid: keep one")
     rows = zip(*zipped.values(), strict=True) if zipped else [()]
-    product = list(itertools.product(cases, rows, itertools.product(*grid.values())))
+    product = itertools.product(cases, rows, itertools.product(*grid.values()))
     return [
         fixed | case | dict(zip(zipped, row, strict=True)) | dict(zip(grid, point, strict=True))
         for case, row, point in product
@@ -165,7 +160,6 @@ def check(known: Mapping[str, Parameter], cases: Sequence[Values]) -> list[Value
     What belongs to `EraseConfig` is checked by it too. Raises `EraseError` for the first wrong one.
     """
     free = {name: p for name, p in known.items() if name != OUTPUT}
-    own = {field.name for field in fields(EraseConfig)} & free.keys()
     checked, targets = [], set()
     for case in cases:
         for name in case:
@@ -175,12 +169,11 @@ def check(known: Mapping[str, Parameter], cases: Sequence[Values]) -> list[Value
                 raise unknown("parameter", name, free)
         values = {name: p.default for name, p in free.items()}
         values |= {name: convert(value, free[name].kind, name) for name, value in case.items()}
-        if own:
-            settings = {name: values[name] for name in own}
-            settings.setdefault("targets", [values.get("target") or "church"])
-            EraseConfig.from_profile(values.get("profile") or "course", **settings)
+        if own := settings(values):
+            own.setdefault("targets", [values.get("target") or "church"])
+            EraseConfig.from_profile(values.get("profile") or "course", **own)
             if not values.get("model"):  # the embedded one: its judge knows these
-                targets.update(settings["targets"])
+                targets.update(own["targets"])
         checked.append(values)
     check_concepts(sorted(targets))
     return checked

@@ -1,18 +1,24 @@
-"""A notebook as a run: the folder that it starts with, and the results that it leaves there."""
+"""A notebook as a run: its settings, the folder that it starts with, the results it leaves."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from erase_lib.config import PROFILES
+from erase_lib.config import PROFILES, EraseConfig
 from erase_lib.errors import unknown, unwritable
 from erase_lib.files import whole
 
 METRICS = "metrics.json"
 SMOKE = "SMOKE RUN: A FEW STEPS TO SEE THAT EVERYTHING WORKS. DO NOT QUOTE ITS NUMBERS."
+
+
+def settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What belongs to `EraseConfig` among a notebook's parameters: `settings(globals())`."""
+    return {f.name: parameters[f.name] for f in fields(EraseConfig) if f.name in parameters}
 
 
 def start(profile: str, output: str | Path) -> Path:
@@ -39,10 +45,15 @@ def finish(folder: str | Path, result: Mapping[str, Any]) -> None:
     """
     path = Path(folder) / METRICS
     try:
-        with whole(path) as (temporary,):
-            temporary.write_text(json.dumps(dict(result), indent=2, default=_plain), "utf-8")
+        write(path, result)
     except OSError as error:
         raise unwritable(path, error) from None
+
+
+def write(path: Path, values: Mapping[str, Any]) -> None:
+    """A JSON file, whole or not at all."""
+    with whole(path) as (temporary,):
+        temporary.write_text(json.dumps(dict(values), indent=2, default=_plain), "utf-8")
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import logging
@@ -17,20 +18,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import nbformat
-import papermill
-from nbclient.exceptions import CellTimeoutError
-from papermill.exceptions import PapermillExecutionError
-
 from erase_lib.errors import reason, unwritable
-from erase_lib.files import DATA, alone, whole
+from erase_lib.files import DATA, alone
 from erase_lib.sweep.grid import OUTPUT, Parameter, Values
+from erase_lib.sweep.notebook import write
 
 RECORD, EXECUTED, LOG, LOCK = "run.json", "executed.ipynb", "log.txt", "lock"
-EXECUTING = "executing.ipynb"  # until it ends
 OWNER = "sweep"  # beside the run folders: which sweep is at them
 DONE, FAILED, RUNNING = "done", "failed", "running"
 VERSIONS = ("erase-lib", "torch", "diffusers", "transformers")
+ASIDE = {"parameters", "exercise", "solution", "check"}  # no part of what a run computes
 
 
 @dataclass(frozen=True)
@@ -47,29 +44,34 @@ class Case:
         return read_json(self.folder / RECORD)
 
 
-def read_text(path: Path) -> str:
-    """What a file says; "" if it is missing."""
-    with suppress(OSError):
-        return path.read_text("utf-8")
-    return ""
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file; empty if it is missing or not whole."""
-    with suppress(ValueError):
-        found = json.loads(read_text(path))
+    with suppress(OSError, ValueError):
+        found = json.loads(path.read_text("utf-8"))
         return found if isinstance(found, dict) else {}
     return {}
 
 
-def content(notebook: Path) -> str:
-    """The notebook's code, without outputs and prose: another text is another run."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    return "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+def computed(notebook: Path) -> str:
+    """The code that a notebook's numbers hang on, beside its parameters' values: no prose, comments
+    or docstrings, nor the cells tagged as in `ASIDE`, so that a better hint is no other run."""
+    parts = []
+    for cell in read_json(notebook).get("cells", []):
+        if cell["cell_type"] != "code" or ASIDE & set(cell["metadata"].get("tags", [])):
+            continue
+        code = "".join(cell["source"])
+        with suppress(SyntaxError):  # IPython's own, such as %matplotlib, stays as it is
+            tree = ast.parse(code)
+            for node in ast.walk(tree):
+                if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+                    del node.body[0]
+            code = ast.unparse(tree)
+        parts.append(code)
+    return "\n".join(filter(None, parts))
 
 
 def make_case(out: Path, code: str, known: Mapping[str, Parameter], values: Values) -> Case:
-    """The case of these values, its id made of them, the notebook's code and the library's version.
+    """The case of these values, its id made of them, what is computed and the library's version.
 
     The id begins with the values that differ from the notebook's defaults, for the reader; its last
     eight digits hash everything, so the same run has the same folder in every grid.
@@ -90,26 +92,26 @@ def shorten(value: Any) -> str:
 def git_commit() -> str:
     """The commit that the library stands at, with `-dirty` for changed files; "" without git."""
     call = ["git", "-C", str(DATA.parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+    with suppress(OSError):
+        return subprocess.run(call, capture_output=True, text=True, check=False).stdout.strip()
+    return ""
 
 
 @contextmanager
 def threads_of(number: int) -> Iterator[None]:
-    """A kernel started within the block uses so many threads."""
+    """A kernel started within the block uses so many threads, which do not spin while they wait:
+    beside other work that takes five times as long. A GOMP_SPINCOUNT that is set stays."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     new = dict.fromkeys(names, str(number)) | {"JUPYTER_PREFER_ENV_PATH": "1"}
-    old = {name: os.environ.get(name) for name in new}
+    new["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "10000")
+    old = {name: os.environ[name] for name in new if name in os.environ}
     os.environ.update(new)
     try:
         yield
     finally:
-        for name, value in old.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        for name in new:
+            del os.environ[name]
+        os.environ.update(old)
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,8 @@ def execute(settings: Settings, case: Case) -> dict[str, Any]:
             own = not settings.force or found.get("sweep") == settings.sweep
             if own and found.get("status") == DONE:
                 return found
-            if read_text(case.folder.parent / OWNER) not in ("", settings.sweep):
+            owner = case.folder.parent / OWNER
+            if owner.is_file() and owner.read_text("utf-8") not in ("", settings.sweep):
                 return {"id": case.id, "status": FAILED, "error": "another sweep has taken over"}
             if not own or found.get("git_commit", settings.commit) != settings.commit:
                 clear(case.folder)
@@ -153,8 +156,9 @@ def execute(settings: Settings, case: Case) -> dict[str, Any]:
             record["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             write(case.folder / RECORD, record)
             begin = time.perf_counter()
-            with logged(case.folder / LOG):
-                record |= attempt(settings, case)
+            values, copy = case.values | {OUTPUT: str(case.folder)}, case.folder / EXECUTED
+            with logged(case.folder / LOG), threads_of(settings.threads):
+                record |= run_notebook(settings.notebook, copy, values, settings.cell_timeout)
             record["seconds"] = round(time.perf_counter() - begin, 2)
             write(case.folder / RECORD, record)
             return record
@@ -163,52 +167,34 @@ def execute(settings: Settings, case: Case) -> dict[str, Any]:
         return {"id": case.id, "status": FAILED, "parameters": case.values, "error": why}
 
 
-def write(path: Path, record: Mapping[str, Any]) -> None:
-    """A JSON file, whole or not at all."""
-    with whole(path) as (temporary,):
-        temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
-
-
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
     """papermill's log within the block, with times: when each cell began, and what it printed."""
     logger, handler = logging.getLogger("papermill"), logging.FileHandler(path, "w", "utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    level, spreads = logger.level, logger.propagate
-    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    logger.propagate = False
+    logger.propagate = False  # what many runs print would drown the progress bar
+    logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
         handler.close()
-        logger.setLevel(level)
-        logger.propagate = spreads
-
-
-def attempt(settings: Settings, case: Case) -> dict[str, Any]:
-    """Execute the notebook: the status, and for a failure its cell, error and traceback."""
-    executing = case.folder / EXECUTING
-    values = case.values | {OUTPUT: str(case.folder)}
-    with threads_of(settings.threads):
-        found = run_notebook(settings.notebook, executing, values, settings.cell_timeout)
-    with suppress(OSError):
-        os.replace(executing, case.folder / EXECUTED)
-    return found
 
 
 def run_notebook(
-    notebook: Path, executing: Path, values: Mapping[str, Any], cell_timeout: int, **more: Any
+    notebook: Path, executed: Path, values: Mapping[str, Any], cell_timeout: int, **more: Any
 ) -> dict[str, Any]:
-    """Run a notebook into `executing`: its status, and for a failure cell, error and traceback.
+    """Run a notebook into `executed`: its status, and for a failure cell, error and traceback.
 
     `more` goes to papermill.
     """
+    import papermill  # at use, as in grid
+
     try:
         papermill.execute_notebook(
             str(notebook),
-            str(executing),
+            str(executed),
             parameters=dict(values),
             kernel_name="python3",
             start_timeout=180,
@@ -218,28 +204,23 @@ def run_notebook(
             extra_arguments=["--log-level=CRITICAL"],  # on transport and shutdown, every time
             **more,
         )
-        found: dict[str, Any] = {"status": DONE}
-    except PapermillExecutionError as error:
+        return {"status": DONE}
+    except papermill.PapermillExecutionError as error:
         text = " ".join(f"{error.ename}: {error.evalue}".split())
-        found = {"status": FAILED, "cell": error.cell_index, "error": text}
-        found["traceback"] = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback))
+        trace = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback))
+        return {"status": FAILED, "cell": error.cell_index, "error": text, "traceback": trace}
     except Exception as error:  # a dead kernel, a cell over its time, a full disk
         text = f"{type(error).__name__}: {reason(error)}"
-        found = {"status": FAILED, "cell": last_begun(executing), "error": text}
-        if isinstance(error, CellTimeoutError):
-            found["error"] += f" (after {cell_timeout} s): give more with --cell-timeout"
-    return found
+        if isinstance(error, TimeoutError):
+            text += f" (after {cell_timeout} s): give more with --cell-timeout"
+        return {"status": FAILED, "cell": last_begun(executed), "error": text}
 
 
 def last_begun(notebook: Path) -> int | None:
     """Index of the cell at which a run broke off."""
-    with suppress(OSError, ValueError):
-        cells = nbformat.read(notebook, as_version=4).cells
-        # when a run ends papermill calls all its cells completed; only those begun have a time
-        times = [cell.metadata.get("papermill", {}).get("start_time") for cell in cells]
-        begun = [i for i, time_ in enumerate(times) if time_]
-        return begun[-1] if begun else None
-    return None
+    # when a run ends papermill calls all its cells completed; only those begun have a time
+    told = [c["metadata"].get("papermill", {}) for c in read_json(notebook).get("cells", [])]
+    return max((i for i, cell in enumerate(told) if cell.get("start_time")), default=None)
 
 
 def clear(folder: Path) -> None:
@@ -259,8 +240,6 @@ def fail(case: Case, error: str) -> dict[str, Any]:
         record = {"id": case.id, "parameters": case.values} | case.record()
         if record.get("status") in (DONE, FAILED):
             return record
-        record |= {"status": FAILED, "cell": last_begun(case.folder / EXECUTING), "error": error}
-        with suppress(OSError):
-            os.replace(case.folder / EXECUTING, case.folder / EXECUTED)
+        record |= {"status": FAILED, "cell": last_begun(case.folder / EXECUTED), "error": error}
         write(case.folder / RECORD, record)
         return record

@@ -1,10 +1,10 @@
-"""The table of a sweep, rebuilt from its run folders at any time."""
+"""The table of a sweep, rebuilt from its run folders at any time, and which runs answer what."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from erase_lib.sweep.notebook import METRICS
 from erase_lib.sweep.run import DONE, FAILED, RECORD, VERSIONS, read_json
 
 UNFINISHED = "unfinished"
+KEPT = ("seconds", "threads", "started", "git_commit", *VERSIONS)  # of a run's record
 
 
 def collect(out: str | Path, ids: Iterable[str] | None = None) -> pd.DataFrame:
@@ -28,10 +29,9 @@ def collect(out: str | Path, ids: Iterable[str] | None = None) -> pd.DataFrame:
     """
     out = Path(out)
     names = sorted(path.parent.name for path in out.glob(f"*/{RECORD}")) if ids is None else ids
-    rows = [row(out / name) for name in names]
-    if not rows:
+    table = pd.DataFrame([row(out / name) for name in names])
+    if table.empty:
         raise EraseError(f"{out} holds no runs: expected the folder of a sweep")
-    table = pd.DataFrame(rows)
     for name in table.columns[table.map(type).nunique() > 1]:  # Parquet has one kind a column
         if table[name].map(lambda value: isinstance(value, str)).any():
             table[name] = table[name].map(lambda value: None if pd.isna(value) else str(value))
@@ -50,20 +50,18 @@ def collect(out: str | Path, ids: Iterable[str] | None = None) -> pd.DataFrame:
 def row(folder: Path) -> dict[str, Any]:
     """One run as a row."""
     record = read_json(folder / RECORD)
-    done = record.get("status") == DONE
     status = record["status"] if record.get("status") in (DONE, FAILED) else UNFINISHED
     found: dict[str, Any] = {"id": folder.name, "status": status}
     for name, value in record.get("parameters", {}).items():
         found[name] = "+".join(map(str, value)) if isinstance(value, list) else value
-    error = record.get("error")
-    if done and (folder / METRICS).exists():
+    error, path = record.get("error"), folder / METRICS
+    if status == DONE and path.exists():
         try:
-            metrics = flat(json.loads((folder / METRICS).read_text("utf-8")))
+            metrics = flat(json.loads(path.read_text("utf-8")))
             found |= {name: metrics[name] for name in metrics if name not in found | record}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as wrong:
             error = f"{METRICS} is damaged ({reason(wrong)}): run again with --force"
-    kept = ("seconds", "threads", "started", "git_commit", *VERSIONS)
-    found |= {name: record.get(name) for name in kept}
+    found |= {name: record.get(name) for name in KEPT}
     return found | {"cell": record.get("cell"), "error": error}
 
 
@@ -71,29 +69,52 @@ def flat(metrics: dict[str, Any]) -> dict[str, Any]:
     """metrics.json as columns: numbers and texts as they are, the rows of `metrics` by name."""
     columns = {k: v for k, v in metrics.items() if isinstance(v, (int, float, str))}
     for line in metrics.get("metrics", []):
-        name = " ".join(
-            str(line[key]) for key in ("suite", "metric", "group", "model") if key in line
-        )
+        parts = ("suite", "metric", "group", "model")
+        name = " ".join(str(line[part]) for part in parts if part in line)
         columns[name] = line["value"]
         columns |= {f"{name} {key}": line[key] for key in ("low", "high", "n") if key in line}
     return columns
 
 
+def question(
+    runs: pd.DataFrame,
+    vary: str,
+    settings: Sequence[str],
+    fixed: Mapping[str, object],
+    defaults: Mapping[str, object],
+) -> pd.DataFrame:
+    """The runs that differ in `vary` alone: all other `settings` are as in `fixed`, or not given.
+
+    `runs` is a sweep's table, empty where a setting was not given; those of `vary` are filled from
+    `defaults`, and sorted by it. Raises `EraseError` when fewer than two values of it are left.
+    """
+    kept = pd.Series(True, index=runs.index)
+    for name in settings:
+        if name in fixed:
+            kept &= runs[name] == fixed[name]
+        elif name != vary:
+            kept &= runs[name].isna()
+    part = runs[kept].copy()
+    kind: Callable[[object], object] = type(defaults[vary])
+    # beside empty cells a table's integers and truth values have become others
+    values = [defaults[vary] if pd.isna(value) else kind(value) for value in part[vary]]
+    part[vary] = pd.Series(values, index=part.index, dtype=object)
+    if part[vary].nunique() < 2:
+        raise EraseError(f"no two runs differ in {vary} alone: expected a grid that varies it")
+    return part.sort_values(vary, kind="stable")
+
+
 def gather(table: pd.DataFrame, out: Path) -> dict[str, pd.DataFrame]:
     """The tables that the runs themselves wrote as Parquet, by file name, each of all runs together
     with the run's id and targets in front."""
-    names = sorted({path.name for id in table["id"] for path in (out / id).glob("*.parquet")})
-    found = {}
-    for name in names:
-        parts = []
-        for run in table.to_dict("records"):
-            if (path := out / run["id"] / name).is_file():
-                part = pd.read_parquet(path)
-                for column in ("targets", "id"):
-                    part.insert(0, column, run.get(column))
-                parts.append(part)
-        found[name] = pd.concat(parts, ignore_index=True)
-    return found
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for run in table.to_dict("records"):
+        for path in (out / run["id"]).glob("*.parquet"):
+            part = pd.read_parquet(path)
+            for column in ("targets", "id"):
+                part.insert(0, column, run.get(column))
+            parts.setdefault(path.name, []).append(part)
+    return {name: pd.concat(parts[name], ignore_index=True) for name in sorted(parts)}
 
 
 def write_short(rows: pd.DataFrame, path: Path) -> None:
@@ -104,13 +125,12 @@ def write_short(rows: pd.DataFrame, path: Path) -> None:
     for name in numbers:
         bits = rows[name].to_numpy("float32", copy=True).view("int32")
         rows[name] = ((bits + 0x1000) & ~0x1FFF).view("float32")
-    texts = [name for name in rows if name not in numbers]
     rows.to_parquet(
         path,
         index=False,
         compression="zstd",
         compression_level=19,
-        use_dictionary=texts,
+        use_dictionary=[name for name in rows if name not in numbers],
         use_byte_stream_split=numbers,
     )
 

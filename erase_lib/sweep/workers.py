@@ -17,24 +17,20 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from erase_lib.errors import EraseError, reason
 from erase_lib.sweep.run import RUNNING, Case, Settings, execute, fail
 
-BACKENDS = ("loky", "dask", "ray")
+Cases = Sequence[Case]
 Records = Iterator[dict[str, Any]]
 
 
 def executed(
-    settings: Settings, cases: Sequence[Case], backend: str, workers: int, scheduler: str | None
+    settings: Settings, cases: Cases, backend: str, workers: int, scheduler: str | None
 ) -> Records:
     """The cases' records, each as soon as its run has ended; a lost run counts as failed.
 
     Raises `EraseError` when the backend is not installed, nothing answers at `scheduler`, or
     workers die before they have begun a run.
     """
-    if backend == "loky":
-        yield from on_processes(settings, cases, workers)
-        return
     try:
-        on_cluster = {"dask": on_dask, "ray": on_ray}[backend]
-        yield from on_cluster(settings, cases, workers, scheduler)
+        yield from BACKENDS[backend](settings, cases, workers, scheduler)
     except ImportError:
         raise EraseError(f"{backend} is missing: pip install 'erase-lib[{backend}]'") from None
 
@@ -48,7 +44,7 @@ def connecting(backend: str, scheduler: str | None) -> Iterator[None]:
         raise EraseError(f"no {backend} cluster at {scheduler} ({reason(error)})") from None
 
 
-def on_processes(settings: Settings, cases: Sequence[Case], workers: int) -> Records:
+def on_processes(settings: Settings, cases: Cases, workers: int, _: str | None) -> Records:
     """joblib's processes. One's death takes all with it: the runs they were at have failed, and
     new processes do the rest."""
     left = {case.id: case for case in cases}
@@ -73,9 +69,7 @@ def on_processes(settings: Settings, cases: Sequence[Case], workers: int) -> Rec
                 raise EraseError(f"workers die before they begin ({reason(error)})") from None
 
 
-def on_dask(
-    settings: Settings, cases: Sequence[Case], workers: int, scheduler: str | None
-) -> Records:
+def on_dask(settings: Settings, cases: Cases, workers: int, scheduler: str | None) -> Records:
     """Dask: a dead worker's runs go on at another, as often as the cluster allows."""
     from distributed import Client, as_completed
 
@@ -94,9 +88,7 @@ def on_dask(
             yield fail(waiting[future.key], f"lost: {reason(result[1])}") if lost else result
 
 
-def on_ray(
-    settings: Settings, cases: Sequence[Case], workers: int, scheduler: str | None
-) -> Records:
+def on_ray(settings: Settings, cases: Cases, workers: int, scheduler: str | None) -> Records:
     """Ray: a dead worker's runs go on at another, three times."""
     import ray
 
@@ -114,3 +106,6 @@ def on_ray(
                 yield fail(case, f"lost: {reason(error)}")
     finally:
         ray.shutdown()
+
+
+BACKENDS = {"loky": on_processes, "dask": on_dask, "ray": on_ray}

@@ -15,7 +15,7 @@ from course.plan import NOTEBOOKS, ROOT, headings, lessons, notebook, slug, tagg
 from course.slides import SlideTags
 
 TAGS = ("exercise", "solution", "check")
-NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+NAMES = sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
 PROSE = {
     name: [c.source for c in notebook(name).cells if c.cell_type == "markdown"] for name in NAMES
 }
@@ -31,7 +31,7 @@ def test_every_notebook_stands_in_one_lesson(tmp_path, monkeypatch):
         part = course.split(f"### {lesson.lesson} · {lesson.title}")[1].split("###")[0]
         for name in lesson.notebooks:
             assert f"notebooks/{name}.ipynb" in part
-    (tmp_path / "new.ipynb").write_text("{}")
+    (tmp_path / "17_new.ipynb").write_text("{}")
     monkeypatch.setattr(plan, "NOTEBOOKS", tmp_path)
     with pytest.raises(ValueError, match="01_quickstart is in no lesson, in two, or no"):
         lessons()

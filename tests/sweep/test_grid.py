@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import nbformat
+import re
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 
+from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError
 from erase_lib.sweep import grid
+from erase_lib.sweep.cli import main
+
+GRIDS = Path(__file__).resolve().parents[2] / "notebooks" / "params"
 
 CELL = """
 targets: list[str] = ["church"]  # what to erase
@@ -18,27 +25,14 @@ output: str = "runs/x"
 """
 
 
-def notebook(folder, cell=CELL, body="print('done')"):
-    """A notebook with a parameters cell and a body, as a file."""
-    book = nbformat.v4.new_notebook()
-    first = nbformat.v4.new_code_cell("from typing import Optional")
-    parameters = nbformat.v4.new_code_cell(cell.strip(), metadata={"tags": ["parameters"]})
-    last = nbformat.v4.new_code_cell("'the end'")
-    book.cells = [first, parameters, nbformat.v4.new_code_cell(body), last]
-    book.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "P"}
-    path = folder / "book.ipynb"
-    nbformat.write(book, path)
-    return path
-
-
 @pytest.fixture
-def known(tmp_path):
-    return grid.parameters(notebook(tmp_path))
+def known(notebook):
+    return grid.parameters(notebook(CELL))
 
 
 def test_parameters_come_from_the_annotated_cell(known):
     assert list(known) == ["targets", "method", "lam", "steps", "hard", "output"]
-    assert known["targets"] == grid.Parameter("targets", "list[str]", ["church"], "what to erase")
+    assert known["targets"] == grid.Parameter("list[str]", ["church"])
     assert known["method"].kind == "Optional[str]" and known["method"].default is None
 
 
@@ -58,6 +52,7 @@ def test_parameters_come_from_the_annotated_cell(known):
         ("dog", "list[str]", ["dog"]),
         ([1, "2"], "list[int]", [1, 2]),
         (4, "list[int]", [4]),
+        ([], "Optional[list[str]]", []),
     ],
 )
 def test_values_become_their_annotated_kind(value, kind, read):
@@ -95,13 +90,8 @@ def test_sections_are_multiplied_in_order():
         "cases": [{"targets": "church"}, {"targets": "dog", "steps": 50}],
     }
     found = grid.expand(spec)
-    assert len(found) == 2 * 2 * 2 and found[0] == {
-        "seed": 0,
-        "targets": "church",
-        "lam": 1,
-        "lr": 1e-4,
-        "method": "esd",
-    }
+    first = {"seed": 0, "targets": "church", "lam": 1, "lr": 1e-4, "method": "esd"}
+    assert len(found) == 2 * 2 * 2 and found[0] == first
     assert {(case["lam"], case["lr"]) for case in found} == {(1, 1e-4), (5, 1e-5)}
     assert [case.get("steps") for case in found] == [None] * 4 + [50] * 4
     assert grid.expand({}) == [{}]
@@ -110,13 +100,13 @@ def test_sections_are_multiplied_in_order():
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ({"grid": {"lam": 5}}, "lam is 5: expected a list"),
-        ({"grid": {"lam": []}}, "expected a list of values"),
-        ({"zip": {"a": [1, 2], "b": [1]}}, "unequal length: a 2, b 1"),
-        ({"fixed": {"a": 1}, "grid": {"a": [1]}}, "a stands in two sections"),
-        ({"cases": {"a": 1}}, "expected a list of mappings"),
-        ({"cases": []}, "expected a list of mappings"),
-        ({"fixed": [1]}, "expected a mapping"),
+        ({"grid": {"lam": 5}}, "lam is 5.*list"),
+        ({"grid": {"lam": []}}, "lam is .*list"),
+        ({"zip": {"a": [1, 2], "b": [1]}}, "a 2, b 1"),
+        ({"fixed": {"a": 1}, "grid": {"a": [1]}}, "^a .*two"),
+        ({"cases": {"a": 1}}, "cases.*mapping"),
+        ({"cases": []}, "cases.*mapping"),
+        ({"fixed": [1]}, "fixed.*mapping"),
     ],
 )
 def test_a_section_of_the_wrong_form_is_refused(spec, says):
@@ -128,11 +118,11 @@ def test_a_section_of_the_wrong_form_is_refused(spec, says):
     ("text", "says"),
     [
         ("grid:\n\tlam: [1]\n", "line 2.*tabs"),
-        ("grid: {lam: [1, 2]}\ngrid: {lam: [3]}\n", "'grid' is given twice"),
-        ("grid:\n  lam: [1]\n  lam: [2]\n", "'lam' is given twice.*line 2"),
-        ("girds: {lam: [1]}\n", "unknown section 'girds': did you mean 'grid'"),
-        ("- 1\n", "is no grid"),
-        ("", "is no grid"),
+        ("grid: {lam: [1, 2]}\ngrid: {lam: [3]}\n", "grid.*twice"),
+        ("grid:\n  lam: [1]\n  lam: [2]\n", "lam.*twice.*line 2"),
+        ("girds: {lam: [1]}\n", "girds.*'grid'"),
+        ("- 1\n", "expected"),
+        ("", "expected"),
         ("grid: {lam: [1}\n", "line 1"),
         ("fixed: {date: 2024-13-45}\n", "month"),
     ],
@@ -152,19 +142,19 @@ def test_settings_are_shared_by_an_anchor(tmp_path):
 
 
 def test_a_missing_grid_file_is_one_line(tmp_path):
-    with pytest.raises(EraseError, match="none.yaml.*No such file"):
+    with pytest.raises(EraseError, match="none.yaml"):
         grid.read_yaml(tmp_path / "none.yaml")
 
 
 @pytest.mark.parametrize(
     ("case", "says"),
     [
-        ({"metod": "esd"}, "unknown parameter 'metod': did you mean 'method'"),
-        ({"method": "esdd"}, "unknown method 'esdd': did you mean 'esd'"),
+        ({"metod": "esd"}, "metod.*'method'"),
+        ({"method": "esdd"}, "esdd.*'esd'"),
         ({"lam": -1}, "lam is -1.0"),
         ({"steps": "many"}, "steps is 'many'"),
         ({"output": "here"}, "--out"),
-        ({"targets": "church+chruch"}, "unknown target 'chruch': did you mean 'crutch'"),
+        ({"targets": "church+chruch"}, "chruch"),
     ],
 )
 def test_a_wrong_case_is_refused(known, case, says):
@@ -185,31 +175,31 @@ def test_pairs_of_the_command_line():
             grid.read_arguments(wrong)
 
 
-def test_notebooks_that_cannot_be_swept(tmp_path):
+def test_notebooks_that_cannot_be_swept(notebook, tmp_path):
     for cell, says in (
-        ("x: int = 1", "sets `output`"),
-        ("output = str(1)", "a plain value"),
-        ("output = 'x'\nstatus = 'y'", "'status' is a column of the results"),
+        ("x: int = 1", "output"),
+        ("output = str(1)", "plain"),
+        ("output = 'x'\nstatus = 'y'", "status"),
     ):
         with pytest.raises(EraseError, match=says):
-            grid.parameters(notebook(tmp_path, cell))
-    with pytest.raises(EraseError, match="does not exist"):
+            grid.parameters(notebook(cell))
+    with pytest.raises(EraseError, match="none.ipynb"):
         grid.parameters(tmp_path / "none.ipynb")
     (tmp_path / "text.ipynb").write_text("not a notebook")
-    with pytest.raises(EraseError, match="is no notebook"):
+    with pytest.raises(EraseError, match="text.ipynb"):
         grid.parameters(tmp_path / "text.ipynb")
 
 
-def test_the_targets_of_another_model_are_its_own(tmp_path):
+def test_the_targets_of_another_model_are_its_own(notebook):
     cell = 'target: str = "dog"\nmodel: str = ""\nlam: float = 1.0\noutput: str = "x"'
-    known = grid.parameters(notebook(tmp_path, cell))
+    known = grid.parameters(notebook(cell))
     assert grid.check(known, [{"target": "nudity", "model": "an/id"}])
-    with pytest.raises(EraseError, match="unknown target 'nudity'"):
+    with pytest.raises(EraseError, match="nudity"):
         grid.check(known, [{"target": "nudity"}])
 
 
-def test_without_annotation_the_default_says_the_kind(tmp_path):
-    found = grid.parameters(notebook(tmp_path, "seed = 0\nlam: float = 5\noutput = 'x'"))
+def test_without_annotation_the_default_says_the_kind(notebook):
+    found = grid.parameters(notebook("seed = 0\nlam: float = 5\noutput = 'x'"))
     assert found["seed"].kind == "int" and type(found["lam"].default) is float
     assert grid.check(found, [{"seed": "3"}]) == [{"seed": 3, "lam": 5.0}]
 
@@ -217,3 +207,21 @@ def test_without_annotation_the_default_says_the_kind(tmp_path):
 def test_ten_thousand_cases_are_planned(known):
     cases = grid.expand({"grid": {"steps": list(range(1, 101)), "lam": list(range(100))}})
     assert len(grid.check(known, cases)) == 10_000
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in GRIDS.glob("*.yaml")))
+def test_every_named_grid_can_be_run(name, capsys):
+    assert main(["--grid", str(GRIDS / f"{name}.yaml"), "--out", "none", "--dry-run"]) == 0
+    assert re.search(r"\d+ runs, 0 of them done", capsys.readouterr().out)
+
+
+def test_a_swept_erasure_has_every_setting():
+    known = grid.parameters(GRIDS.parent / "run_erase.ipynb")
+    settings = {field.name for field in fields(EraseConfig)}
+    assert not settings - known.keys()
+    free = settings - {"targets", "seed"}
+    assert {known[name].default for name in free} == {None}, "the profile decides"
+    kinds = {name: known[name].kind for name in free}
+    hints = {name: EraseConfig.__annotations__[name] for name in free}
+    plain = {name: re.sub(r"tuple\[str, ...\]", "list[str]", hint) for name, hint in hints.items()}
+    assert kinds == {name: f"Optional[{hint}]" for name, hint in plain.items()}

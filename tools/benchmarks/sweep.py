@@ -27,7 +27,7 @@ from jupyter_client.manager import start_new_kernel
 from erase_lib.sweep.cli import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
-ERASE = ROOT / "notebooks" / "05_erase.ipynb"
+ERASE = ROOT / "notebooks" / "run_erase.ipynb"
 EQUAL = {"fixed": {"profile": "smoke", "steps": 20}, "grid": {"seed": list(range(8))}}
 ARRANGEMENTS = {"1 worker x 1 thread": (1, 1), "2 x 1": (2, 1), "1 x 2": (1, 2)}
 

@@ -1,0 +1,77 @@
+"""Small notebooks to sweep, and what their runs leave behind."""
+
+from __future__ import annotations
+
+import time
+
+import nbformat
+import pytest
+
+CELL = """
+number: int = 0  # which run this is
+wait: float = 0.0  # seconds
+output: str = "runs/x"
+"""
+BODY = """
+import json, os, time
+from pathlib import Path
+with open(Path(output) / "log", "a") as log:
+    log.write("started\\n")
+time.sleep(wait)
+if number == 13:
+    raise ValueError("unlucky")
+if number == 99:
+    os._exit(1)
+row = {"metric": "ESR-1", "model": "erased", "value": number / 2, "low": 0.0, "high": 1.0, "n": 4}
+result = {"kernel_threads": int(os.environ["OMP_NUM_THREADS"]), "metrics": [row]}
+result["spins"] = os.environ["GOMP_SPINCOUNT"]
+(Path(output) / "metrics.json").write_text(json.dumps(result))
+with open(Path(output) / "log", "a") as log:
+    log.write("finished\\n")
+"""
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """Writes a notebook: a parameters cell, the body above and more, and cells of given tags."""
+
+    def write(cell=CELL, more="", prose="", **tagged):
+        kind = nbformat.v4.new_code_cell
+        first = kind("from typing import Optional")
+        known = kind(cell.strip(), metadata={"tags": ["parameters"]})
+        cells = [first, known, kind(BODY + more), kind("'the end'")]
+        cells += [nbformat.v4.new_markdown_cell(prose)] if prose else []
+        cells += [kind(source, metadata={"tags": [tag]}) for tag, source in tagged.items()]
+        kernel = {"name": "python3", "language": "python", "display_name": "P"}
+        book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+        nbformat.write(book, tmp_path / "book.ipynb")
+        return tmp_path / "book.ipynb"
+
+    return write
+
+
+@pytest.fixture
+def book(notebook):
+    return notebook()
+
+
+@pytest.fixture
+def numbers():
+    return lambda *values: {"grid": {"number": list(values)}}
+
+
+@pytest.fixture
+def logs():
+    """What the runs in a folder say they have done, by their id."""
+    return lambda out: {path.parent.name: path.read_text().split() for path in out.glob("*/log")}
+
+
+@pytest.fixture
+def wait_for():
+    def wait(condition, seconds=60):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.1)
+
+    return wait
