@@ -1,4 +1,4 @@
-"""The house: who may import whom, and how large a room may grow. Whoever needs more deletes first."""
+"""The house: who may import whom, and how large a room may grow; who needs more deletes first."""
 
 from __future__ import annotations
 
