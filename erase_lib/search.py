@@ -13,6 +13,7 @@ from erase_lib.config import EraseConfig
 from erase_lib.diffusion import alpha_bar, predict_clean
 from erase_lib.kv import gram, kv_weights, norms
 from erase_lib.models import Pipeline, in_place
+from erase_lib.text import Prompts
 
 
 class Choice(NamedTuple):
@@ -33,7 +34,7 @@ class Search:
     learns: nn.Parameter | None = None
     """What is to climb L2, by `ascend`; None where nothing is learnt."""
 
-    def __init__(self, words: Sequence[str], embeddings: Tensor) -> None:
+    def __init__(self, words: Sequence[str], embeddings: Tensor | Prompts) -> None:
         self.words, self.embeddings = list(words), embeddings
 
     def choose(self, k: int, g: torch.Generator, template: Tensor | None = None) -> Choice:
@@ -84,13 +85,13 @@ class GumbelSearch(Search):
     def __init__(
         self,
         words: Sequence[str],
-        embeddings: Tensor,
+        embeddings: Tensor | Prompts,
         lr: float,
         temperature: float,
         hard: bool,
         top: int | None = None,
     ) -> None:
-        super().__init__(words, embeddings)
+        super().__init__(words, embeddings[:])  # a mixture is of all
         self.temperature, self.hard = temperature, hard
         self.top = min(top or len(words), len(words))
         self.pi = nn.Parameter(torch.full((len(words),), 1 / len(words), device=embeddings.device))
@@ -153,7 +154,7 @@ class MovementSearch(Search):
     most = 2
 
     def __init__(
-        self, words: Sequence[str], embeddings: Tensor, original: Mapping[str, Tensor]
+        self, words: Sequence[str], embeddings: Tensor | Prompts, original: Mapping[str, Tensor]
     ) -> None:
         super().__init__(words, embeddings)
         self.original, self.bare = original, embeddings[0].double()
@@ -183,7 +184,7 @@ class ExhaustiveSearch(Search):
 
     every = 10
 
-    def __init__(self, words: Sequence[str], embeddings: Tensor, pipe: Pipeline) -> None:
+    def __init__(self, words: Sequence[str], embeddings: Tensor | Prompts, pipe: Pipeline) -> None:
         super().__init__(words, embeddings)
         self.pipe, self.scores, self.looks = pipe, torch.zeros(len(words)), 0
         self.probe: Probe | None = None
@@ -208,7 +209,9 @@ class ExhaustiveSearch(Search):
         self.scores, self.looks = state["scores"], state["looks"]
 
 
-def new_search(config: EraseConfig, words: list[str], embeddings: Tensor, pipe: Pipeline) -> Search:
+def new_search(
+    config: EraseConfig, words: list[str], embeddings: Tensor | Prompts, pipe: Pipeline
+) -> Search:
     """The search that the settings name, over these candidates `(templates, n, tokens, dim)`."""
     c = config
     if c.search in ("gumbel", "gumbel_full"):

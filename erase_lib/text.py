@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,10 +45,32 @@ def embed(pipe: Pipeline, word: str, styles: Sequence[str] = (), target: str = "
     return encode_prompts(pipe, forms_of(word, tuple(styles), target))
 
 
-def embed_each(pipe: Pipeline, words: Sequence[str], styles: Sequence[str] = ()) -> Tensor:
-    """The same of several words `(templates, n, tokens, dim)`."""
-    forms = [forms_of(word, tuple(styles)) for word in words]
-    return torch.stack([encode_prompts(pipe, list(form)) for form in zip(*forms, strict=True)])
+class Prompts:
+    """The training prompts of several words, indexed as a tensor `(templates, n, tokens, dim)` is:
+    each is encoded when it is first asked for, since most candidates are never chosen."""
+
+    def __init__(self, pipe: Pipeline, words: Sequence[str], styles: Sequence[str] = ()) -> None:
+        forms = zip(*(forms_of(word, tuple(styles)) for word in words), strict=True)
+        every = [list(form) for form in forms]
+        self.pipe, self.shape = pipe, (len(every), len(words))
+        self.texts = [text for form in every for text in form]
+        self.encoded: dict[int, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embeddings are."""
+        return self.pipe.device
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, at: Any) -> Tensor:
+        places = torch.arange(len(self.texts), device=self.device).view(self.shape)[at]
+        wanted = places.flatten().tolist()
+        if new := [i for i in dict.fromkeys(wanted) if i not in self.encoded]:
+            found = encode_prompts(self.pipe, [self.texts[i] for i in new])
+            self.encoded |= dict(zip(new, found, strict=True))
+        return torch.stack([self.encoded[i] for i in wanted]).unflatten(0, places.shape)
 
 
 def distances(embeddings: Tensor, target: Tensor) -> Tensor:

@@ -28,16 +28,16 @@ from erase_lib.models import (
     trained_names,
 )
 from erase_lib.search import Choice, Search, new_search
-from erase_lib.text import candidates, embed, embed_each, encode_prompts
+from erase_lib.text import Prompts, candidates, embed, encode_prompts
 
 # a search of one's own, from the config, the words to search and their embeddings
-NewSearch: TypeAlias = Callable[[EraseConfig, list[str], Tensor, Pipeline], Search]
+NewSearch: TypeAlias = Callable[[EraseConfig, list[str], Prompts, Pipeline], Search]
 # given the run before its first update and after each
 Callback: TypeAlias = Callable[["Run"], object]
 
 
 # the prompts `(n, tokens, dim)` of numbers `(n,)`, and L1's goal at z, t of such numbers
-Prompts: TypeAlias = Callable[[Tensor], Tensor]
+Numbered: TypeAlias = Callable[[Tensor], Tensor]
 Goal: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -63,7 +63,7 @@ class Run:
         self.searches = [self.new_search(words, search) for words in self.candidates()]
         original = kv_weights(pipe.unet) if c.lam_kv else {}
         self.penalties = [
-            KVPenalty(original, s.embeddings.transpose(0, 1).flatten(1, 2))
+            KVPenalty(original, s.embeddings[:].transpose(0, 1).flatten(1, 2))
             if original and s
             else None
             for s in self.searches
@@ -83,13 +83,13 @@ class Run:
         """What chooses among the words; where there is one, there is nothing to search."""
         if not words:
             return None
-        every = embed_each(self.pipe, words, self.config.styles)
+        every = Prompts(self.pipe, words, self.config.styles)
         return new(self.config, words, every, self.pipe) if len(words) > 1 else Search(words, every)
 
     # -- where (z_t, t) come from ------------------------------------------------------------------
 
     def latents(
-        self, name: str, of: Tensor, prompts: Prompts, fresh: Tensor
+        self, name: str, of: Tensor, prompts: Numbered, fresh: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """z_t, t of the prompts numbered `of (n,)`, and L1's goal where it is known.
 
@@ -106,7 +106,7 @@ class Run:
         self.evaluations += spent
         return z, t, None
 
-    def bank(self, name: str, of: Tensor, prompts: Prompts, goal: Goal | None = None) -> Bank:
+    def bank(self, name: str, of: Tensor, prompts: Numbered, goal: Goal | None = None) -> Bank:
         """The teacher's trajectories of (at least) the prompts `of`, each drawn once; with `goal`
         along them."""
         c, bank = self.config, self.banks.get(name)
@@ -309,8 +309,8 @@ def erase(
 
     Each callback is given the `Run` before its first update and after each: `Progress()` (the
     default; [] shows nothing), `checkpoint.Checkpoint(folder)`, or any function. A `search` of your
-    own makes, from the config, the words to search, their embeddings `(templates, n, tokens, dim)`
-    and the pipeline, a `search.Search`.
+    own makes, from the config, the words to search, their `text.Prompts` and the pipeline, a
+    `search.Search`.
 
     The methods of `CLOSED_FORMS` need no training: they take seconds, and neither callbacks nor a
     search.
@@ -325,13 +325,13 @@ def erase(
         with recomputing(pipe.unet, config.gradient_checkpointing):
             for callback in told:
                 callback(run)
-            while len(run.history) < config.steps:
+            while (step := len(run.history)) < config.steps:
                 run.update()
                 for callback in told:
                     callback(run)
     except FloatingPointError as error:
         what = f"the loss of {error} or its gradient became NaN or infinite"
-        what += f" at update {len(run.history)}"
+        what += f" at update {step}"
         hint = f"lower lr ({config.lr}) or lam ({config.lam})"
         if not run.history:
             raise EraseError(f"{what}: {hint}") from None
