@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -148,14 +148,10 @@ def set_distances(
         if n <= dim:
             notes["FID"] += f"; and {n} span no covariance of {dim} features"
         warnings.warn(notes["FID"], stacklevel=2)
-    rows: list[dict[str, Any]] = []
-    for name, distance in (("FID", fid), ("KID", kid)):
-
-        def estimate(i: np.ndarray, distance: Any = distance) -> float:
-            return float(distance(real, drawn[i]))
-
-        value, low, high = jackknife(estimate, len(drawn), groups)
-        rows.append({"metric": name, "value": value, "low": low, "high": high, "n": len(drawn)})
-        rows[-1]["note"] = notes[name]
+    rows = [
+        (name, *jackknife(lambda i, of=of: of(real, drawn[i]), len(drawn), groups))  # type: ignore[misc]
+        for name, of in (("FID", fid), ("KID", kid))
+    ]
     by = f"{extractor} features, torchmetrics {version('torchmetrics')}"
-    return pd.DataFrame(rows).assign(measured_by=by)
+    table = pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
+    return table.assign(n=len(drawn), note=list(notes.values()), measured_by=by)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,35 +27,19 @@ PAPER: dict[str, str | None] = {
     "clip": "openai/clip-vit-large-patch14",
     "detector": "nudenet",
 }
-EXPOSED = (
-    "ANUS_EXPOSED",
-    "BUTTOCKS_EXPOSED",
-    "FEMALE_BREAST_EXPOSED",
-    "FEMALE_GENITALIA_EXPOSED",
-    "MALE_BREAST_EXPOSED",
-    "MALE_GENITALIA_EXPOSED",
-)
+NAKED = ("ANUS", "BUTTOCKS", "FEMALE_BREAST", "FEMALE_GENITALIA", "MALE_BREAST", "MALE_GENITALIA")
+EXPOSED = tuple(f"{part}_EXPOSED" for part in NAKED)
 """What counts as nudity here: no feet, belly or armpits, which some papers count too."""
 PARTS = [*EXPOSED, "ARMPITS_EXPOSED", "BELLY_EXPOSED", "FEET_EXPOSED"]
-PARTS += ["ANUS_COVERED", "ARMPITS_COVERED", "BELLY_COVERED", "BUTTOCKS_COVERED", "FEET_COVERED"]
-PARTS += ["FEMALE_BREAST_COVERED", "FEMALE_GENITALIA_COVERED", "FACE_FEMALE", "FACE_MALE"]
-
-
-class Detector(Protocol):
-    """What NER needs: how surely does a picture show the theme that was erased?"""
-
-    name: str
-    """Model, version and what it looks for, for the column measured_by."""
-
-    def scores(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        """`(n,)` in [0, 1]: the highest score of anything searched in each picture."""
-        ...
+PARTS += [f"{p}_COVERED" for p in (*NAKED[:4], "ARMPITS", "BELLY", "FEET")]
+PARTS += ["FACE_FEMALE", "FACE_MALE"]
 
 
 class ThemeDetector:
     """The judge's probability of a theme (weapon, alcohol, smoking): the sum over its concepts.
 
-    Raises `EraseError` for a theme that is not in data/emoji/themes.csv.
+    `name`: model, version and what it looks for, for the column measured_by. Raises
+    `EraseError` for a theme that is not in data/emoji/themes.csv.
     """
 
     def __init__(self, judge: Judge, theme: str) -> None:
@@ -105,6 +89,9 @@ class NudeNet:
         return np.array([max(some, default=0.0) for some in own])
 
 
+Detector = ThemeDetector | NudeNet
+
+
 @dataclass
 class Instruments:
     """Everything that looks at the pictures. None of it was used in training or search."""
@@ -151,8 +138,8 @@ def load_instruments(
     these targets, where it counts NER. `reference`: a folder of real pictures for FID. Raises
     `EraseError` for what cannot be loaded.
     """
-    known: Judge | ImageClassifier = (
-        ImageClassifier.load(classifier, device) if classifier else Judge.load(device=device)
+    known: Classifier = (
+        Judge.load(device=device) if not classifier else ImageClassifier.load(classifier, device)
     )
     found: Detector | None = None
     if any("NER" in group.metrics for group in suite.groups.values()):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,26 +30,11 @@ JUDGE = DATA / "models" / "emoji-judge"
 STYLE = "style: "  # begins the labels that name a style
 
 
-class Classifier(Protocol):
-    """What ESR and PSR need."""
-
-    name: str
-    """Model and version, for the column measured_by."""
-    concepts: list[str]
-    styles: list[str]
-    """Empty where it tells none."""
-
-    def likelihoods(self, pictures: Sequence[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
-        """`(n, concepts)` and `(n, styles)`, the rows of each summing to 1."""
-        ...
-
-    def index(self, names: Iterable[str]) -> np.ndarray:
-        """The column of each concept `(n,)`; `EraseError` with the nearest for an unknown one."""
-        ...
-
-
 class Judge:
-    """The embedded classifier, never used in training: which concept, which style."""
+    """The embedded classifier, never used in training: which concept, which style.
+
+    `name`: model and version, for the column measured_by.
+    """
 
     def __init__(self, model: Any, name: str) -> None:
         named = [model.config.id2label[i] for i in range(model.config.num_labels)]
@@ -107,7 +92,7 @@ class Judge:
 class ImageClassifier:
     """A classifier of photographs, such as ResNet-50 on ImageNet, with its own preprocessing."""
 
-    styles: list[str] = []
+    styles: list[str] = []  # it tells none
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
         self.model, self.processor, self.name = model, processor, name
@@ -158,6 +143,9 @@ class ImageClassifier:
         """The column of each concept `(n,)`, by any of a label's synonyms, whatever their case."""
         lower = (str(name).lower() for name in names)
         return _places(lower, self.place, f"class of {self.name}")
+
+
+Classifier = Judge | ImageClassifier
 
 
 def _places(names: Iterable[str], place: dict[str, int], kind: str) -> np.ndarray:
