@@ -219,16 +219,6 @@ def test_at_most_so_many_prompts_are_spread_over_a_group(tiny):
             assert all(0 < g <= gap for g in np.diff([*places, len(asked)]))
 
 
-def test_near_are_the_nearest_to_each_target(tiny):
-    words = ["wolf", "house", "bus", "violin", "cat", "rose"]
-    expected = []
-    for target in ("dog", "church"):
-        ends = encode_prompts(tiny, words) - encode_prompts(tiny, [target])
-        order = ends.flatten(1).pow(2).sum(1).argsort()[:2]
-        expected += [words[i] for i in order.tolist()]
-    assert near_each(tiny, ["dog", "church"], words, 2) == list(dict.fromkeys(expected))
-
-
 @pytest.mark.parametrize("split", "abcd")
 def test_near_and_far_of_the_objects_by_hand(split):
     shipped, suite = load_pipeline(device="cpu"), read_suite("objects")
@@ -352,12 +342,3 @@ def test_a_list_of_prompts_that_is_not_there_or_lacks_a_column(tiny, tmp_path, s
     assert "unknown column 'knd'" in message("prompt: txt, where: {knd: a}")
     assert "unknown column 'seed'" in message("prompt: txt, seed: seed")
     assert "group 'one' has no prompts" in message("prompt: txt, where: {kind: b}")
-
-
-def test_the_text_encoder_alone_is_asked(tiny, monkeypatch):
-    def fail(*_, **__):
-        raise AssertionError("the UNet was asked")
-
-    monkeypatch.setattr(tiny.unet, "forward", fail)
-    with torch.no_grad():
-        suite_prompts(tiny, read_suite("objects"), ["dog"])
