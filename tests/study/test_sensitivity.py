@@ -14,13 +14,12 @@ import torch
 from erase_lib import EraseConfig, EraseError, erase
 from erase_lib.concepts import concept_table
 from erase_lib.diffusion import generate
-from erase_lib.measure import Judge, draw, sensitivity_prompts
+from erase_lib.measure import Judge, draw, pictures, sensitivity_prompts
 from erase_lib.study.sensitivity import (
     SCORES,
     changes,
     damage,
     described,
-    intervals,
     measure,
     reliability,
 )
@@ -129,31 +128,6 @@ def test_damage_by_another_column():
     assert row["delta"] == pytest.approx(0.4)
 
 
-def coverage(draw, mean, n):
-    low, high = intervals(draw(size=(2000, n)))
-    return ((low <= mean) & (mean <= high)).mean()
-
-
-@pytest.mark.parametrize(
-    ("n", "normal", "skewed"), [(8, (0.90, 0.99), (0.85, 0.97)), (4, (0.92, 0.99), (0.82, 0.97))]
-)
-def test_intervals_cover_the_true_mean(n, normal, skewed):
-    rng = np.random.default_rng(0)
-    assert normal[0] <= coverage(rng.normal, 0, n) <= normal[1]
-    assert skewed[0] <= coverage(rng.exponential, 1, n) <= skewed[1]
-
-
-def test_an_interval_is_repeatable_and_moves_with_its_values():
-    values = np.random.default_rng(0).normal(size=(3, 6))
-    low, high = intervals(values)
-    again = intervals(values[1:2])  # a row's interval is its own, whatever stands beside it
-    assert (again[0] == low[1]).all() and (again[1] == high[1]).all()
-    shifted = intervals(2 * values + 5)
-    np.testing.assert_allclose(shifted, (2 * low + 5, 2 * high + 5))
-    assert (low < values.mean(1)).all() and (values.mean(1) < high).all()
-    assert np.isnan(intervals(values[:, :1])).all()
-
-
 def simulated(truth, noise, n, concepts=400):
     rng = np.random.default_rng(0)
     delta = rng.normal(0, truth, (concepts, 1)) + rng.normal(0, noise, (concepts, n))
@@ -260,17 +234,17 @@ def test_an_erasure_of_strength_0_changes_nothing(tiny, erasure):
 
 
 def test_both_pictures_are_of_the_same_noise_first_the_original_then_the_erased(
-    tiny, erasure, monkeypatch
+    tiny, erasure, monkeypatch, tmp_path
 ):
     drawn, name = [], next(iter(erasure.tensors))
 
-    def look(pipe, prompts, seeds, steps, **given):
+    def look(pipe, prompts, seeds, steps, *more, **given):
         edited = torch.equal(pipe.unet.get_parameter(name), erasure.tensors[name])
         drawn.append((edited, prompts, seeds, steps))
-        return generate(pipe, prompts, seeds, steps, **given)
+        return generate(pipe, prompts, seeds, steps, *more, **given)
 
-    monkeypatch.setattr(sensitivity, "generate", look)
-    monkeypatch.setattr(sensitivity, "draw", look)
+    monkeypatch.setattr(pictures, "generate", look)
+    monkeypatch.setattr(pictures, "CACHE", tmp_path)
     before = {n: t.clone() for n, t in tiny.unet.state_dict().items()}
     measure(tiny, erasure, sensitivity_prompts(["dog"], 2), steps=2, progress=False)
     assert [edited for edited, *_ in drawn] == [False, True] and drawn[0][1:] == drawn[1][1:]
