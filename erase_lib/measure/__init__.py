@@ -32,6 +32,7 @@ from erase_lib.measure.statistics import (
     means,
     paired,
     read_table,
+    row_intervals,
 )
 from erase_lib.measure.strength import STRENGTHS, check_level, first_strength, target_prompts
 from erase_lib.measure.suite import METRIC, Group, Suite, read_suite
@@ -89,6 +90,7 @@ __all__ = [
     "read_suite",
     "read_table",
     "real_pictures",
+    "row_intervals",
     "sensitivity_prompts",
     "set_distances",
     "suite_prompts",

@@ -14,7 +14,15 @@ from erase_lib.concepts import concept_table
 from erase_lib.diffusion import generate
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
-from erase_lib.measure import Judge, SmallCLIP, draw, load_clip, picture_tensor, sensitivity_prompts
+from erase_lib.measure import (
+    Judge,
+    SmallCLIP,
+    draw,
+    load_clip,
+    picture_tensor,
+    row_intervals,
+    sensitivity_prompts,
+)
 from erase_lib.models import Pipeline
 from erase_lib.text import distances, encode_prompts
 
@@ -94,7 +102,7 @@ def damage(pairs: pd.DataFrame, score: str = "judge", by: str = "concept") -> pd
         names = part[by].unique()  # all with n pictures: one bootstrap for them together
         order = part.set_index(by).loc[names, score]
         values = order.to_numpy(dtype=float).reshape(len(names), n)
-        low, high = intervals(values)
+        low, high = row_intervals(values)
         rows.append(pd.DataFrame({by: names, "delta": values.mean(1), "low": low, "high": high}))
         rows[-1]["n"] = n
     if not rows:
@@ -102,25 +110,6 @@ def damage(pairs: pd.DataFrame, score: str = "judge", by: str = "concept") -> pd
             f"no pair of pictures has a score {score!r}: choose another, {', '.join(SCORES)}"
         )
     return pd.concat(rows).set_index(by).loc[pairs[by].unique()].reset_index()
-
-
-def intervals(values: np.ndarray, n: int = 1000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """95 % bootstrap intervals of the mean of each row of `(rows, pictures)`.
-
-    Of few values the plain percentiles are too narrow, and a row of four has no percentiles far
-    enough out. So they are widened about the mean by what Student's t and the variance's n − 1 ask
-    for (why: Hesterberg 2015, What Teachers Should Know About the Bootstrap, §5.3). NaN for rows of
-    one.
-    """
-    size = values.shape[1]
-    if size == 1:
-        return np.full(len(values), np.nan), np.full(len(values), np.nan)
-    drawn = np.random.default_rng(seed).integers(0, size, (n, size))
-    counts = np.apply_along_axis(np.bincount, 1, drawn, minlength=size)
-    low, high = np.percentile(values @ counts.T / size, [2.5, 97.5], axis=1)
-    wider = stats.t.ppf(0.975, size - 1) / stats.norm.ppf(0.975) * np.sqrt(size / (size - 1))
-    mean = values.mean(1)
-    return mean + wider * (low - mean), mean + wider * (high - mean)
 
 
 def sensitivity(

@@ -20,7 +20,6 @@ from erase_lib.study.sensitivity import (
     changes,
     damage,
     described,
-    intervals,
     measure,
     reliability,
 )
@@ -127,31 +126,6 @@ def test_damage_by_another_column():
     (row,) = damage(pairs, by="category").to_dict("records")
     assert row["category"] == "animals" and row["n"] == 4
     assert row["delta"] == pytest.approx(0.4)
-
-
-def coverage(draw, mean, n):
-    low, high = intervals(draw(size=(2000, n)))
-    return ((low <= mean) & (mean <= high)).mean()
-
-
-@pytest.mark.parametrize(
-    ("n", "normal", "skewed"), [(8, (0.90, 0.99), (0.85, 0.97)), (4, (0.92, 0.99), (0.82, 0.97))]
-)
-def test_intervals_cover_the_true_mean(n, normal, skewed):
-    rng = np.random.default_rng(0)
-    assert normal[0] <= coverage(rng.normal, 0, n) <= normal[1]
-    assert skewed[0] <= coverage(rng.exponential, 1, n) <= skewed[1]
-
-
-def test_an_interval_is_repeatable_and_moves_with_its_values():
-    values = np.random.default_rng(0).normal(size=(3, 6))
-    low, high = intervals(values)
-    again = intervals(values[1:2])  # a row's interval is its own, whatever stands beside it
-    assert (again[0] == low[1]).all() and (again[1] == high[1]).all()
-    shifted = intervals(2 * values + 5)
-    np.testing.assert_allclose(shifted, (2 * low + 5, 2 * high + 5))
-    assert (low < values.mean(1)).all() and (values.mean(1) < high).all()
-    assert np.isnan(intervals(values[:, :1])).all()
 
 
 def simulated(truth, noise, n, concepts=400):
