@@ -214,8 +214,8 @@ def noise_movement(
         z = start_noise(pipe, list(part["seed"]))
         t = torch.full((len(z),), last, device=z.device)
         c = encode_prompts(pipe, list(part["prompt"]))
-        still = predict(pipe, z, t, c)
+        before = predict(pipe, z, t, c)
         with in_place(pipe.unet, {n: e.to(pipe.unet.dtype) for n, e in tensors.items()}):
-            moved = predict(pipe, z, t, c)
-        found.append((moved - still).pow(2).mean((1, 2, 3)).sqrt().cpu())
+            after = predict(pipe, z, t, c)
+        found.append((after - before).pow(2).mean((1, 2, 3)).sqrt().cpu())
     return torch.cat(found).numpy()

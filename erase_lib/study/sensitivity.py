@@ -86,26 +86,26 @@ def measure_pairs(
     return pair_deltas(before, after, prompts, judge or Judge.load(), clip or load_clip())
 
 
-def deltas(pairs: pd.DataFrame, score: str = "judge", by: str = "concept") -> pd.DataFrame:
+def deltas(pairs: pd.DataFrame, score: str = "judge") -> pd.DataFrame:
     """δ of each concept: concept, delta, low, high (95 %), n (pictures); in the order of `pairs`.
 
     `pairs` as `pair_deltas` makes it. A concept that the score says nothing of is left out. The
     interval is a bootstrap over its pictures, NaN for a single one.
     """
     check_score(score)
-    pairs = pairs.dropna(subset=[score, by])
-    rows = []
-    for n, part in pairs.groupby(pairs.groupby(by, sort=False)[score].transform("size")):
-        names = part[by].unique()  # all with n pictures: one bootstrap for them together
-        values = part.set_index(by).loc[names, score].to_numpy(float).reshape(len(names), n)
-        low, high = row_intervals(values)
-        table = pd.DataFrame({by: names, "delta": values.mean(1), "low": low, "high": high})
-        rows.append(table.assign(n=n))
-    if not rows:
+    pairs = pairs.dropna(subset=[score, "concept"])
+    if pairs.empty:
         raise EraseError(
             f"no pair of pictures has a score {score!r}: choose another, {', '.join(SCORES)}"
         )
-    return pd.concat(rows).set_index(by).loc[pairs[by].unique()].reset_index()
+    tables = []
+    for n, part in pairs.groupby(pairs.groupby("concept")[score].transform("size")):
+        names = part["concept"].unique()  # all with n pictures: one bootstrap for them together
+        values = part.set_index("concept").loc[names, score].to_numpy(float).reshape(-1, n)
+        low, high = row_intervals(values)
+        found = {"concept": names, "delta": values.mean(1), "low": low, "high": high, "n": n}
+        tables.append(pd.DataFrame(found))
+    return pd.concat(tables).set_index("concept").loc[pairs["concept"].unique()].reset_index()
 
 
 def sensitivity(

@@ -109,14 +109,6 @@ def test_delta_leaves_out_what_the_score_says_nothing_of():
         deltas(pairs[pairs["concept"] == "photo"])
 
 
-def test_delta_by_another_column():
-    pairs = pairs_by_hand(dog=[0.1, 0.3], cat=[0.5, 0.7])
-    pairs["category"] = ["animals"] * 4
-    (row,) = deltas(pairs, by="category").to_dict("records")
-    assert row["category"] == "animals" and row["n"] == 4
-    assert row["delta"] == pytest.approx(0.4)
-
-
 def simulated(truth, noise, n, concepts=400):
     rng = np.random.default_rng(0)
     delta = rng.normal(0, truth, (concepts, 1)) + rng.normal(0, noise, (concepts, n))
