@@ -25,44 +25,31 @@ RUNS = pd.DataFrame(
 )
 
 
-def picture(run, group, concept, rank, model="erased", distance=0.1):
-    return {
-        "targets": "dog",
-        "id": run,
-        "group": group,
-        "concept": concept,
-        "style": "noto",
-        "seed": 1,
-        "model": model,
-        "rank": float(rank),
-        "style_rank": float(rank),
-        "probability": 0.5,
-        "clip": 70.0,
-        "distance": distance,
-        "measured_by": "a judge",
-    }
-
-
-PICTURES = [
-    picture("a", "target", "dog", 3),
-    picture("b", "target", "dog", 0),
-    picture("c", "target", "dog", 9),
-    picture("a", "near", "cat", 1),
-    picture("b", "near", "cat", 0),
-    picture("c", "near", "cat", 0),
-    picture("a", "near", "wolf", 2),
-    picture("b", "near", "wolf", 7),
-    picture("c", "near", "wolf", 0),
-    picture("d", "near", "wolf", 0),
-    picture("a", "near", "cat", 0, "original", 0.0),
-    picture("a", "near", "wolf", 0, "original", 0.0),
+SEEN = [
+    ("a", "target", "dog", 3, "erased"),
+    ("b", "target", "dog", 0, "erased"),
+    ("c", "target", "dog", 9, "erased"),
+    ("a", "near", "cat", 1, "erased"),
+    ("b", "near", "cat", 0, "erased"),
+    ("c", "near", "cat", 0, "erased"),
+    ("a", "near", "wolf", 2, "erased"),
+    ("b", "near", "wolf", 7, "erased"),
+    ("c", "near", "wolf", 0, "erased"),
+    ("d", "near", "wolf", 0, "erased"),
+    ("a", "near", "cat", 0, "original"),
+    ("a", "near", "wolf", 0, "original"),
 ]
+PICTURES = pd.DataFrame(SEEN, columns=["id", "group", "concept", "rank", "model"]).assign(
+    rank=lambda t: t["rank"].astype(float),
+    distance=lambda t: (t["model"] == "erased") * 0.1,
+    **{"targets": "dog", "style": "noto", "clip": 70.0, "measured_by": "a judge"},
+)
 
 
 @pytest.fixture
 def table(tmp_path):
     RUNS.to_csv(tmp_path / "mine.csv", index=False)
-    pd.DataFrame(PICTURES).to_parquet(tmp_path / "mine_objects_pictures.parquet")
+    PICTURES.to_parquet(tmp_path / "mine_objects_pictures.parquet")
     return tmp_path / "mine.csv"
 
 
@@ -78,7 +65,7 @@ def test_a_run_is_named_by_what_varies_and_unfinished_ones_are_left_out(table, p
     assert (pictures["setting"] == "original").equals(pictures["model"] == "original")
     other = table.with_name("other.csv")
     RUNS.assign(id=RUNS["id"] + "2").to_csv(other, index=False)
-    more = pd.DataFrame(PICTURES).assign(id=lambda t: t["id"] + "2")
+    more = PICTURES.assign(id=PICTURES["id"] + "2")
     more.to_parquet(table.with_name("other_objects_pictures.parquet"))
     twice, both = compare.read_runs([table, other], "objects", ["method"])
     assert len(twice) == 8 and len(both) == 2 * len(pictures)
