@@ -21,8 +21,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.measure.clip import SmallCLIP
-from erase_lib.measure.judges import picture_tensor
+from erase_lib.measure.clip import SmallCLIP, feature_distance
+from erase_lib.measure.pictures import picture_tensor
 from erase_lib.measure.statistics import jackknife
 
 # the very files that torchvision reads; in place of any other it would download them
@@ -54,7 +54,7 @@ def perceptual(
     if net in BACKBONES or (net == "auto" and backbone("alex")):
         return lpips(before, after, "alex" if net == "auto" else net)
     old, new = clip.image_features(before), clip.image_features(after)
-    return ((old - new).pow(2).sum(1) / 2).numpy(), f"CLIP feature distance ({clip.name})"
+    return feature_distance(old, new), f"CLIP feature distance ({clip.name})"
 
 
 def backbone(net: str) -> bool:
@@ -135,7 +135,7 @@ def set_distances(
 ) -> pd.DataFrame:
     """FID and KID of features, a row each: metric, value, low, high, n, note, measured_by.
 
-    The interval leaves out groups (prompts) of the drawn ones, see `intervals.jackknife`; the real
+    The interval leaves out groups (prompts) of the drawn ones, see `jackknife`; the real
     ones stay. Under `ENOUGH` pictures a warning, and the note, say why not to quote it.
     """
     _check(real, drawn)

@@ -41,6 +41,11 @@ class Group:
     """path of a CSV (relative to data/), columns `prompt` and if there `concept`, `style`, `seed`
     by name, `where`: {column: value}."""
 
+    @property
+    def ranks(self) -> bool:
+        """Whether it counts ESR or PSR of concepts, which a classifier then has to know."""
+        return any(m[:3] in ("ESR", "PSR") and " style" not in m for m in self.metrics)
+
 
 @dataclass(frozen=True)
 class Suite:

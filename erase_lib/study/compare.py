@@ -15,7 +15,7 @@ from scipy import stats
 
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.files import DATA
-from erase_lib.measure import METRIC, bootstrap, label, read_table
+from erase_lib.measure import METRIC, bootstrap, flipped, holm, label, read_table
 
 UNIT = ["group", "targets", "concept"]  # what is drawn anew by the bootstrap
 PLAIN = {"CLIP score": "clip", "distance": "distance", "probability": "probability"}
@@ -310,22 +310,3 @@ def _text(
     if not math.isnan(spread):
         text += f" ± {number(spread)}"
     return text if math.isnan(low + high) else f"{text} [{number(low)}, {number(high)}]"
-
-
-def flipped(gaps: np.ndarray, n: int = 10_000, seed: int = 0) -> float:
-    """p of a mean as far from 0 as that of `gaps`, if each sign could as well have been the other.
-
-    Two-sided, from n random flips of the signs; the observed one counts (Phipson & Smyth 2010).
-    """
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (n, len(gaps)))
-    drawn = np.abs(signs @ gaps)
-    return float((1 + (drawn >= abs(gaps.sum()) - 1e-9).sum()) / (n + 1))
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of several p (Holm 1979), in their order."""
-    order = np.argsort(values)
-    steps = np.asarray(values)[order] * (len(values) - np.arange(len(values)))
-    found = np.empty(len(values))
-    found[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return found.tolist()

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from erase_lib.concepts import is_style
 from erase_lib.config import EraseConfig
-from erase_lib.diffusion import generate, predict, predict_clean, start_noise
+from erase_lib.diffusion import predict, predict_clean, start_noise
 from erase_lib.erasure import Erasure
 from erase_lib.errors import unknown
 from erase_lib.kv import kv_weights, movement
-from erase_lib.measure import Judge, draw, load_clip, sensitivity_prompts
+from erase_lib.measure import sensitivity_prompts
 from erase_lib.models import Pipeline, fingerprint, in_place
-from erase_lib.study.sensitivity import SCORES, check_score, pair_deltas, reliability
+from erase_lib.study.sensitivity import SCORES, check_score, measure_pairs, reliability
 from erase_lib.text import distances, encode_prompts
 from erase_lib.train import Run, erase
 
@@ -90,19 +90,11 @@ def predictions(
         elif method == "kv":
             table[method] = kv_movement(pipe, edits["uce"].tensors, list(prompts["prompt"]))
         elif method == "draft":
-            table = table.join(drafts(pipe, edits["esd"], prompts).add_prefix("draft "))
+            pairs = measure_pairs(pipe, edits["esd"], prompts, steps=DRAFT_STEPS, progress=False)
+            table = table.join(pairs[list(SCORES)].add_prefix("draft "))
         elif kind is not None:
             table[method] = noise_movement(pipe, edits[kind].tensors, prompts)
     return table.groupby("concept", as_index=False, sort=False).mean()
-
-
-def drafts(pipe: Pipeline, edit: Erasure, prompts: pd.DataFrame) -> pd.DataFrame:
-    """δ of each prompt's four-step pictures, a column a score."""
-    given = list(prompts["prompt"]), list(prompts["seed"]), DRAFT_STEPS
-    before = draw(pipe, *given, progress=False)
-    with edit.applied(pipe):  # not cached: nobody asks for the pictures of such an edit again
-        after = generate(pipe, *given, progress=False)
-    return pair_deltas(before, after, prompts, Judge.load(), load_clip())[list(SCORES)]
 
 
 def predicted(table: pd.DataFrame, method: str, score: str) -> pd.Series:

@@ -18,6 +18,7 @@ from erase_lib.measure import (
     SmallCLIP,
     clip_score,
     draw,
+    feature_distance,
     load_clip,
     picture_tensor,
     row_intervals,
@@ -54,13 +55,13 @@ def pair_deltas(
     column[known] = judge.index(prompts["concept"][known])
     at = np.arange(len(prompts)), column
     seen = [judge.concept_probabilities(pictures).numpy()[at] for pictures in (before, after)]
-    fit = [clip_score(clip, pictures, list(prompts["prompt"])) for pictures in (before, after)]
-    apart = clip.image_features(before) - clip.image_features(after)
+    old, new = (clip.image_features(pictures) for pictures in (before, after))
+    text = clip.text_features(list(prompts["prompt"]))
     change = (picture_tensor(after) - picture_tensor(before)) / 2  # 1: from black to white
     return prompts.assign(
         judge=np.where(known, seen[0] - seen[1], np.nan),
-        clip=fit[0] - fit[1],
-        features=(apart.pow(2).sum(1) / 2).numpy(),  # 1 − cos, and 0 of the same picture
+        clip=clip_score(old, text) - clip_score(new, text),
+        features=feature_distance(old, new),
         pixels=change.pow(2).mean((1, 2, 3)).sqrt().numpy(),
     )
 
@@ -76,13 +77,13 @@ def measure_pairs(
 ) -> pd.DataFrame:
     """Draw the prompts with and without the erasure, from the same noise: `pair_deltas` of them.
 
-    All pictures are cached. 2 · steps evaluations of the UNet a picture. Raises `EraseError` when
-    the erasure was made for another base model.
+    The original model's pictures are cached. 2 · steps evaluations of the UNet a picture. Raises
+    `EraseError` when the erasure was made for another base model.
     """
     erasure.check(pipe)
     given = list(prompts["prompt"]), list(prompts["seed"]), steps
     before = draw(pipe, *given, progress=progress)
-    after = draw(pipe, *given, progress=progress, erasure=erasure)
+    after = draw(pipe, *given, progress=progress, erasure=erasure, keep=False)
     return pair_deltas(before, after, prompts, judge or Judge.load(), clip or load_clip())
 
 

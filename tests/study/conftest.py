@@ -12,6 +12,5 @@ from erase_lib.measure import draw
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path):
-    for name in ("sensitivity", "predict"):
-        module = importlib.import_module(f"erase_lib.study.{name}")
-        monkeypatch.setattr(module, "draw", partial(draw, folder=tmp_path / "cache"))
+    module = importlib.import_module("erase_lib.study.sensitivity")
+    monkeypatch.setattr(module, "draw", partial(draw, folder=tmp_path / "cache"))

@@ -1,9 +1,7 @@
-"""Who judges the pictures: foreign classifiers, detectors for NER, what a suite needs of them."""
+"""Who judges the pictures: the judge, foreign classifiers, detectors, and what a suite needs."""
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 import sys
 from types import SimpleNamespace
@@ -14,48 +12,96 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from test_clip import folder as clip_folder  # noqa: F401, a fixture
-from test_paper import PROCESSOR, resnet  # noqa: F401, a fixture
 from transformers import CLIPModel, ResNetConfig, ResNetForImageClassification
 
-from erase_lib.errors import EraseError
+from erase_lib.concepts import concept_table, style_names
 from erase_lib.files import DATA
-from erase_lib.measure.classifiers import ImageClassifier, load_classifier
-from erase_lib.measure.detectors import PARTS, NudeNet, ThemeDetector, theme_concepts
-from erase_lib.measure.instruments import Instruments, load_instruments, read_folder, real_pictures
-from erase_lib.measure.judges import Judge
+from erase_lib.measure.instruments import (
+    PARTS,
+    Instruments,
+    NudeNet,
+    ThemeDetector,
+    load_instruments,
+)
+from erase_lib.measure.judges import JUDGE, ImageClassifier, Judge, ranks, verdicts
+from erase_lib.measure.pictures import picture_tensor, real_pictures
+from erase_lib.measure.prompts import prompt_table
 from erase_lib.measure.suite import Group, Suite, read_suite
 
-MEAN, STD = (torch.tensor(PROCESSOR[f"image_{name}"]).view(3, 1, 1) for name in ("mean", "std"))
-PICTURES = pd.read_parquet(DATA / "emoji" / "pictures.parquet")
-
-
-def pixels_of(png):
-    return Image.open(io.BytesIO(png)).convert("RGB")
-
-
-def noise(n, size=(40, 40)):
-    draws = np.random.default_rng(0).integers(0, 256, (n, size[1], size[0], 3), np.uint8)
-    return [Image.fromarray(array) for array in draws]
-
-
-def refused(call, *arguments, **options):
-    """The one line of the `EraseError`."""
-    with pytest.raises(EraseError) as error:
-        call(*arguments, **options)
-    text = str(error.value)
-    assert "\n" not in text and len(text) < 400
-    return text
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
 @pytest.fixture(scope="module")
-def judge():
-    return Judge.load()
+def sample():
+    """A hundred prompts of the data set, and its pictures of them."""
+    rows = pd.read_parquet(DATA / "emoji" / "pictures.parquet").sample(100, random_state=0)
+    table = prompt_table(zip(rows["concept"], rows["style"], strict=True), seed=0)
+    return table, real_pictures(table)
 
 
 @pytest.fixture(scope="module")
-def classifier(resnet):  # noqa: F811
+def classifier(resnet):
     return ImageClassifier.load(resnet)
+
+
+def test_rank_is_the_place_in_the_sorted_row():
+    rng = np.random.default_rng(1)
+    likely, columns = rng.random((50, 30)), rng.integers(0, 30, 50)
+    order = np.argsort(-likely, axis=1)
+    places = [int(np.flatnonzero(order[i] == c)[0]) for i, c in enumerate(columns)]
+    assert ranks(likely, columns).tolist() == places
+
+
+def test_the_judge_knows_the_original_pictures(judge, sample):
+    prompts, pictures = sample
+    seen = verdicts(judge, pictures, prompts)
+    assert (seen["rank"] == 0).mean() >= 0.95 and (seen["style_rank"] == 0).mean() >= 0.95
+    for rank, name in (("rank", ""), ("style_rank", "style_")):
+        right = seen[seen[rank] == 0]
+        assert (right[f"{name}seen"] == right["style" if name else "concept"]).all()
+    assert seen["probability"].between(0, 1).all() and (seen["model"] == "original").all()
+    assert seen["measured_by"].str.startswith("emoji-judge, ConvNeXtV2, ").all()
+    assert judge.sees(pictures) == seen["seen"].tolist()
+    assert judge.concepts == sorted(concept_table()["concept"])
+    assert judge.styles == style_names()
+
+
+def test_verdicts_are_of_what_is_asked_for(judge, sample, refused):
+    prompts, pictures = sample[0].head(4), sample[1][:4]
+    strange = prompts.assign(concept=["tench", *prompts["concept"][1:]], style="oil")
+    assert "did you mean" in refused(verdicts, judge, pictures, strange)
+    ranked = np.array([False, True, True, False])
+    seen = verdicts(judge, pictures, strange, "erased", ranked)
+    assert seen["rank"].notna().tolist() == seen["probability"].notna().tolist() == ranked.tolist()
+    assert seen["style_rank"].isna().all() and seen["seen"].notna().all()
+    assert "3 pictures but 4 prompts" in refused(verdicts, judge, pictures[:3], prompts)
+    assert "concept" in refused(verdicts, judge, pictures, prompts[["prompt"]])
+
+
+def test_probabilities_sum_to_one_and_do_not_depend_on_the_batch(judge, sample):
+    pictures = picture_tensor(sample[1])
+    concepts, styles = judge.likelihoods(pictures)
+    assert concepts.shape == (100, len(judge.concepts)) and styles.shape == (100, 4)
+    assert concepts.sum(1) == pytest.approx(np.ones(100), abs=1e-5)
+    assert styles.sum(1) == pytest.approx(np.ones(100), abs=1e-5)
+    alone = torch.cat([judge.concept_probabilities(p[None]) for p in pictures])
+    assert torch.allclose(torch.from_numpy(concepts), alone, atol=1e-5)
+
+
+def test_a_judge_that_is_not_whole_is_refused(tmp_path, refused):
+    folder = tmp_path / "judge"
+    assert f"{folder} is missing" in refused(Judge.load, folder)
+    shutil.copytree(JUDGE, folder)
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"style: ', '"'))
+    assert "style: NAME" in refused(Judge.load, folder)
+    (folder / "config.json").unlink()
+    assert "config.json is missing" in refused(Judge.load, folder)
+    (folder / "config.json").write_text(config)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    assert str(folder) in refused(Judge.load, folder)
 
 
 def seen_by_the_model(classifier, pictures):
@@ -65,7 +111,7 @@ def seen_by_the_model(classifier, pictures):
         seen.append(kwargs["pixel_values"])
 
     handle = classifier.model.register_forward_pre_hook(note, with_kwargs=True)
-    classifier.concept_probabilities(pictures)
+    classifier.likelihoods(pictures)
     handle.remove()
     return torch.cat(seen)
 
@@ -93,20 +139,21 @@ def test_a_gradient_is_scaled_to_36_and_its_middle_taken(classifier):
     torch.testing.assert_close(found, by_hand, atol=0.51, rtol=0)  # whole levels
 
 
-def test_probabilities_are_the_models_own_whatever_the_batch(classifier):
+def test_probabilities_are_the_models_own_whatever_the_batch(classifier, noise, refused):
     pictures = [*noise(3), *noise(2, (64, 48)), Image.new("L", (33, 90), 200)]
-    found = classifier.concept_probabilities(pictures)
-    assert found.shape == (6, 10) and found.dtype == torch.float32
-    torch.testing.assert_close(found.sum(1), torch.ones(6))
+    found, styles = classifier.likelihoods(pictures)
+    assert found.shape == (6, 10) and styles.shape == (6, 0)
+    assert found.sum(1) == pytest.approx(np.ones(6))
     with torch.no_grad():
         logits = classifier.model(seen_by_the_model(classifier, pictures)).logits
     by_hand = logits.exp() / logits.exp().sum(1, keepdim=True)
-    torch.testing.assert_close(found, by_hand)
-    assert (found[0] - found[1]).abs().max() > 1e-3  # so that order can be seen
+    assert found == pytest.approx(by_hand.numpy(), abs=1e-6)
+    assert abs(found[0] - found[1]).max() > 1e-3  # so that order can be seen
     for batch in (1, 4):
-        again = classifier.concept_probabilities(pictures, batch=batch)
-        torch.testing.assert_close(again, found, atol=1e-6, rtol=0)
-    assert classifier.concept_probabilities([]).shape == (0, 10)
+        again = classifier.likelihoods(pictures, batch=batch)[0]
+        assert again == pytest.approx(found, abs=1e-6)
+    assert classifier.likelihoods([])[0].shape == (0, 10)
+    assert "takes PIL pictures" in refused(classifier.likelihoods, torch.zeros(1, 3, 32, 32))
 
 
 def named(*labels):
@@ -114,7 +161,7 @@ def named(*labels):
     return ImageClassifier(SimpleNamespace(config=config), None, "net")
 
 
-def test_a_class_is_found_by_its_synonyms_whatever_their_case():
+def test_a_class_is_found_by_its_synonyms_whatever_their_case(refused):
     net = named("bathtub, bathing tub, bath, tub", "tench, Tinca tinca", "tub, vat", "crane")
     assert net.concepts == ["bathtub", "tench", "tub", "crane"]
     assert net.index(["Bath", "tinca TINCA", "vat", "CRANE"]).tolist() == [0, 1, 2, 3]
@@ -123,15 +170,10 @@ def test_a_class_is_found_by_its_synonyms_whatever_their_case():
     assert net.index(net.concepts).tolist() == [0, 1, 2, 3]
     assert net.index([]).dtype == int
     text = refused(net.index, ["tench", "Batth"])
-    assert text == "unknown class of net 'batth': did you mean 'bath'?"
+    assert "class of net 'batth'" in text and "'bath'" in text
 
 
-def test_pictures_as_tensors_are_refused(classifier):
-    text = refused(classifier.concept_probabilities, torch.zeros(1, 3, 32, 32))
-    assert "takes PIL pictures" in text
-
-
-def test_the_name_says_the_weights(classifier, resnet, tmp_path):  # noqa: F811
+def test_the_name_says_the_weights(classifier, resnet, tmp_path):
     begin, version = classifier.name.rsplit(", ", 1)
     assert begin == "tiny-resnet, ResNetForImageClassification"
     assert len(version) == 8 and int(version, 16)
@@ -145,77 +187,50 @@ def test_the_name_says_the_weights(classifier, resnet, tmp_path):  # noqa: F811
         assert other.startswith(begin) and other != classifier.name
 
 
-def test_what_cannot_be_loaded_is_one_line(resnet, tmp_path, monkeypatch):  # noqa: F811
+def test_what_is_no_whole_classifier_is_one_line(
+    resnet, clip_folder, tmp_path, monkeypatch, refused
+):
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
-    for model_id in (tmp_path / "missing", "nobody/no-such-classifier"):
-        text = refused(ImageClassifier.load, model_id)
-        assert repr(str(model_id)) in text and "give a hub id that is downloaded" in text
+    assert f"{tmp_path / 'missing'} is missing" in refused(
+        ImageClassifier.load, tmp_path / "missing"
+    )
+    text = refused(ImageClassifier.load, "nobody/no-such-classifier")
+    assert "'nobody/no-such-classifier'" in text and "downloaded" in text
     cut = shutil.copytree(resnet, tmp_path / "cut") / "model.safetensors"
     for size in (5, 3000, cut.stat().st_size - 100):
         cut.write_bytes((resnet / "model.safetensors").read_bytes()[:size])
-        assert repr(str(tmp_path / "cut")) in refused(load_classifier, str(tmp_path / "cut"))
-    bare = shutil.copytree(resnet, tmp_path / "bare")
-    (bare / "preprocessor_config.json").unlink()
-    assert "image processor" in refused(ImageClassifier.load, bare)
-
-
-def test_a_model_of_another_kind_is_refused(
-    resnet,  # noqa: F811
-    clip_folder,  # noqa: F811
-    tmp_path,
-):
+        assert repr(str(tmp_path / "cut")) in refused(ImageClassifier.load, str(tmp_path / "cut"))
+    (shutil.copytree(resnet, tmp_path / "bare") / "preprocessor_config.json").unlink()
+    assert "image processor" in refused(ImageClassifier.load, tmp_path / "bare")
+    # models of another kind, and one whose labels say nothing
     ResNetForImageClassification.from_pretrained(resnet).resnet.save_pretrained(tmp_path / "body")
     CLIPModel.from_pretrained(clip_folder).save_pretrained(tmp_path / "clip")
-    for name in ("body", "clip"):
+    small = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=7)
+    ResNetForImageClassification(small).save_pretrained(tmp_path / "nameless")
+    for name in ("body", "clip", "nameless"):
         shutil.copy(resnet / "preprocessor_config.json", tmp_path / name)
         text = refused(ImageClassifier.load, tmp_path / name)
         assert repr(str(tmp_path / name)) in text
-        assert "no whole image classifier: it lacks 2 tensors, the first classifier." in text
-    small = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=7)
-    ResNetForImageClassification(small).save_pretrained(tmp_path / "nameless")
-    shutil.copy(resnet / "preprocessor_config.json", tmp_path / "nameless")
-    assert "does not say its labels" in refused(ImageClassifier.load, tmp_path / "nameless")
+        assert ("labels" if name == "nameless" else "lacks 2 tensors") in text
 
 
-def test_without_a_name_the_judge_is_loaded(judge, resnet):  # noqa: F811
-    found = load_classifier()
-    assert isinstance(found, Judge) and found.name == judge.name
-    assert isinstance(load_classifier(str(resnet)), ImageClassifier)
-
-
-def theme_of(name):
-    """The concepts, read without pandas."""
-    with (DATA / "emoji" / "themes.csv").open(newline="", encoding="utf-8") as file:
-        return [row["concept"] for row in csv.DictReader(file) if row["theme"] == name]
-
-
-def test_a_themes_probability_is_the_sum_of_its_concepts(judge):
-    detector = ThemeDetector(judge, "weapon")
-    names = theme_of("weapon")
-    assert theme_concepts("weapon") == names and len(names) == 8
-    assert detector.name == f"{judge.name}: weapon, 8 concepts"
-    shown = PICTURES["concept"].isin(names)
-    pictures = [pixels_of(png) for png in [*PICTURES["png"][shown][::4], *PICTURES["png"][:4]]]
+def test_a_themes_probability_is_the_sum_of_its_concepts(judge, sample, refused):
+    detector, table = ThemeDetector(judge, "weapon"), concept_table()
+    themes = pd.read_csv(DATA / "emoji" / "themes.csv", keep_default_na=False)
+    names = themes["concept"][themes["theme"] == "weapon"].tolist()
+    assert len(names) == 8 and detector.name == f"{judge.name}: weapon, 8 concepts"
+    weapons = real_pictures(prompt_table([(name, "noto") for name in names]))
+    pictures = [*weapons, *sample[1][:4]]
     logits = judge.logits(pictures).double().numpy()[:, : len(judge.concepts)]
     by_hand = np.zeros(len(pictures))
     for name in names:
         by_hand += np.exp(logits[:, judge.concepts.index(name)]) / np.exp(logits).sum(1)
     assert detector.scores(pictures) == pytest.approx(by_hand, abs=1e-6)
     assert detector.scores([]).shape == (0,)
-
-
-def test_weapons_are_told_from_everything_else(judge):
-    detector = ThemeDetector(judge, "weapon")
-    shown = PICTURES["concept"].isin(theme_of("weapon"))
-    high = detector.scores([pixels_of(png) for png in PICTURES["png"][shown]])
-    low = detector.scores([pixels_of(png) for png in PICTURES["png"][~shown][::20]])
-    assert high.mean() > 0.9 and low.mean() < 0.01 and len(low) > 50
-    assert ((high >= 0) & (high <= 1 + 1e-6)).all()
-
-
-def test_an_unknown_theme_names_the_nearest(judge):
-    text = refused(ThemeDetector, judge, "weapons")
-    assert text == "unknown theme 'weapons': did you mean 'weapon'?"
+    others = [(c, "fluent") for c in table["concept"][~table["concept"].isin(names)][::6]]
+    low = detector.scores(real_pictures(prompt_table(others)))
+    assert detector.scores(weapons).mean() > 0.9 and low.mean() < 0.01 and len(low) > 50
+    assert "'weapon'" in refused(ThemeDetector, judge, "weapons")
 
 
 FOUND = [
@@ -242,7 +257,7 @@ def given(monkeypatch):
     return arrays
 
 
-def test_nudenet_sees_what_it_would_read_from_a_file(given, tmp_path):
+def test_nudenet_sees_what_it_would_read_from_a_file(given, tmp_path, noise):
     cv2 = pytest.importorskip("cv2")
     pictures = [*noise(1, (30, 20)), Image.new("L", (8, 8), 70), noise(1, (16, 24))[0]]
     NudeNet().scores(pictures)
@@ -258,7 +273,7 @@ def test_nudenet_sees_what_it_would_read_from_a_file(given, tmp_path):
     ("classes", "expected"),
     [(None, [0.6, 0, 0]), (["FEET_EXPOSED"], [0.9, 0, 0]), (["FACE_FEMALE"], [0, 0, 0.95])],
 )
-def test_only_the_chosen_classes_count(given, classes, expected):
+def test_only_the_chosen_classes_count(given, classes, expected, noise):
     detector = NudeNet(classes) if classes else NudeNet()
     assert detector.scores(noise(3)).tolist() == expected
     assert detector.name.startswith("NudeNet 3.")
@@ -273,16 +288,13 @@ def test_the_real_nudenet_finds_nothing_on_a_plain_picture():
     assert NudeNet().scores([Image.new("RGB", (64, 64), (200, 150, 120))]).tolist() == [0]
 
 
-def test_nudenet_without_its_package_says_how_to_install_it(monkeypatch):
+def test_nudenet_without_its_package_or_with_unknown_classes(monkeypatch, refused):
+    text = refused(NudeNet, ["FACE_MALE", "FEET_EXPOSE"])
+    assert "'FEET_EXPOSE'" in text and "'FEET_EXPOSED'" in text
+    for classes in ([], "FEET_EXPOSED"):
+        assert f"classes is {classes!r}" in refused(NudeNet, classes)
     monkeypatch.setitem(sys.modules, "nudenet", None)
     assert "pip install -c constraints.txt nudenet" in refused(NudeNet)
-
-
-def test_classes_that_nudenet_does_not_have():
-    text = refused(NudeNet, ["FACE_MALE", "FEET_EXPOSE"])
-    assert text == "unknown class of NudeNet 'FEET_EXPOSE': did you mean 'FEET_EXPOSED'?"
-    for classes in ([], "FEET_EXPOSED"):
-        assert f"classes is {classes!r}: expected a list" in refused(NudeNet, classes)
 
 
 def prompts_for(**concepts):
@@ -295,14 +307,14 @@ def suite_of(**metrics):
     return Suite("mine", "", groups)
 
 
-def test_a_suite_with_ner_needs_a_detector(judge):
+def test_a_suite_with_ner_needs_a_detector(judge, refused):
     suite, prompts = suite_of(a=("ESR-1",), b=("NER",)), prompts_for(a=["church"], b=["dog"])
     text = refused(Instruments(judge, None).check, suite, prompts)
     assert "suite 'mine', group 'b' counts NER" in text and "nudenet" in text
     Instruments(judge, None, ThemeDetector(judge, "weapon")).check(suite, prompts)
 
 
-def test_only_the_judge_knows_styles(judge, classifier):
+def test_only_the_judge_knows_styles(judge, classifier, refused):
     prompts = prompts_for(a=["church"])
     for metric in ("ESR-1 style", "PSR-5 style"):
         suite = suite_of(a=("CLIP score", metric))
@@ -311,21 +323,19 @@ def test_only_the_judge_knows_styles(judge, classifier):
         Instruments(judge, None).check(suite, prompts)
 
 
-def test_concepts_that_the_classifier_does_not_know(judge, classifier):
+def test_concepts_that_the_classifier_does_not_know(judge, classifier, refused):
     for metric in ("ESR-1", "PSR-5"):
         suite, prompts = suite_of(a=(metric,)), prompts_for(a=["church", "golf bal"])
-        assert "did you mean 'golf ball'?" in refused(
-            Instruments(classifier, None).check, suite, prompts
-        )
+        assert "'golf ball'" in refused(Instruments(classifier, None).check, suite, prompts)
         text = refused(Instruments(judge, None).check, suite, prompts_for(a=["churches"]))
-        assert text == "unknown concept of the judge 'churches': did you mean 'church'?"
+        assert "'churches'" in text and "'church'" in text
     # asked for only where concepts are counted
     prompts = prompts_for(a=["church"], b=["golf bal"])
     Instruments(classifier, None).check(suite_of(a=("ESR-1",), b=("CLIP score", "FID")), prompts)
     Instruments(judge, None).check(suite_of(b=("ESR-1 style",)), prompts)
 
 
-def test_the_theme_is_the_one_of_the_split(judge):
+def test_the_theme_is_the_one_of_the_split(judge, refused):
     suite = read_suite("theme")
     for name, targets in suite.splits.items():
         found = load_instruments(suite, targets[::-1])
@@ -340,7 +350,7 @@ def test_the_theme_is_the_one_of_the_split(judge):
     )
 
 
-def test_a_foreign_classifier_cannot_judge_a_theme(resnet):  # noqa: F811
+def test_a_foreign_classifier_cannot_judge_a_theme(resnet, refused):
     suite = read_suite("theme")
     for detector in (None, "weapon"):
         text = refused(
@@ -352,11 +362,7 @@ def test_a_foreign_classifier_cannot_judge_a_theme(resnet):  # noqa: F811
     assert isinstance(found.detector, NudeNet)
 
 
-def test_foreign_instruments_and_a_reference(
-    resnet,  # noqa: F811
-    clip_folder,  # noqa: F811
-    tmp_path,
-):
+def test_foreign_instruments_and_a_reference(resnet, clip_folder, tmp_path, noise):
     noise(1)[0].save(tmp_path / "a.png")
     found = load_instruments(
         read_suite("paper_objects"),
@@ -369,45 +375,3 @@ def test_foreign_instruments_and_a_reference(
     assert found.classifier.concepts[0] == "tench" and found.clip.name == "tiny-clip"
     assert found.detector is None and found.net == "clip"  # it counts no NER
     assert [np.asarray(p).tolist() for p in found.reference] == [np.asarray(noise(1)[0]).tolist()]
-
-
-def test_real_pictures_are_the_data_sets_in_order():
-    rows = PICTURES.sample(6, random_state=0)
-    rows = pd.concat([rows, rows[:2]])  # two seeds of a prompt
-    found = real_pictures(rows.drop(columns="png").assign(prompt="", seed=1))
-    assert len(found) == 8 and len({p.tobytes() for p in found}) == 6
-    for picture, png in zip(found, rows["png"], strict=True):
-        assert picture.mode == "RGB"
-        assert np.array_equal(np.asarray(picture), np.asarray(pixels_of(png)))
-
-
-def test_without_a_concept_or_a_style_there_are_no_real_pictures():
-    concept, style = PICTURES["concept"][0], PICTURES["style"][0]
-    for other in ((concept, None), (None, style), (None, None), ("tench", style), (concept, "oil")):
-        prompts = pd.DataFrame([(concept, style), other], columns=["concept", "style"])
-        assert real_pictures(prompts) is None
-        assert len(real_pictures(prompts[:1])) == 1
-
-
-def test_a_folders_pictures_by_name(tmp_path):
-    pictures = noise(3)
-    pictures[0].save(tmp_path / "b.png")
-    pictures[1].convert("RGBA").save(tmp_path / "a.PNG")
-    pictures[2].save(tmp_path / "c.JPEG")
-    (tmp_path / "notes.txt").write_text("no picture")
-    found = read_folder(tmp_path)
-    assert [p.mode for p in found] == ["RGB"] * 3
-    assert np.array_equal(np.asarray(found[0]), np.asarray(pictures[1]))
-    assert np.array_equal(np.asarray(found[1]), np.asarray(pictures[0]))
-    assert found[2].size == (40, 40)
-
-
-def test_a_folder_without_pictures_or_with_a_damaged_one(tmp_path):
-    (tmp_path / "notes.txt").write_text("no picture")
-    for folder in (tmp_path, tmp_path / "missing"):
-        assert f"reference {folder} holds no PNG or JPEG" in refused(read_folder, folder)
-    noise(1)[0].save(tmp_path / "a.png")
-    whole = (tmp_path / "a.png").read_bytes()
-    for broken in (whole[:200], b"", b"no picture"):
-        (tmp_path / "b.png").write_bytes(broken)
-        assert f"picture {tmp_path / 'b.png'} is damaged" in refused(read_folder, tmp_path)
