@@ -325,13 +325,13 @@ def erase(
         with recomputing(pipe.unet, config.gradient_checkpointing):
             for callback in told:
                 callback(run)
-            while len(run.history) < config.steps:
+            while (step := len(run.history)) < config.steps:
                 run.update()
                 for callback in told:
                     callback(run)
     except FloatingPointError as error:
         what = f"the loss of {error} or its gradient became NaN or infinite"
-        what += f" at update {len(run.history)}"
+        what += f" at update {step}"
         hint = f"lower lr ({config.lr}) or lam ({config.lam})"
         if not run.history:
             raise EraseError(f"{what}: {hint}") from None

@@ -18,7 +18,7 @@ from erase_lib.measure import sensitivity_prompts
 from erase_lib.models import Pipeline
 from erase_lib.show.jobs import Job, canvas, picture, png, put
 from erase_lib.show.sensitivity import bars, strip, thumbnails
-from erase_lib.study import SCORES, STEPS, damage, measure
+from erase_lib.study import SCORES, STEPS, deltas, measure_pairs
 from erase_lib.train import erase
 
 METHODS = ("esd", "uce", "eap", "eap_closed")
@@ -77,7 +77,7 @@ class SensitivityExplorer:
         key = (self.target.value, self.method.value)
         if key not in self.tables:
             raise EraseError(f"{key[1]} of {key[0]!r} is not measured yet: press Measure")
-        table = damage(self.tables[key], self.score.value)
+        table = deltas(self.tables[key], self.score.value)
         # an interval of two pictures would span the figure
         table.loc[table["n"] < 4, ["low", "high"]] = float("nan")
         return table
@@ -110,7 +110,7 @@ class SensitivityExplorer:
             raise unknown("target", target, names)
         concepts = [target, *(c for c in names[:: self.thin] if c != target)]
         prompts = sensitivity_prompts(concepts, 1, neutral_concepts()[:3])
-        pairs = measure(self.pipe, self.edit(target, method), prompts, progress=False)
+        pairs = measure_pairs(self.pipe, self.edit(target, method), prompts, progress=False)
         self.tables[target, method] = pairs
         self.show()
         return f"{len(concepts)} concepts measured, one pair of pictures each: no intervals"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 import torch
 
 from erase_lib import EraseConfig, erase
-from erase_lib.study.audit import Microscope
+from erase_lib.study.audit import Audit
 
 
 def smoke(**values):
@@ -17,13 +19,13 @@ def smoke(**values):
 
 @pytest.fixture
 def measured(tiny):
-    """A microscope that has seen six candidates: the later, the more moved."""
-    scope = Microscope(tiny, smoke(steps=20), [0, 20])
+    """An audit that has seen six candidates: the later, the more moved."""
+    audit = Audit(tiny, smoke(steps=20), [0, 20])
     order = torch.arange(6.0)
-    scope.probe = lambda student: order
+    audit.probe = lambda student: order
     for step in range(21):
-        scope(step, {})
-    return scope
+        audit(SimpleNamespace(history=[{}] * step, student={}))
+    return audit
 
 
 def test_the_order_of_the_movements(measured):
@@ -47,20 +49,19 @@ def test_an_exhaustive_search_preserves_what_is_moved_most(tiny):
     ranks = {}
     for search in ("exhaustive", "random"):
         config = smoke(search=search, steps=13, preserve_batch=1)
-        scope = Microscope(tiny, config, [10])
-        erasure = erase(tiny, config, progress=False, watch=scope)
-        ranks[search] = scope.ranks(pd.DataFrame(erasure.history)[10:], window=3)
+        audit = Audit(tiny, config, [10])
+        erasure = erase(tiny, config, [audit])
+        ranks[search] = audit.ranks(pd.DataFrame(erasure.history)[10:], window=3)
     # measured on other latents: near the top, not always the very first
     assert ranks["exhaustive"]["percentile"][0] >= 80 > ranks["random"]["percentile"][0]
 
 
-def test_watching_changes_nothing_and_sees_every_student(tiny):
-    seen = []
-    plain = erase(tiny, smoke(), [])
-    watched = erase(
-        tiny, smoke(), progress=False, watch=lambda step, student: seen.append((step, student))
-    )
-    assert [step for step, _ in seen] == [0, 1, 2, 3, 4]
-    assert plain.history == watched.history
-    for name, tensor in watched.tensors.items():
+def test_an_audit_changes_nothing_and_sees_the_student_at_its_moments(tiny):
+    audit = Audit(tiny, smoke(search="random"), [0, 4])
+    plain = erase(tiny, smoke(search="random"), [])
+    audited = erase(tiny, smoke(search="random"), [audit])
+    assert plain.history == audited.history
+    for name, tensor in audited.tensors.items():
         assert torch.equal(tensor, plain.tensors[name])
+    moved = audit.movements().groupby("step")["moved"].max()
+    assert moved.index.tolist() == [0, 4] and moved[0] == 0 < moved[4] and audit.seconds > 0

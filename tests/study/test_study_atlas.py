@@ -1,44 +1,25 @@
-"""The damage atlas: its parts, its symmetry and its communities, on tables whose truth is known."""
+"""The atlas: its parts and what it says of predictions, on tables whose truth is known."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
+from simulated import TARGETS, simulated
 
 from erase_lib import EraseError
 from erase_lib.study.atlas import (
-    Harm,
+    Delta,
     additive,
     effects,
-    harm,
     neutral_percentiles,
     predictability,
     read_atlas,
+    relations,
     specific,
     variance,
 )
-from erase_lib.study.graph import chance_modularity, communities, compared, harm_graph, strength_of
-from erase_lib.study.mutual import asymmetries, symmetry
 from erase_lib.study.sensitivity import SCORES
-
-TARGETS, CONCEPTS = 30, 60
-
-
-def simulated(erased=1.0, harmed=1.0, pair=1.0, noise=1.0, seed=0, targets=TARGETS):
-    """A table of known parts: standard deviations of what is erased, who is harmed, the pair, and
-    of one picture; the targets are the first concepts."""
-    rng = np.random.default_rng(seed)
-    values = (
-        5
-        + erased * rng.normal(size=(targets, 1, 1))
-        + harmed * rng.normal(size=(1, CONCEPTS, 1))
-        + pair * rng.normal(size=(targets, CONCEPTS, 1))
-        + noise * rng.normal(size=(targets, CONCEPTS, 2))
-    )
-    values[np.arange(targets), np.arange(targets)] = np.nan
-    names = [f"c{i}" for i in range(CONCEPTS)]
-    return Harm(values, names[:targets], names)
 
 
 def test_the_parts_of_a_table_by_hand():
@@ -94,57 +75,6 @@ def test_the_most_harmful_and_the_most_fragile_are_found():
     assert (first["low"] > 0).all()
 
 
-def test_a_planted_asymmetry_is_found_among_all_pairs():
-    found = simulated(1, 1, 0, 0.3)
-    found.values[2, 5] += 4  # an erasure of c2 harms c5, not the reverse
-    table = asymmetries(specific(found))
-    assert len(table) == TARGETS * (TARGETS - 1) // 2
-    first = table.iloc[0]
-    assert {first["a"], first["b"]} == {"c2", "c5"} and first["q"] < 0.05
-    assert first["difference"] == pytest.approx(first["forward"] - first["backward"])
-    assert first["low"] > 0 if first["a"] == "c2" else first["high"] < 0
-
-
-def test_symmetric_pairs_are_rarely_called_lopsided():
-    false = 0
-    for seed in range(5):
-        found = simulated(0, 0, 0, 1, seed=seed)
-        false += (asymmetries(found)["q"] < 0.05).sum()
-    assert false <= 5  # of 2,175 pairs
-
-
-def test_how_mutual_harm_is_against_its_ceiling():
-    rng = np.random.default_rng(0)
-    own = rng.normal(size=(TARGETS, TARGETS))
-    found = simulated(0, 0, 0, 0.5)
-    found.values[:, :TARGETS] += ((own + own.T) / 2**0.5)[..., None]
-    both = symmetry(found, "pearson", draws=40)
-    # the pair's variance 1, the mean's noise 0.25/2
-    assert both["value"] == pytest.approx(1 / 1.125, abs=0.05)
-    assert both["ceiling"] == pytest.approx(1 / 1.125, abs=0.05)
-    assert both["corrected"] == pytest.approx(1, abs=0.05)
-    assert both["pairs"] == TARGETS * (TARGETS - 1) // 2
-    assert abs(symmetry(simulated(0, 0, 1, 0.1), draws=0)["value"]) < 0.1
-
-
-def test_planted_communities_are_recovered():
-    rng, names = np.random.default_rng(0), [f"c{i}" for i in range(24)]
-    family = {name: "abc"[i % 3] for i, name in enumerate(names)}
-    table = pd.DataFrame(rng.random((24, 24)), names, names)
-    for a in names:
-        table.loc[a, [b for b in names if family[b] == family[a]]] += 2
-    web = harm_graph(table, most=3)
-    assert all(family[a] == family[b] for a, b in web.edges) and web.number_of_edges() == 72
-    groups = communities(web)
-    check = compared(web, groups, family, shuffles=99)
-    assert check["modularity p"] == pytest.approx(0.01) and check["modularity"] > 0.6
-    assert strength_of(web, groups) > chance_modularity(table, 3, shuffles=5)[1]
-    for group in set(groups.values()):  # none mixes families
-        assert len({family[name] for name in names if groups[name] == group}) == 1
-    with pytest.raises(EraseError, match="a graph needs 3"):
-        harm_graph(table.iloc[:2, :2])
-
-
 def rows(deltas, target="c0", style="noto"):
     """Pairs of pictures: two of each concept, δ by every score the same."""
     return [
@@ -173,7 +103,7 @@ def pairs():
 
 
 def test_the_table_of_an_atlas_and_its_predictions(pairs):
-    found = harm(pairs, "features")
+    found = Delta.from_pairs(pairs, "features")
     cell = pairs[(pairs["targets"] == "c1") & (pairs["concept"] == "c3")]["features"].mean()
     assert found.table().loc["c1", "c3"] == pytest.approx(cell)
     assert np.isnan(found.table().loc["c1", "c1"])
@@ -185,21 +115,53 @@ def test_the_table_of_an_atlas_and_its_predictions(pairs):
     assert told.to_dict() == pytest.approx({"distance": 1, "kv": -1})
 
 
-def test_an_atlas_that_is_not_whole(pairs, tmp_path):
-    with pytest.raises(EraseError, match="unknown score 'pixel'"):
-        harm(pairs, "pixel")
-    with pytest.raises(EraseError, match="2 targets × 10 concepts: an atlas needs 4 × 8"):
-        harm(pairs[pairs["targets"].isin(["c0", "c1"])], "judge")
-    with pytest.raises(EraseError, match="every target needs every concept"):
-        harm(pairs.drop(index=pairs.index[3]), "judge")
-    with pytest.raises(EraseError, match="target 'c4' is not among the concepts"):
-        harm(pairs[pairs["concept"] != "c4"], "judge")
-    negative = pairs.assign(judge=-pairs["judge"])
-    with pytest.raises(EraseError, match="it has no logarithm"):
-        harm(negative, "judge").doublings()
-    with pytest.raises(EraseError, match="does not exist: make it with make results-atlas"):
-        read_atlas(str(tmp_path / "atlas"))
-    pd.DataFrame({"targets": ["c0"]}).to_csv(tmp_path / "atlas.csv")
+def test_an_atlas_that_is_not_whole(pairs):
+    for words, some, score in (
+        ("'pixel'", pairs, "pixel"),
+        ("2 targets × 10 concepts", pairs[pairs["targets"].isin(["c0", "c1"])], "judge"),
+        ("every concept", pairs.drop(index=pairs.index[3]), "judge"),
+        ("every concept", pairs[(pairs["targets"] != "c1") | (pairs["concept"] != "c7")], "judge"),
+        ("'c4' is not among the concepts", pairs[pairs["concept"] != "c4"], "judge"),
+    ):
+        with pytest.raises(EraseError, match=words):
+            Delta.from_pairs(some, score)
+    with pytest.raises(EraseError, match="no logarithm"):
+        Delta.from_pairs(pairs.assign(judge=-pairs["judge"]), "judge").doublings()
+
+
+def test_an_atlas_is_read_whole_or_in_part(pairs, tmp_path):
+    prefix, names = str(tmp_path / "atlas"), [f"c{i}" for i in range(5)]
+    with pytest.raises(EraseError, match="atlas.csv does not exist.*make results-atlas"):
+        read_atlas(prefix)
+    pd.DataFrame({"id": names, "targets": names, "status": "done"}).to_csv(prefix + ".csv")
     (tmp_path / "atlas_pairs.parquet").write_bytes(b"damaged")
-    with pytest.raises(EraseError, match=r"atlas_pairs\.parquet is damaged"):
-        read_atlas(str(tmp_path / "atlas"))
+    with pytest.raises(EraseError, match=r"atlas_pairs\.parquet"):
+        read_atlas(prefix)
+    guesses = pairs[["id", "targets", "concept"]].drop_duplicates()
+    guesses.to_parquet(prefix + "_predictions.parquet")
+    for words, part in (
+        ("'seed'", pairs.drop(columns="seed")),
+        ("c0\\+c1", pairs.assign(targets="c0+c1")),
+        ("several runs", pairs.assign(id=pairs["seed"].astype(str))),
+    ):
+        part.to_parquet(prefix + "_pairs.parquet")
+        with pytest.raises(EraseError, match=words):
+            read_atlas(prefix)
+    pairs.to_parquet(prefix + "_pairs.parquet")
+    assert [len(table) for table in read_atlas(prefix)] == [5, len(pairs), 50]
+    for table in read_atlas(prefix, targets=2):
+        assert table["targets"].unique().tolist() == ["c0", "c2"]
+
+
+def test_relations_of_a_target_to_its_own_and_to_others(pairs):
+    found = Delta.from_pairs(pairs, "pixels")
+    known = pd.DataFrame({"category": ["a"] * 5 + ["b"] * 5}, found.concepts)
+    known["subgroup"] = ["x", "x", "y", "y", "w", "z", "z", "z", "z", "z"]
+    told = relations(found, known).set_index(["targets", "relation"])["value"]
+    row = found.table().loc["c0"]
+    assert told["c0", "same subgroup"] == pytest.approx(row["c1"])
+    assert told["c0", "same category"] == pytest.approx(row[["c2", "c3", "c4"]].mean())
+    assert told["c0", "another category"] == pytest.approx(
+        row[[f"c{i}" for i in range(5, 10)]].mean()
+    )
+    assert ("c4", "same subgroup") not in told  # alone in it
