@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from erase_lib import EraseError
-from erase_lib.show import compare as viz_compare
 from erase_lib.study import compare, published
 
 RUNS = pd.DataFrame(
@@ -165,10 +164,3 @@ def test_tables_that_cannot_be_read(table, tmp_path):
     assert "no picture of a finished run" in refused([table])
     (tmp_path / "mine_objects_pictures.parquet").write_bytes(b"PAR1")
     assert "is damaged" in refused([table])
-
-
-def test_the_plane_has_a_mark_and_two_intervals_a_setting(pictures):
-    levels = compare.levels(pictures, [("target", "ESR-1"), ("near", "PSR-1")])
-    ax = viz_compare.plane(levels)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["esd", "eap, random"]
-    assert len(ax.containers) == 2 and "ESR-1" in ax.get_xlabel() and "PSR-1" in ax.get_ylabel()
