@@ -85,24 +85,29 @@ def grid(
     for columns, over, at in bands:
         for name, pictures in rows.items():
             for k, i in enumerate(i for i in columns if i < len(pictures)):
-                corner = np.array(
-                    (left + k * side, figure.get_figheight() - at[name] - side + 0.06)
-                )
-                ax = figure.add_axes((*corner * inch, *(side - 0.06) * inch))
+                x, y = left + k * side, top + 0.1 - at[name] - side
+                size = (side - 0.06) * inch
+                ax = figure.add_axes((x * inch[0], y * inch[1], size[0], size[1]))
                 head = heads[i] if name == next(r for r in rows if i < len(rows[r])) else ""
                 _picture(ax, pictures[i], head, words[name][i] if words[name] else "")
                 if k == 0:
                     ax.set_ylabel(names[name], fontsize=SMALL, rotation=0, ha="right", va="center")
+        y = top - over - 0.18
         for group, run in groupby(columns if groups else (), key=groups.__getitem__):
             some = [columns.index(i) for i in run]
-            x, y = left + some[0] * side, figure.get_figheight() - over - 0.22
-            end = left + (some[-1] + 1) * side - 0.06
-            figure.text(x * inch[0], (y + 0.04) * inch[1], group, fontsize=MEDIUM, weight="bold")
-            ends = ((x * inch[0], end * inch[0]), (y * inch[1], y * inch[1]))
-            figure.add_artist(Line2D(*ends, color=FRAME, lw=1))
+            ends = (left + some[0] * side, left + (some[-1] + 1) * side - 0.06)
+            _heading(figure, group, ends, y)
     if title:
         figure.suptitle(title, fontsize=MEDIUM, y=1 - 0.06 * inch[1], va="top")
     return figure
+
+
+def _heading(figure: Figure, group: str, ends: tuple[float, float], y: float) -> None:
+    """A group's name over a rule, in inches from the left and from the foot."""
+    width, height = figure.get_size_inches()
+    x = [end / width for end in ends]
+    figure.text(x[0], (y + 0.04) / height, group, fontsize=MEDIUM, weight="bold")
+    figure.add_artist(Line2D(x, [y / height] * 2, color=FRAME, lw=1))
 
 
 def _wrapped(text: str, letters: int) -> str:
