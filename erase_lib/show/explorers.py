@@ -27,7 +27,7 @@ from erase_lib.show.curves import losses
 from erase_lib.show.jobs import Job, canvas, picture, png, put
 from erase_lib.show.pictures import grid, thumbnails
 from erase_lib.study import SCORES, STEPS, damage, measure
-from erase_lib.train import erase
+from erase_lib.train import Run, erase
 
 MEASURED = ("esd", "uce", "eap", "eap_closed")  # methods of the sensitivity explorer
 METHODS = ("eap", "esd", "esd_neutral", "age", "uce", "eap_closed", "rece", "speed")
@@ -147,7 +147,7 @@ class SensitivityExplorer:
         """The erasure, made once; ESD's as far as in the atlas."""
         if (target, method) not in self.edits:
             config = EraseConfig(targets=(target,), method=method)
-            edit = erase(self.pipe, config, progress=False)
+            edit = erase(self.pipe, config, callbacks=[])
             strength = self.strengths.get(target, 1.0) if method == "esd" else 1.0
             self.edits[target, method] = edit.scaled(self.pipe, strength)
         return self.edits[target, method]
@@ -215,7 +215,6 @@ class Studio:
         self.losses, self.strip = picture(), picture()
         self.preserved = w.HTML()
         self.edit: Erasure | None = None
-        self.history: list[dict[str, Any]] = []
         buttons = [self.erase_button, self.draw_button, self.save_button]
         self.job = Job(buttons, self.stop_button)
         self.erase_button.on_click(lambda _: self.job.start(self.erase, "erasing"))
@@ -232,11 +231,11 @@ class Studio:
         check_word(self.pipe, word)
         given: dict[str, Any] = {"steps": self.steps} if self.steps else {}
         config = EraseConfig.from_dict({"targets": (word,), "method": self.method.value} | given)
-        self.edit, self.history = None, []
+        self.edit = None
         self.bar.max, self.bar.value = config.steps, 0
         put(self.losses, b"")
         self.preserved.value = ""
-        self.edit = erase(self.pipe, config, progress=False, callback=self.watch)
+        self.edit = erase(self.pipe, config, callbacks=[self.watch])
         done = len(self.edit.history)
         self.bar.value = self.bar.max
         stopped = self.job.stopping.is_set()
@@ -249,12 +248,12 @@ class Studio:
         self.draw()
         return f"“{word}” {end}"
 
-    def watch(self, row: dict[str, Any]) -> None:
-        """One update of the erasure: progress, and now and then the losses and the search."""
-        self.history.append(row)
-        self.bar.value = len(self.history)
-        if len(self.history) % EVERY == 0:
-            table = pd.DataFrame(self.history)
+    def watch(self, run: Run) -> None:
+        """Before the first update and after each: progress, and now and then the losses and the
+        search."""
+        self.bar.value = done = len(run.history)
+        if done and done % EVERY == 0:
+            table = pd.DataFrame(run.history)
             put(self.losses, png(losses(table, canvas(6, 2.8)).figure))
             if "chosen" in table:
                 now = table["chosen"].iloc[-EVERY:].str.split("|").explode().unique()

@@ -39,10 +39,10 @@ def test_stop_keeps_the_updates_done(tiny, tmp_path):
     studio.method.value = "esd"
     watch = studio.watch
 
-    def pressed(row):
-        if row["step"] == 3:
+    def pressed(run):
+        if len(run.history) == 4:
             studio.job.stop()
-        watch(row)
+        watch(run)
 
     studio.watch = pressed
     with pytest.warns(UserWarning, match="4 of 50 updates kept"):
