@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from erase_lib.show import KEPT, LOST, show_picture
+from erase_lib.show import dots, grid
 
 
 def to_pil(pictures: Tensor) -> list[Image.Image]:
@@ -25,38 +25,17 @@ def sheet(
     rows: Mapping[str, Tensor | Sequence[Image.Image]], titles: Sequence[str], title: str = ""
 ) -> Figure:
     """Rows of pictures: each row's name on its left, one title above each column."""
-    n = len(titles)
-    size = max(1.0, min(2.0, 13 / n))
-    shape = (size * n + 0.5, size * len(rows) + 0.6)
-    fig, axes = plt.subplots(len(rows), n, figsize=shape, squeeze=False, layout="constrained")
-    for line, (name, pictures) in zip(axes, rows.items(), strict=True):
-        shown = to_pil(pictures) if isinstance(pictures, Tensor) else pictures
-        for ax, picture in zip(line, shown, strict=True):
-            show_picture(picture, ax)
-        line[0].set_ylabel(name, fontsize=11)
-    for ax, name in zip(axes[0], titles, strict=True):
-        ax.set_title(name.replace(" ", "\n"), fontsize=10)
-    if title:
-        fig.suptitle(title, fontsize=13)
-    return fig
+    shown = {name: to_pil(p) if isinstance(p, Tensor) else p for name, p in rows.items()}
+    return grid(shown, titles, title=title)
 
 
 def intervals(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Shares with their intervals: columns on, what (concept or style), value, low, high, n."""
+    counts = table.drop_duplicates("on").set_index("on")["n"]
+    names = [f"{name}\nn = {counts[name]}" for name in table["on"]]
     if ax is None:
-        _, ax = plt.subplots(figsize=(8, 0.7 * table["on"].nunique() + 1), layout="constrained")
-    names = list(dict.fromkeys(table["on"]))
-    kinds = (("concept", KEPT, "o", -0.13), ("style", LOST, "s", 0.13))
-    for what, colour, marker, aside in kinds:
-        part = table[table["what"] == what]
-        y = [names.index(name) + aside for name in part["on"]]
-        bars = [part["value"] - part["low"], part["high"] - part["value"]]
-        ax.errorbar(part["value"], y, xerr=bars, fmt=marker, color=colour, capsize=4, label=what)
-    counts = table.drop_duplicates("on")["n"]
-    labels = [f"{name}\nn = {n}" for name, n in zip(names, counts, strict=True)]
-    ax.set_yticks(range(len(names)), labels)
+        size = (8.5, 0.6 * table["on"].nunique() + 1)
+        ax = plt.figure(figsize=size, layout="constrained").subplots()
+    ax = dots(table.assign(name=names), "name", "what", ax=ax)
     ax.set(xlim=(0, 1.02), xlabel="share that the judge sees as asked for, 95 % interval")
-    ax.invert_yaxis()
-    ax.grid(axis="x", alpha=0.3)
-    ax.legend(frameon=False, loc="lower left")
     return ax
