@@ -24,7 +24,7 @@ def solved(name, exercise, **given):
 
 @pytest.fixture
 def told(capsys):
-    """Asserts what a check says of no answer, the solution, and each (mistake, word of its hint)."""
+    """Asserts what a check says of no answer, the solution and each (mistake, word of its hint)."""
 
     def asserted(check, empty, solution, wrong, *context):
         for answer, begins, word in (
