@@ -94,8 +94,8 @@ def test_an_erasure_measured_where_it_first_erases(tmp_path):
 
 @pytest.mark.slow
 def test_one_erasure_explained(tmp_path):
-    result = run("05_erase", tmp_path)
-    assert result["updates"] == 4 and result["strength"] == 1
+    result = run("05_erase", tmp_path, match=0.5, method="eap", lam=1.0)
+    assert result["updates"] == 4 and result["strength"] == STRENGTHS[-1]
     for row in result["metrics"]:
         assert row["low"] <= row["value"] <= row["high"]
 
