@@ -27,7 +27,7 @@ def exercise1(answer: float | None, latent: Tensor) -> None:
 
 
 def exercise2(answer: Callable, pipe: Pipeline, z: Tensor) -> None:
-    """A clean latent with noise mixed in, a function of both and of ᾱ_t; tried on the latents `z`."""
+    """A clean latent with noise mixed in, a function of both and of ᾱ_t; tried on latents `z`."""
     epsilon = torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
     at = torch.full((len(z),), 300)
     theirs = pipe.scheduler.add_noise(z, epsilon, at)  # diffusers does the same
