@@ -21,7 +21,16 @@ from erase_lib.show.compare import plane, side_by_side
 from erase_lib.show.explorers import SensitivityExplorer, drawn
 from erase_lib.show.jobs import Job, canvas, picture, png, put
 from erase_lib.show.map import MapExplorer, as_png, as_url, map_figure, map_page
-from erase_lib.show.search import chosen_map, costs, memory, pi_map, search_spectrum
+from erase_lib.show.search import (
+    choice_weights,
+    chosen_map,
+    costs,
+    memory,
+    movement_bars,
+    pi_map,
+    search_spectrum,
+    slopes,
+)
 from erase_lib.show.sensitivity import bars, concept_map, mark, spectrum, strip, thumbnails
 from erase_lib.show.studio import Studio, check_word, known_words
 from erase_lib.show.verdicts import levels, pictures, thresholds
@@ -40,6 +49,7 @@ __all__ = [
     "before_after",
     "canvas",
     "check_word",
+    "choice_weights",
     "chosen_map",
     "concept_map",
     "costs",
@@ -62,6 +72,7 @@ __all__ = [
     "mark",
     "memory",
     "metric_card",
+    "movement_bars",
     "multiples",
     "mutual",
     "overlay",
@@ -77,6 +88,7 @@ __all__ = [
     "search_spectrum",
     "show_picture",
     "side_by_side",
+    "slopes",
     "spectrum",
     "strip",
     "thresholds",
