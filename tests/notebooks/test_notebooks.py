@@ -133,7 +133,7 @@ def test_the_primer_and_the_interlude(tmp_path, name):
     assert result["profile"] == "smoke" and len(list(tmp_path.glob("*.png"))) >= 1
     for row in result.get("tokens", []):
         assert row["low"] <= row["share"] <= row["high"]
-    if name.startswith("0P"):
+    if name.startswith("08"):
         shares = {row["carried"]: row["share"] for row in result["tokens"]}
         assert shares["nothing"] == 0 and result["n"] == 3
         assert sum(result["attention"].values()) == pytest.approx(1)
