@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from erase_lib.show.charts import (
     GREY,
@@ -236,3 +239,67 @@ def memory(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     stacked(held, {}, ax)
     ax.set_xlabel("GB, each part at its own peak")
     return ax
+
+
+def choice_weights(
+    weights: Sequence[Tensor], temperatures: Sequence[float], title: str = ""
+) -> Figure:
+    """The weight of each candidate in several choices, a panel a temperature; ○ marks the largest.
+
+    `weights`: for each temperature `(choices, n)`, from the same noise.
+    """
+    fig, axes = plt.subplots(
+        1, len(weights), figsize=(2.75 * len(weights), 2.9), sharey=True, layout="constrained"
+    )
+    for ax, w, tau in zip(axes, weights, temperatures, strict=True):
+        sns.heatmap(
+            w, vmin=0, vmax=1, cmap="cividis", cbar=ax is axes[-1], ax=ax, xticklabels=False
+        )
+        ax.scatter(w.argmax(-1) + 0.5, np.arange(len(w)) + 0.5, c="white", edgecolors="black", s=40)
+        ax.set(title=f"τ = {tau:g}", xlabel=f"candidate, 1 to {w.shape[1]}")
+        ax.tick_params(length=0)
+    axes[0].set_ylabel("choice")
+    fig.suptitle(title)
+    return fig
+
+
+def movement_bars(
+    moved: pd.DataFrame,
+    title: str = "",
+    colours: Sequence[str] = (COLOURS[1], INK),
+    bold: str = "",
+) -> Axes:
+    """How far each concept's ẑ₀ has moved: a row a concept, a bar a column of `moved`; the concept
+    `bold` stands out."""
+    ax = moved.plot.barh(color=list(colours), figsize=(7, 0.34 * len(moved) + 1), width=0.8)
+    ax.set(xlabel="$L_2$: how far the student's prediction has moved", ylabel="", title=title)
+    for tick, name in zip(ax.get_yticklabels(), moved.index, strict=True):
+        tick.set(fontweight="bold" if name == bold else "normal")
+    # the bars stand from below upwards, so their names do too
+    ax.legend(*(x[::-1] for x in ax.get_legend_handles_labels()), frameon=False, loc="lower right")
+    ax.figure.set_layout_engine("constrained")
+    return ax
+
+
+def slopes(truth: pd.Series, gradients: pd.DataFrame, title: str = "") -> Figure:
+    """Where a gradient sends π against how far each candidate has truly moved, a panel a column.
+
+    The three most moved are named, and in each panel the two that it rises towards most.
+    """
+    told = [gradients[name].nlargest(2).index for name in gradients]
+    named = set(truth.nlargest(3).index).union(*told)
+    fig, axes = plt.subplots(
+        1, len(told), figsize=(4.5 * len(told), 3.8), squeeze=False, layout="constrained"
+    )
+    for ax, name in zip(axes[0], gradients, strict=True):
+        ax.scatter(truth, gradients[name], color=INK)
+        for word in named:
+            at = (truth[word], gradients.loc[word, name])
+            ax.annotate(word, at, xytext=(4, 4), textcoords="offset points", fontsize=9)
+        ax.margins(x=0.3, y=0.1)
+        ax.axhline(0, color=GREY, linewidth=1)
+        rank = truth.corr(gradients[name], method="spearman")
+        ax.set(title=f"{name}: rank correlation {rank:+.2f}", xlabel="$L_2$ of the student")
+    axes[0, 0].set_ylabel("gradient of $L_2$ by $\\pi_i$")
+    fig.suptitle(title)
+    return fig
