@@ -78,7 +78,7 @@ def exercise3(answer: Callable, gaps: np.ndarray, signs: np.ndarray) -> None:
 
     `gaps (units,)`, and `signs (flips, units)`, each −1 or 1.
     """
-    true, sums, found = study.flipped(gaps), signs @ gaps, gaps.sum()
+    true, sums, found = measure.flipped(gaps), signs @ gaps, gaps.sum()
     upper, lower = (sums >= found - 1e-9).mean(), (sums <= found + 1e-9).mean()
     strict = (np.abs(sums) > abs(found) + 1e-9).mean()
     mixed = (np.abs(sums) >= abs(gaps.mean()) - 1e-9).mean()
@@ -106,7 +106,10 @@ def exercise3(answer: Callable, gaps: np.ndarray, signs: np.ndarray) -> None:
             lambda a: abs(a - true) < 1e-6 or abs(a - bare) > 1e-6,
             "almost: count what was found as one flip more, in (1 + found) / (1 + flips)",
         ),
-        (lambda a: abs(a - true) < 2e-3, lambda a: f"{a:.4f}, but study.flipped finds {true:.4f}"),
+        (
+            lambda a: abs(a - true) < 2e-3,
+            lambda a: f"{a:.4f}, but measure.flipped finds {true:.4f}",
+        ),
         given=(gaps, signs),
         right=lambda a: (
             f"p = {a:.4f}, as in the table. No bell curve was assumed: only that without an effect"

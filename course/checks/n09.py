@@ -135,7 +135,7 @@ def exercise4(
 
     def back(number: int, table: pd.DataFrame = own) -> float:
         """The share of arrows returned, with so many from each concept."""
-        made = study.harm_graph(table, number)
+        made = study.delta_graph(table, number)
         return sum(made.has_edge(b, a) for a, b in made.edges) / max(1, made.number_of_edges())
 
     def said(a: tuple[int, float], value: float) -> bool:

@@ -91,7 +91,9 @@ def exercise4(times: Any, runs: pd.DataFrame, base: str, rival: str, few: bool) 
     both = runs[runs["setting"].isin([base, rival])]
     tried = times if isinstance(times, int) and 1 <= times <= 50 else 1
     copies = [both.assign(targets=both["targets"] + f" {i}") for i in range(tried)]
-    once, more = (measure.gains(t, "setting", base).iloc[0] for t in (both, pd.concat(copies)))
+    once, more = (
+        measure.matched_differences(t, "setting", base).iloc[0] for t in (both, pd.concat(copies))
+    )
     shrunk = (once["high"] - once["low"]) / max(more["high"] - more["low"], 1e-9)
     check(
         times,

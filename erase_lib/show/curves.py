@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from erase_lib.show.charts import (
+    COLOURS,
     GREY,
     INK,
     LOOKS,
