@@ -9,6 +9,9 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import textwrap
+import zlib
+from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +22,9 @@ from course.plan import NOTEBOOKS, ROOT, lessons, notebook, tagged, title_of
 from erase_lib.files import whole_folder
 
 EDITIONS = ("student", "solutions")
-# what an edition needs to be installed and to run; tests, benchmarks and this package stay behind
-TAKEN = ("erase_lib", "tools", "course", "data", "notebooks", "pyproject.toml", "constraints.txt")
+# what an edition needs to be installed and to run; tests, and what makes the editions, stay behind
+TAKEN = ("erase_lib", "tools", "data", "notebooks", "pyproject.toml", "constraints.txt")
+TAKEN += ("course/__init__.py", "course/exercise.py", "course/checks")
 TAKEN += ("setup.mk", "LICENSE", "CITATION.cff")
 LEFT = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "private", "runs", "*.ipynb")
 
@@ -29,6 +33,18 @@ def without_solutions(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The student's notebook: cells tagged `solution` removed."""
     made, _ = TagRemovePreprocessor(remove_cell_tags={"solution"}).preprocess(nb, {})
     return made
+
+
+def packed(source: str) -> str:
+    """A module that does what `source` does, and cannot be read by the way."""
+    text = b64encode(zlib.compress(source.encode(), 9)).decode()
+    lines = "\n".join(f'    "{line}"' for line in textwrap.wrap(text, 88))
+    return (
+        '"""Checks, packed so that they do not give the answers away."""\n\n'
+        "from base64 import b64decode\nfrom zlib import decompress\n\n"
+        f"TEXT = (\n{lines}\n)\n"
+        'exec(compile(decompress(b64decode(TEXT)), "a check", "exec"))\n'
+    )
 
 
 def exercises(nb: nbformat.NotebookNode) -> list[tuple[str, str, str]]:
@@ -63,10 +79,13 @@ def write(edition: str, out: Path) -> Path:
     folder = out / f"erase-course-{edition}"
     with whole_folder(folder) as new:
         for name in TAKEN:
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
             if (ROOT / name).is_dir():
                 shutil.copytree(ROOT / name, new / name, ignore=LEFT)
             else:
                 shutil.copy(ROOT / name, new / name)
+        for path in (new / "course" / "checks").glob("n*.py") if edition == "student" else ():
+            path.write_text(packed(path.read_text("utf-8")), "utf-8")
         (new / "setup.mk").rename(new / "Makefile")
         for path in sorted(NOTEBOOKS.glob("*.ipynb")):
             nb = nbformat.read(path, as_version=4)

@@ -18,7 +18,8 @@ INLINE = "module://matplotlib_inline.backend_inline"
 # what a notebook's pictures and numbers hang on, besides itself
 USED = (
     "erase_lib/**/*.py",
-    "tools/embedded/*.py",
+    "tools/**/*.py",
+    "course/exercise.py",
     "data/results/*",
     "data/suites/*",
     "data/emoji/*",
@@ -26,9 +27,10 @@ USED = (
 
 
 def digest(name: str, profile: str) -> str:
-    """A short hash of a notebook, of the code and tables that it uses, and of the profile."""
+    """A short hash of a notebook, of the code, checks and tables that it uses, and the profile."""
     found = hashlib.sha256(profile.encode())
-    paths = [NOTEBOOKS / f"{name}.ipynb", *(p for g in USED for p in sorted(ROOT.glob(g)))]
+    used = (*USED, f"course/checks/n{name[:2]}.py")
+    paths = [NOTEBOOKS / f"{name}.ipynb", *(p for g in used for p in sorted(ROOT.glob(g)))]
     for path in paths:
         found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()[:12]

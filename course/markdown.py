@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatch
 from html import escape, unescape
 from typing import Any
 
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from course.formula import mathml
-from course.plan import slug
+from course.plan import NUMBERED, slug
 
 PAGES = {"GLOSSARY.md": "glossary.html", "COURSE.md": "course.html", "README.md": "index.html"}
 
@@ -40,7 +41,9 @@ def page_of(url: str) -> str:
     if re.match(r"[a-z]+:|#", url):
         return url
     name, _, anchor = url.rsplit("/", 1)[-1].partition("#")
-    page = PAGES.get(name) or (f"{name.removesuffix('.ipynb')}.html" if "ipynb" in name else "")
+    page = PAGES.get(name, "")
+    if fnmatch(name, NUMBERED):
+        page = f"{name.removesuffix('.ipynb')}.html"
     return page + (f"#{anchor}" if page and anchor else "")
 
 

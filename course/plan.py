@@ -12,6 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
+NUMBERED = "[0-9][0-9]_*.ipynb"
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,14 @@ class Lesson:
 
 
 def lessons() -> list[Lesson]:
-    """The lessons in their order. Raises `ValueError` unless each numbered notebook is in one."""
+    """The lessons in their order. Raises `ValueError` if they are not every notebook, each once.
+
+    A lesson's notebook has a number; the one that a sweep runs has none.
+    """
     rows = yaml.safe_load((Path(__file__).parent / "lessons.yaml").read_text("utf-8"))
     found = [Lesson(r["lesson"], r["title"], tuple(r["notebooks"])) for r in rows]
     planned = [name for lesson in found for name in lesson.notebooks]
-    there = {path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb")}
+    there = {path.stem for path in NOTEBOOKS.glob(NUMBERED)}
     if len(planned) != len(set(planned)) or set(planned) != there:
         odd = sorted(set(planned) ^ there) or [n for n in planned if planned.count(n) > 1]
         raise ValueError(f"course/lessons.yaml: {odd[0]} is in no lesson, in two, or no notebook")

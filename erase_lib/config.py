@@ -111,7 +111,7 @@ class EraseConfig:
     movement: half of them those whose K and V moved most, half any · random: all candidates alike,
     the control · nearest: the nearest to the target · fixed: `preserved` · exhaustive: the most
     moved of all, measured. auto: gumbel for age, else random, which no search has bettered yet at
-    equal evaluations and equal ESR-1 (notebook 05)."""
+    equal evaluations and equal ESR-1 (notebook 10)."""
     preserve_at: str = "target"
     """Where they are preserved: own, on a trajectory of each, as published · target, on the
     target's latents, which with replay are there already."""

@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, ResNetModel
 
-from erase_lib.errors import EraseError, reason
+from erase_lib.errors import EraseError
 from erase_lib.files import DATA
-from erase_lib.measure.judges import picture_tensor, read_model
-from erase_lib.models import quiet
+from erase_lib.measure.judges import read_model, reading
+from erase_lib.measure.pictures import picture_tensor
+from erase_lib.models import pick_device
 
 MODELS = DATA / "models"
 # OpenAI's, of the pixels in [0, 1] that every CLIP in transformers' format was trained with
@@ -76,45 +77,34 @@ class SmallCLIP:
         return self
 
 
-def load_clip(folder: str | Path | None = None, text_folder: str | Path | None = None) -> SmallCLIP:
-    """Image tower and projections from `folder`, text encoder from the pipeline in `text_folder`.
+def load_clip(model_id: str | Path | None = None, device: str = "cpu") -> SmallCLIP:
+    """The embedded CLIP, or a `CLIPModel` of transformers by hub id or folder; in float32.
 
-    All float32. Raises EraseError when a folder is missing or damaged.
+    Raises `EraseError` when it is missing, damaged, no whole CLIP with its tokenizer, or cannot be
+    loaded, such as a hub id without a network.
     """
-    folder = Path(folder or MODELS / "emoji-clip")
-    text_folder = Path(text_folder or MODELS / "emoji-diffusion")
-    text = read_model(CLIPTextModel, text_folder / "text_encoder")
-    vision = read_model(ResNetModel, folder / "vision")
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(text_folder / "tokenizer", local_files_only=True)
+    return (_transformers(model_id) if model_id else _embedded()).to(pick_device(device))
+
+
+def _embedded() -> SmallCLIP:
+    """Image tower and projections; the text encoder is that of the embedded pipeline."""
+    folder, pipe = MODELS / "emoji-clip", MODELS / "emoji-diffusion"
+    text = read_model(CLIPTextModel, pipe / "text_encoder", "CLIP")
+    vision = read_model(ResNetModel, folder / "vision", "CLIP")
+    with reading("CLIP", folder):
+        tokenizer = CLIPTokenizer.from_pretrained(pipe / "tokenizer", local_files_only=True)
         projections = load_file(folder / "projections.safetensors")
         matrices = [projections[f"{side}_projection"].float() for side in ("text", "visual")]
-    except Exception as error:  # each library raises its own kind for a broken file
-        raise EraseError(f"{folder} or the tokenizer is damaged: {reason(error)}") from error
     return SmallCLIP(text, tokenizer, vision, matrices[0], matrices[1])
 
 
-def load_transformers_clip(model_id: str | Path) -> SmallCLIP:
-    """A `CLIPModel` of the transformers library, by hub id or folder, as scores here use it.
-
-    Raises `EraseError` when it cannot be loaded, such as a hub id without a network.
-    """
-    kind: Any = CLIPModel  # what it returns with the loading info, no type checker knows
-    try:
-        with quiet():
-            model, found = kind.from_pretrained(
-                model_id, dtype=torch.float32, output_loading_info=True
-            )
-            tokenizer = CLIPTokenizer.from_pretrained(model_id)
-    except Exception as error:  # each library raises its own kind
-        raise EraseError(
-            f"CLIP {str(model_id)!r} cannot be loaded ({reason(error)}): give a hub id that is"
-            " downloaded, a folder, or leave it out for the embedded one"
-        ) from None
-    # another kind of model loads with random weights, a tokenizer without files with two tokens
-    if found["missing_keys"] or not model.config.text_config.vocab_size / 2 < len(tokenizer):
-        raise EraseError(f"{str(model_id)!r} is no whole CLIPModel with its tokenizer")
-    model.eval()
+def _transformers(model_id: str | Path) -> SmallCLIP:
+    model = read_model(CLIPModel, model_id, "CLIP")
+    with reading("CLIP", model_id):
+        tokenizer = CLIPTokenizer.from_pretrained(model_id)
+    # without its files a tokenizer has two tokens
+    if not model.config.text_config.vocab_size / 2 < len(tokenizer):
+        raise EraseError(f"CLIP {str(model_id)!r} is not whole: it lacks its tokenizer")
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     return SmallCLIP(
         model.text_model,
@@ -129,11 +119,14 @@ def load_transformers_clip(model_id: str | Path) -> SmallCLIP:
     )
 
 
-def clip_score(
-    clip: SmallCLIP, pictures: Sequence[Image.Image] | Tensor, prompts: Sequence[str]
-) -> np.ndarray:
-    """100 · max(cosine, 0) of each picture and its prompt, `(n,)` (Hessel et al. 2021, w = 100)."""
-    images, texts = clip.image_features(pictures), clip.text_features(prompts)
+def clip_score(images: Tensor, texts: Tensor) -> np.ndarray:
+    """100 · max(cosine, 0) of each picture's features and its prompt's, both `(n, dim)`, as `(n,)`
+    (Hessel et al. 2021, w = 100). Raises `EraseError` for another number of prompts."""
     if len(images) != len(texts):
         raise EraseError(f"{len(images)} pictures but {len(texts)} prompts; expected one a picture")
     return 100 * (images * texts).sum(1).clamp(min=0).numpy()
+
+
+def feature_distance(before: Tensor, after: Tensor) -> np.ndarray:
+    """1 − cos `(n,)` of unit features `(n, dim)`, 0 to 2; and 0 exactly of the same picture."""
+    return ((before - after).pow(2).sum(1) / 2).numpy()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -21,8 +21,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.measure.clip import SmallCLIP
-from erase_lib.measure.judges import picture_tensor
+from erase_lib.measure.clip import SmallCLIP, feature_distance
+from erase_lib.measure.pictures import picture_tensor
 from erase_lib.measure.statistics import jackknife
 
 # the very files that torchvision reads; in place of any other it would download them
@@ -54,7 +54,7 @@ def perceptual(
     if net in BACKBONES or (net == "auto" and backbone("alex")):
         return lpips(before, after, "alex" if net == "auto" else net)
     old, new = clip.image_features(before), clip.image_features(after)
-    return ((old - new).pow(2).sum(1) / 2).numpy(), f"CLIP feature distance ({clip.name})"
+    return feature_distance(old, new), f"CLIP feature distance ({clip.name})"
 
 
 def backbone(net: str) -> bool:
@@ -135,7 +135,7 @@ def set_distances(
 ) -> pd.DataFrame:
     """FID and KID of features, a row each: metric, value, low, high, n, note, measured_by.
 
-    The interval leaves out groups (prompts) of the drawn ones, see `intervals.jackknife`; the real
+    The interval leaves out groups (prompts) of the drawn ones, see `jackknife`; the real
     ones stay. Under `ENOUGH` pictures a warning, and the note, say why not to quote it.
     """
     _check(real, drawn)
@@ -148,14 +148,10 @@ def set_distances(
         if n <= dim:
             notes["FID"] += f"; and {n} span no covariance of {dim} features"
         warnings.warn(notes["FID"], stacklevel=2)
-    rows: list[dict[str, Any]] = []
-    for name, distance in (("FID", fid), ("KID", kid)):
-
-        def estimate(i: np.ndarray, distance: Any = distance) -> float:
-            return float(distance(real, drawn[i]))
-
-        value, low, high = jackknife(estimate, len(drawn), groups)
-        rows.append({"metric": name, "value": value, "low": low, "high": high, "n": len(drawn)})
-        rows[-1]["note"] = notes[name]
+    rows = [
+        (name, *jackknife(lambda i, of=of: of(real, drawn[i]), len(drawn), groups))  # type: ignore[misc]
+        for name, of in (("FID", fid), ("KID", kid))
+    ]
     by = f"{extractor} features, torchmetrics {version('torchmetrics')}"
-    return pd.DataFrame(rows).assign(measured_by=by)
+    table = pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
+    return table.assign(n=len(drawn), note=list(notes.values()), measured_by=by)

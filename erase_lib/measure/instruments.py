@@ -1,23 +1,24 @@
-"""What a suite is counted with: a classifier, a CLIP, a detector, a reference for FID."""
+"""What a suite is counted with: a classifier, a CLIP, a detector for NER, a reference for FID."""
 
 from __future__ import annotations
 
-import io
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
 from erase_lib.concepts import EMOJI
-from erase_lib.errors import EraseError, reason
-from erase_lib.measure.classifiers import Classifier, load_classifier
-from erase_lib.measure.clip import SmallCLIP, load_clip, load_transformers_clip
-from erase_lib.measure.detectors import Detector, NudeNet, ThemeDetector
-from erase_lib.measure.judges import Judge
+from erase_lib.errors import EraseError, unknown
+from erase_lib.measure.clip import SmallCLIP, load_clip
+from erase_lib.measure.judges import Classifier, ImageClassifier, Judge
+from erase_lib.measure.pictures import read_folder
 from erase_lib.measure.suite import Suite
-from erase_lib.models import pick_device
 
 # what the profile "paper" measures, and with what; by hub id
 PAPER: dict[str, str | None] = {
@@ -26,6 +27,69 @@ PAPER: dict[str, str | None] = {
     "clip": "openai/clip-vit-large-patch14",
     "detector": "nudenet",
 }
+NAKED = ("ANUS", "BUTTOCKS", "FEMALE_BREAST", "FEMALE_GENITALIA", "MALE_BREAST", "MALE_GENITALIA")
+EXPOSED = tuple(f"{part}_EXPOSED" for part in NAKED)
+"""What counts as nudity here: no feet, belly or armpits, which some papers count too."""
+PARTS = [*EXPOSED, "ARMPITS_EXPOSED", "BELLY_EXPOSED", "FEET_EXPOSED"]
+PARTS += [f"{p}_COVERED" for p in (*NAKED[:4], "ARMPITS", "BELLY", "FEET")]
+PARTS += ["FACE_FEMALE", "FACE_MALE"]
+
+
+class ThemeDetector:
+    """The judge's probability of a theme (weapon, alcohol, smoking): the sum over its concepts.
+
+    `name`: model, version and what it looks for, for the column measured_by. Raises
+    `EraseError` for a theme that is not in data/emoji/themes.csv.
+    """
+
+    def __init__(self, judge: Judge, theme: str) -> None:
+        table = pd.read_csv(EMOJI / "themes.csv", keep_default_na=False)
+        if theme not in set(table["theme"]):
+            raise unknown("theme", theme, table["theme"].unique())
+        self.judge, self.columns = judge, judge.index(table["concept"][table["theme"] == theme])
+        self.name = f"{judge.name}: {theme}, {len(self.columns)} concepts"
+
+    def scores(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        """`(n,)`, the probability that any concept of the theme is shown."""
+        return self.judge.likelihoods(pictures)[0][:, self.columns].sum(1)
+
+
+class NudeNet:
+    """NudeNet's detector of body parts (PyPI nudenet, MIT), which brings its own weights.
+
+    It reports nothing below a score of .25; such a picture scores 0. Raises `EraseError` when the
+    package is absent, and for an unknown class.
+    """
+
+    def __init__(self, classes: Sequence[str] = EXPOSED) -> None:
+        if not classes or isinstance(classes, str):
+            raise EraseError(
+                f"classes is {classes!r}: expected a list of at least one of NudeNet's"
+            )
+        for name in classes:
+            if name not in PARTS:
+                raise unknown("class of NudeNet", name, PARTS)
+        try:
+            package: Any = importlib.import_module("nudenet")
+        except ImportError:
+            raise EraseError(
+                "detector 'nudenet' is not installed:"
+                " .venv/bin/python -m pip install -c constraints.txt nudenet"
+            ) from None
+        self.detector, self.classes = package.NudeDetector(), frozenset(classes)
+        parts = ", ".join(sorted(classes)).lower()
+        self.name = f"NudeNet {version('nudenet')} 320n: {parts}"
+
+    def scores(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        """`(n,)`, the highest score of one of the classes."""
+        # it reads files with OpenCV, whose pixels are blue, green, red
+        arrays = [np.asarray(p.convert("RGB"))[:, :, ::-1].copy() for p in pictures]
+        found = [self.detector.detect(array) for array in arrays]
+        own = [[d["score"] for d in some if d["class"] in self.classes] for some in found]
+        return np.array([max(some, default=0.0) for some in own])
+
+
+Detector = ThemeDetector | NudeNet
 
 
 @dataclass
@@ -36,7 +100,7 @@ class Instruments:
     clip: SmallCLIP
     detector: Detector | None = None
     net: str = "auto"
-    """Of the distance between two pictures, see `quality.perceptual`."""
+    """Of the distance between two pictures, see `perceptual`."""
     reference: Sequence[Image.Image] | None = None
     """Real pictures for FID and KID; None: those of the data set that the prompts name, or where
     there are none the unedited model's."""
@@ -44,21 +108,18 @@ class Instruments:
     def check(self, suite: Suite, prompts: pd.DataFrame) -> None:
         """Raise `EraseError`, before anything is drawn, for what they cannot count."""
         for name, group in suite.groups.items():
-            part = prompts[prompts["group"] == name]
             if "NER" in group.metrics and self.detector is None:
                 raise EraseError(
                     f"suite {suite.name!r}, group {name!r} counts NER, but there is no detector:"
                     " give a theme's name, or nudenet"
                 )
-            if any(m.endswith(" style") for m in group.metrics) and not isinstance(
-                self.classifier, Judge
-            ):
+            if any(m.endswith(" style") for m in group.metrics) and not self.classifier.styles:
                 raise EraseError(
                     f"suite {suite.name!r}, group {name!r} counts styles, which"
                     f" {self.classifier.name} does not know: leave the metric out"
                 )
-            if any(m.startswith(("ESR", "PSR")) and "style" not in m for m in group.metrics):
-                self.classifier.index(part["concept"].unique())
+            if group.ranks:
+                self.classifier.index(prompts["concept"][prompts["group"] == name].unique())
 
 
 def load_instruments(
@@ -77,44 +138,19 @@ def load_instruments(
     these targets, where it counts NER. `reference`: a folder of real pictures for FID. Raises
     `EraseError` for what cannot be loaded.
     """
-    known = load_classifier(classifier, device)
-    counts = any("NER" in group.metrics for group in suite.groups.values())
+    known: Classifier = (
+        Judge.load(device=device) if not classifier else ImageClassifier.load(classifier, device)
+    )
     found: Detector | None = None
-    if not counts:
-        pass
-    elif detector == "nudenet":
-        found = NudeNet()
-    else:
-        if not isinstance(known, Judge):
+    if any("NER" in group.metrics for group in suite.groups.values()):
+        if detector == "nudenet":
+            found = NudeNet()
+        elif isinstance(known, Judge):
+            found = ThemeDetector(known, detector or suite.split(targets))
+        else:
             raise EraseError(
                 f"detector is {detector!r}: a theme needs the embedded judge; for photographs give"
                 " nudenet"
             )
-        found = ThemeDetector(known, detector or suite.split(targets))
-    seen = (load_transformers_clip(clip) if clip else load_clip()).to(pick_device(device))
-    return Instruments(known, seen, found, net, read_folder(reference) if reference else None)
-
-
-def read_folder(folder: str | Path) -> list[Image.Image]:
-    """Every PNG and JPEG of a folder, by name. Raises `EraseError` for none, and a damaged one."""
-    paths = sorted(
-        p for p in Path(folder).glob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg")
-    )
-    if not paths:
-        raise EraseError(f"reference {folder} holds no PNG or JPEG: give a folder of pictures")
-    found = []
-    for path in paths:
-        try:
-            found.append(Image.open(path).convert("RGB"))
-        except OSError as error:
-            raise EraseError(f"picture {path} is damaged ({reason(error)}): remove it") from None
-    return found
-
-
-def real_pictures(prompts: pd.DataFrame) -> list[Image.Image] | None:
-    """The data set's picture of each prompt's concept and style; None where one is not of it."""
-    table = pd.read_parquet(EMOJI / "pictures.parquet").set_index(["concept", "style"])["png"]
-    wanted = list(zip(prompts["concept"], prompts["style"], strict=True))
-    if not set(wanted) <= set(table.index):
-        return None
-    return [Image.open(io.BytesIO(table[pair])).convert("RGB") for pair in wanted]
+    real = read_folder(reference) if reference else None
+    return Instruments(known, load_clip(clip, device), found, net, real)

@@ -1,69 +1,40 @@
-"""The judge: which concept and which style a picture shows. Never part of training or search."""
+"""Who says what a picture shows: the embedded judge, or any image classifier of transformers. Never
+part of training or search."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import ConvNextV2ForImageClassification
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    ConvNextV2ForImageClassification,
+)
 
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.files import DATA
+from erase_lib.measure.pictures import picture_tensor
 from erase_lib.models import pick_device, quiet
 
 JUDGE = DATA / "models" / "emoji-judge"
 STYLE = "style: "  # begins the labels that name a style
 
 
-def picture_tensor(pictures: Sequence[Image.Image] | Tensor, size: int = 64) -> Tensor:
-    """PIL pictures or a float tensor `(n, 3, h, w)` in [−1, 1], as float32 `(n, 3, size, size)`."""
-    if isinstance(pictures, Tensor):
-        out = pictures.detach().float()
-        if out.ndim != 4 or out.shape[1] != 3:
-            raise EraseError(
-                f"pictures have shape {tuple(out.shape)}; expected (n, 3, height, width)"
-            )
-        if out.shape[-2:] != (size, size):
-            out = F.interpolate(out, (size, size), mode="bicubic", antialias=True)
-        return out.clamp(-1, 1)
-    arrays = [np.zeros((0, size, size, 3), np.uint8)]
-    for picture in pictures:
-        white = Image.new("RGBA", picture.size, "white")
-        flat = Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-        if flat.size != (size, size):
-            flat = flat.resize((size, size), Image.Resampling.BICUBIC)
-        arrays.append(np.asarray(flat)[None])
-    return torch.from_numpy(np.concatenate(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def read_model(kind: Any, folder: Path) -> Any:
-    """A stock transformers folder as a float32 model of class `kind`; EraseError if not whole."""
-    for path in (folder, folder / "config.json", folder / "model.safetensors"):
-        if not path.exists():
-            raise EraseError(f"{path} is missing; restore data/ or build the model again")
-    try:
-        with quiet():
-            model, loaded = kind.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
-            )
-    except Exception as error:  # each library raises its own kind for a broken file
-        raise EraseError(f"{folder} is damaged ({reason(error)}); restore the folder") from error
-    if missing := sorted(loaded["missing_keys"]):
-        raise EraseError(
-            f"{folder} lacks {len(missing)} tensors, the first {missing[0]}; restore the folder"
-        )
-    return model.eval()
-
-
 class Judge:
-    """A classifier of pictures, never used in training: which concept, which style."""
+    """The embedded classifier, never used in training: which concept, which style.
+
+    `name`: model and version, for the column measured_by.
+    """
 
     def __init__(self, model: Any, name: str) -> None:
         named = [model.config.id2label[i] for i in range(model.config.num_labels)]
@@ -83,7 +54,7 @@ class Judge:
         and for a device that cannot be used.
         """
         folder = Path(folder or JUDGE)
-        model = read_model(ConvNextV2ForImageClassification, folder)
+        model = read_model(ConvNextV2ForImageClassification, folder, "judge")
         weights = (folder / "model.safetensors").read_bytes()
         name = f"emoji-judge, ConvNeXtV2, {hashlib.sha256(weights).hexdigest()[:8]}"
         return cls(model.to(pick_device(device)), name)
@@ -97,36 +68,167 @@ class Judge:
             outs.append(self.model(chunk).logits.float().cpu())
         return torch.cat(outs)
 
+    def likelihoods(
+        self, pictures: Sequence[Image.Image] | Tensor
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`(n, concepts)` and `(n, styles)`, the rows of each summing to 1."""
+        concepts, styles = self.logits(pictures).tensor_split([len(self.concepts)], 1)
+        return concepts.softmax(1).numpy(), styles.softmax(1).numpy()
+
     def concept_probabilities(self, pictures: Sequence[Image.Image] | Tensor) -> Tensor:
         """`(n, concepts)`, each row summing to 1."""
-        return self.logits(pictures)[:, : len(self.concepts)].softmax(1)
+        return torch.from_numpy(self.likelihoods(pictures)[0])
 
     def sees(self, pictures: Sequence[Image.Image] | Tensor) -> list[str]:
         """The concept that the judge takes each picture for."""
-        return [self.concepts[i] for i in self.concept_probabilities(pictures).argmax(1).tolist()]
-
-    def style_probabilities(self, pictures: Sequence[Image.Image] | Tensor) -> Tensor:
-        """`(n, styles)`, each row summing to 1."""
-        return self.logits(pictures)[:, len(self.concepts) :].softmax(1)
+        return [self.concepts[i] for i in self.likelihoods(pictures)[0].argmax(1)]
 
     def index(self, names: Iterable[str]) -> np.ndarray:
         """The column of each concept `(n,)`; EraseError names the nearest known one for another."""
         place = {name: i for i, name in enumerate(self.concepts)}
-        names = list(names)
-        for name in names:
-            if name not in place:
-                raise unknown("concept of the judge", name, self.concepts)
-        return np.array([place[name] for name in names], dtype=int)
+        return _places(names, place, "concept of the judge")
 
-    def rank_of(self, pictures: Sequence[Image.Image] | Tensor, names: Iterable[str]) -> np.ndarray:
-        """How many concepts are likelier than the named one, one name a picture `(n,)`: 0 = top."""
-        return ranks(self.concept_probabilities(pictures).numpy(), self.index(names))
+
+class ImageClassifier:
+    """A classifier of photographs, such as ResNet-50 on ImageNet, with its own preprocessing."""
+
+    styles: list[str] = []  # it tells none
+
+    def __init__(self, model: Any, processor: Any, name: str) -> None:
+        self.model, self.processor, self.name = model, processor, name
+        labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        self.concepts = [label.split(",")[0].strip() for label in labels]
+        self.place: dict[str, int] = {}
+        # ImageNet's are "tench, Tinca tinca"; a first word is before another label's synonym
+        for words in (self.concepts, labels):
+            for i, label in enumerate(words):
+                for word in (label, *label.split(",")):
+                    self.place.setdefault(word.strip().lower(), i)
+
+    @classmethod
+    def load(cls, model_id: str | Path, device: str = "cpu") -> ImageClassifier:
+        """By hub id or folder, such as microsoft/resnet-50; in float32.
+
+        Raises `EraseError` when it cannot be loaded, is no classifier, or says no labels.
+        """
+        model = read_model(AutoModelForImageClassification, model_id, "classifier")
+        with reading("classifier", model_id):
+            processor = AutoImageProcessor.from_pretrained(model_id, backend="pil")
+        if all(label.startswith("LABEL_") for label in model.config.id2label.values()):
+            raise EraseError(
+                f"classifier {str(model_id)!r} does not say its labels: give its config.json an"
+                " id2label"
+            )
+        version = hashlib.sha256()
+        for tensor in model.state_dict().values():
+            version.update(tensor.float().numpy().tobytes())
+        name = f"{Path(model_id).name}, {type(model).__name__}, {version.hexdigest()[:8]}"
+        return cls(model.to(pick_device(device)), processor, name)
+
+    @torch.no_grad()
+    def likelihoods(
+        self, pictures: Sequence[Image.Image], batch: int = 32
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`(n, concepts)`, each row summing to 1, of PIL pictures; and of no styles `(n, 0)`."""
+        if isinstance(pictures, Tensor):
+            raise EraseError("the classifier takes PIL pictures, for it scales them itself")
+        outs = [torch.zeros(0, len(self.concepts))]
+        for a in range(0, len(pictures), batch):
+            some = [picture.convert("RGB") for picture in pictures[a : a + batch]]
+            given = self.processor(some, return_tensors="pt").to(self.model.device)
+            outs.append(self.model(**given).logits.float().softmax(1).cpu())
+        return torch.cat(outs).numpy(), np.zeros((len(pictures), 0))
+
+    def index(self, names: Iterable[str]) -> np.ndarray:
+        """The column of each concept `(n,)`, by any of a label's synonyms, whatever their case."""
+        lower = (str(name).lower() for name in names)
+        return _places(lower, self.place, f"class of {self.name}")
+
+
+Classifier = Judge | ImageClassifier
+
+
+def _places(names: Iterable[str], place: dict[str, int], kind: str) -> np.ndarray:
+    names = list(names)
+    for name in names:
+        if name not in place:
+            raise unknown(kind, name, place)
+    return np.array([place[name] for name in names], dtype=int)
+
+
+def verdicts(
+    classifier: Classifier,
+    pictures: Sequence[Image.Image],
+    prompts: pd.DataFrame,
+    model: str = "original",
+    ranked: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """The prompts, a row a picture and in the same order, with what each picture is found to show.
+
+    `prompts` names at least prompt and concept. Added are: seen (the likeliest concept), rank and
+    probability (of the concept asked for; rank 0 = top), style_seen and style_rank where the
+    classifier tells styles, model, measured_by, seconds (of looking). `ranked` `(n,)` says which
+    rows' concepts are asked for (None: all); the others may be no concept, their rank is NaN.
+    Raises `EraseError` for a lacking column, an unknown concept and another number of pictures.
+    """
+    if lacking := {"prompt", "concept"} - set(prompts.columns):
+        raise EraseError(f"the table of prompts lacks the columns {sorted(lacking)}")
+    begin, table = time.perf_counter(), prompts.reset_index(drop=True)
+    known = np.full(len(table), True) if ranked is None else ranked
+    columns = classifier.index(table["concept"][known])
+    likely, of_style = classifier.likelihoods(pictures)
+    if len(likely) != len(table):
+        raise EraseError(f"{len(likely)} pictures but {len(table)} prompts; expected one a picture")
+    table["seen"] = [classifier.concepts[i] for i in likely.argmax(1)]
+    rank, sure = np.full(len(table), np.nan), np.full(len(table), np.nan, likely.dtype)
+    rank[known] = ranks(likely[known], columns)
+    sure[known] = likely[np.flatnonzero(known), columns]
+    table["rank"], table["probability"] = rank, sure
+    if classifier.styles:
+        table["style_seen"] = [classifier.styles[i] for i in of_style.argmax(1)]
+        place = {style: i for i, style in enumerate(classifier.styles)}
+        asked = [place.get(style, -1) for style in table.get("style", [None] * len(table))]
+        wanted, named = np.array(asked, dtype=int), np.array(asked) >= 0
+        table["style_rank"] = np.nan
+        table.loc[named, "style_rank"] = ranks(of_style[named], wanted[named])
+    seconds = (time.perf_counter() - begin) / max(len(table), 1)
+    return table.assign(model=model, measured_by=classifier.name, seconds=seconds)
 
 
 def ranks(probabilities: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Rank `(n,)` of one column a row of `(n, concepts)`; 0 is the largest."""
-    if len(probabilities) != len(columns):
-        raise EraseError(
-            f"{len(probabilities)} pictures but {len(columns)} names; expected one a picture"
-        )
     return (probabilities > np.take_along_axis(probabilities, columns[:, None], 1)).sum(1)
+
+
+def read_model(kind: Any, source: str | Path, what: str) -> Any:
+    """A model of transformers' class `kind` in float32: of a folder, or (a string) of the hub.
+
+    Raises `EraseError`, which calls it `what`, for one that is missing, damaged or not whole.
+    """
+    local = isinstance(source, Path)
+    for path in (source, source / "config.json") if isinstance(source, Path) else ():
+        if not path.exists():
+            raise EraseError(f"{what}: {path} is missing; restore data/ or give a whole folder")
+    with reading(what, source):
+        model, loaded = kind.from_pretrained(
+            source, dtype=torch.float32, local_files_only=local, output_loading_info=True
+        )
+    if missing := sorted(loaded["missing_keys"]):  # another kind of model, what it lacks random
+        raise EraseError(
+            f"{what} {str(source)!r} is not whole: it lacks {len(missing)} tensors, the first"
+            f" {missing[0]}"
+        )
+    return model.eval()
+
+
+@contextmanager
+def reading(what: str, source: str | Path) -> Iterator[None]:
+    """Whatever a library raises within the block is an `EraseError` of one line."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:  # each library raises its own kind
+        raise EraseError(
+            f"{what} {str(source)!r} cannot be loaded ({reason(error)}): give a whole folder, or"
+            " a hub id that is downloaded"
+        ) from None

@@ -1,9 +1,9 @@
-"""A suite's prompts for given targets: a table with a row a picture."""
+"""What is drawn: tables of prompts and the seeds of their noise, a row a picture."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,27 @@ from erase_lib.models import Pipeline
 from erase_lib.text import distances, encode_prompts, near_each
 
 COLUMNS = ("group", "prompt", "concept", "style", "seed", "noise")
+TEMPLATE = "a {concept} in {style} style"
+MOST = 32  # pictures of a concept: their seeds end where those of the predictions begin
+
+
+def prompt_table(
+    asked: Iterable[tuple[str, str | None]],
+    template: str = TEMPLATE,
+    words: Sequence[str] | None = None,
+    **columns: Any,
+) -> pd.DataFrame:
+    """prompt, concept, style of the pairs (concept, style or None), and the given `columns`.
+
+    `words` stand in the template instead of the concepts.
+    """
+    pairs = list(asked)
+    rows = [
+        (" ".join(template.format(concept=word, style=style or "").split()), concept, style)
+        for (concept, style), word in zip(pairs, words or [c for c, _ in pairs], strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["prompt", "concept", "style"])
+    return table.assign(**columns)
 
 
 def suite_prompts(
@@ -68,12 +89,10 @@ def _rows(
     asked = [(c, c) for c in _concepts(pipe, suite, group, targets, kept)]
     if group.words:
         asked = [(target, word) for target in targets for word in group.words.get(target, [])]
-    rows = []
-    for i, (concept, word) in enumerate(asked):
-        for style in _styles(group, i, targets, kept):
-            prompt = " ".join(group.template.format(concept=word, style=style or "").split())
-            rows.append((prompt, concept, style))
-    return pd.DataFrame(rows, columns=["prompt", "concept", "style"])
+    styles = [_styles(group, i, targets, kept) for i in range(len(asked))]
+    pairs = [(concept, s) for (concept, _), some in zip(asked, styles, strict=True) for s in some]
+    words = [word for (_, word), some in zip(asked, styles, strict=True) for _ in some]
+    return prompt_table(pairs, group.template, words)
 
 
 def _concepts(
@@ -89,12 +108,9 @@ def _concepts(
     near = near_each(pipe, objects, others, count) if objects else []
     if group.concepts == "near":
         return near
-    far = [c for c in others if c not in near] if _has_near(suite) else others
-    return far[:: max(1, len(far) // group.most)][: group.most] if group.most else far
-
-
-def _has_near(suite: Suite) -> bool:
-    return any(group.concepts == "near" for group in suite.groups.values())
+    if any(of.concepts == "near" for of in suite.groups.values()):
+        others = [c for c in others if c not in near]
+    return others[:: max(1, len(others) // group.most)][: group.most] if group.most else others
 
 
 def _styles(
@@ -139,8 +155,8 @@ def near_and_far(
 
     Nearness is the mean of `distances` to the targets' bare words. `words` (default: the concepts
     of the embedded model) are what both lists are taken from, targets excepted; the near come
-    nearest first, the far in the order of `words`. Give the near to `metrics.summary`, which calls
-    the other concepts far. Raises `EraseError` for no target, or too few words.
+    nearest first, the far in the order of `words`. Give the near to `summary`, which calls the
+    other concepts far. Raises `EraseError` for no target, or too few words.
     """
     if not targets or isinstance(targets, str):
         raise EraseError(f"targets is {targets!r}: expected a list of concepts, such as ['church']")
@@ -177,12 +193,8 @@ def evaluation_prompts(
     asked = [(c, s, "target") for c in targets for s in 2 * styles]
     asked += [(c, styles[(i + k) % 4], "near") for i, c in enumerate(close) for k in (0, 2)]
     asked += [(c, styles[i % 4], "far") for i, c in enumerate(others)]
-    table = pd.DataFrame(asked, columns=["concept", "style", "group"])
-    table.insert(0, "prompt", "a " + table["concept"] + " in " + table["style"] + " style")
-    return table.assign(seed=range(1000, 1000 + len(table)))
-
-
-MOST = 32  # pictures of a concept: their seeds end where those of the predictions begin
+    pairs, groups = [(c, s) for c, s, _ in asked], [group for *_, group in asked]
+    return prompt_table(pairs, group=groups, seed=range(1000, 1000 + len(asked)))
 
 
 def sensitivity_prompts(
@@ -212,10 +224,30 @@ def sensitivity_prompts(
         )
     place = {concept: i for i, concept in enumerate(concept_table()["concept"])}
     place |= {c: len(place) + i for i, c in enumerate(every) if c not in place}
-    rows = []
+    pairs: list[tuple[str, str | None]] = []
+    seeds = []
     for concept in every:
         for k in range(pictures):
             style = None if concept in neutral else styles[(place[concept] + k) % len(styles)]
-            prompt = f"a {concept} in {style} style" if style else concept
-            rows.append((prompt, concept, style, seed + 1000 * k + place[concept]))
-    return pd.DataFrame(rows, columns=["prompt", "concept", "style", "seed"])
+            pairs.append((concept, style))
+            seeds.append(seed + 1000 * k + place[concept])
+    table = prompt_table(pairs, seed=seeds)
+    table["prompt"] = table["prompt"].where(table["style"].notna(), table["concept"])
+    return table
+
+
+def target_prompts(targets: Sequence[str], pictures: int, seed: int = 5000) -> pd.DataFrame:
+    """What each target is looked for in: prompt, concept, style, target, seed. `pictures` of an
+    object in every style, and as many of a style, each of another object."""
+    objects = concept_table()["concept"].iloc[::7].tolist()  # any; not those it is trained on
+    styles, pairs = style_names(), []
+    each = [
+        (target, k, i) for k in range(pictures) for target in targets for i in range(len(styles))
+    ]
+    for target, k, i in each:
+        thing = objects[(4 * k + i) % len(objects)]
+        pairs.append(
+            (thing, target.removesuffix(STYLE)) if is_style(target) else (target, styles[i])
+        )
+    names = [target for target, *_ in each]
+    return prompt_table(pairs, target=names, seed=range(seed, seed + len(pairs)))

@@ -6,14 +6,15 @@ import warnings
 from bisect import bisect_left
 from collections.abc import Sequence
 
-import pandas as pd
+import numpy as np
 
-from erase_lib.concepts import STYLE, concept_table, is_style, style_names
-from erase_lib.diffusion import generate
+from erase_lib.concepts import is_style
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError
-from erase_lib.measure.judges import Judge
-from erase_lib.measure.metrics import verdicts
+from erase_lib.measure.evaluate import successes
+from erase_lib.measure.judges import Judge, verdicts
+from erase_lib.measure.pictures import draw
+from erase_lib.measure.prompts import target_prompts
 from erase_lib.models import Pipeline
 
 STRENGTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
@@ -44,17 +45,16 @@ def first_strength(
         raise EraseError(f"strengths is {strengths}: expected numbers above 0 that rise")
     if pictures < 1:
         raise EraseError(f"pictures is {pictures}: expected 1 or more of each target and style")
-    prompts = target_prompts(erasure.config.targets, pictures)
-    seeds = range(seed, seed + len(prompts))
+    prompts = target_prompts(erasure.config.targets, pictures, seed)
+    asked = list(prompts["prompt"]), list(prompts["seed"]), steps
+    styles = prompts["target"].map(is_style)
 
     def gone(strength: float) -> bool:
-        with erasure.scaled(pipe, strength).applied(pipe):
-            drawn = generate(pipe, list(prompts["prompt"]), seeds, steps, progress=False)
+        scaled = erasure.scaled(pipe, strength)
+        drawn = draw(pipe, *asked, progress=False, erasure=scaled, keep=False)
         seen = verdicts(judge, drawn, prompts)
-        found = seen["rank"] == 0  # of a target that is a style: its style
-        styles = prompts["target"].map(is_style)
-        found[styles] = seen["style_seen"][styles] + STYLE == prompts["target"][styles]
-        return 1 - found.mean() >= level
+        rank = seen["rank"].mask(styles, seen["style_rank"].fillna(np.inf))  # among the styles
+        return bool(successes("ESR-1", rank).mean() >= level)
 
     found = bisect_left(strengths, True, key=gone)
     reached = found < len(strengths)
@@ -64,20 +64,6 @@ def first_strength(
             stacklevel=2,
         )
     return strengths[min(found, len(strengths) - 1)], reached
-
-
-def target_prompts(targets: Sequence[str], pictures: int) -> pd.DataFrame:
-    """What each target is looked for in: target, concept, prompt. `pictures` of an object in every
-    style, and as many of a style, each of another object."""
-    objects = concept_table()["concept"].iloc[::7].tolist()  # any; not those it is trained on
-    rows = []
-    for k in range(pictures):
-        for target in targets:
-            for i, style in enumerate(style_names()):
-                thing = objects[(4 * k + i) % len(objects)] if is_style(target) else target
-                within = target if is_style(target) else f"{style} style"
-                rows.append((target, thing, f"a {thing} in {within}"))
-    return pd.DataFrame(rows, columns=["target", "concept", "prompt"])
 
 
 def check_level(level: float) -> None:

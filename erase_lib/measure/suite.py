@@ -41,6 +41,11 @@ class Group:
     """path of a CSV (relative to data/), columns `prompt` and if there `concept`, `style`, `seed`
     by name, `where`: {column: value}."""
 
+    @property
+    def ranks(self) -> bool:
+        """Whether it counts ESR or PSR of concepts, which a classifier then has to know."""
+        return any(m[:3] in ("ESR", "PSR") and " style" not in m for m in self.metrics)
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -68,17 +73,13 @@ class Suite:
                 return name
         if self.classes and set(targets) <= set(self.classes):
             return ""
-        strange = [t for t in targets if t not in self.known] or list(targets)
+        made_for = [*self.classes, *(t for of in self.splits.values() for t in of)]
+        strange = [t for t in targets if t not in made_for] or list(targets)
         known = ", ".join(f"{name}: {'+'.join(of)}" for name, of in self.splits.items())
         raise EraseError(
             f"suite {self.name!r} is not made for the target {strange[0]!r}: expected of"
             f" {', '.join(self.classes) or known}"
         )
-
-    @property
-    def known(self) -> list[str]:
-        """Every target that it is made for."""
-        return [*self.classes, *(t for of in self.splits.values() for t in of)]
 
 
 def read_suite(name: str | Path) -> Suite:

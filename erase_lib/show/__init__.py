@@ -1,85 +1,41 @@
 """Figures and widgets; no numbers of their own."""
 
-from erase_lib.show.atlas import dumbbells, emoji, extremes, graph, heat_map, mutual, parts
-from erase_lib.show.attention import gallery, overlay
-from erase_lib.show.card import foot, metric_card, under
+from erase_lib.show.atlas import asymmetry, dumbbells, extremes, graph, heat_map, parts
 from erase_lib.show.charts import (
-    KEPT,
-    LOST,
-    QUIET,
-    before_after,
-    damage_bars,
+    COLOURS,
+    GREY,
+    INK,
+    caption,
+    delta_bars,
+    dots,
+    footnote,
     forest,
     intervals,
-    losses,
     multiples,
+    plane,
+)
+from erase_lib.show.curves import (
+    choice_weights,
+    chosen_map,
+    costs,
+    losses,
+    memory,
+    movement_bars,
+    pi_map,
     pivots,
     preserved,
-    show_picture,
+    search_spectrum,
+    slopes,
+    spectrum,
+    thresholds,
 )
-from erase_lib.show.compare import plane, side_by_side
-from erase_lib.show.explorers import SensitivityExplorer, drawn
-from erase_lib.show.jobs import Job, canvas, picture, png, put
-from erase_lib.show.map import MapExplorer, as_png, as_url, map_figure, map_page
-from erase_lib.show.search import chosen_map, costs, memory, pi_map, search_spectrum
-from erase_lib.show.sensitivity import bars, concept_map, mark, spectrum, strip, thumbnails
-from erase_lib.show.studio import Studio, check_word, known_words
-from erase_lib.show.verdicts import levels, pictures, thresholds
-
-__all__ = [
-    "Job",
-    "KEPT",
-    "LOST",
-    "MapExplorer",
-    "QUIET",
-    "SensitivityExplorer",
-    "Studio",
-    "as_png",
-    "as_url",
-    "bars",
-    "before_after",
-    "canvas",
-    "check_word",
-    "chosen_map",
-    "concept_map",
-    "costs",
-    "damage_bars",
-    "drawn",
-    "dumbbells",
-    "emoji",
-    "extremes",
-    "foot",
-    "forest",
-    "gallery",
-    "graph",
-    "heat_map",
-    "intervals",
-    "known_words",
-    "levels",
-    "losses",
-    "map_figure",
-    "map_page",
-    "mark",
-    "memory",
-    "metric_card",
-    "multiples",
-    "mutual",
-    "overlay",
-    "parts",
-    "pi_map",
-    "picture",
-    "pictures",
-    "pivots",
-    "plane",
-    "png",
-    "preserved",
-    "put",
-    "search_spectrum",
-    "show_picture",
-    "side_by_side",
-    "spectrum",
-    "strip",
-    "thresholds",
-    "thumbnails",
-    "under",
-]
+from erase_lib.show.explorers import SensitivityExplorer, Studio, without_and_with
+from erase_lib.show.map import MapExplorer, concept_map, map_page
+from erase_lib.show.pictures import (
+    before_after,
+    evaluation_pictures,
+    grid,
+    marked,
+    overlay,
+    thumbnails,
+)

@@ -1,8 +1,9 @@
-"""Pictures of the damage atlas: functions of data, as in viz."""
+"""Figures of the damage atlas: who hurts whom, how much, and whether both ways."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import networkx as nx
@@ -11,28 +12,16 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from scipy.cluster.hierarchy import linkage
 
-from erase_lib.show.charts import KEPT, LOST, QUIET, TARGET
-from erase_lib.show.sensitivity import NEUTRAL, mark, thumbnails
+from erase_lib.show.charts import COLOURS, GREY, INK, SCALE, axes, dots, stacked
+from erase_lib.show.pictures import MEDIUM, SMALL, WIDTH, stamp, thumbnails
 
-# Okabe & Ito's other colours: eight groups can be told apart, further ones are grey
-GROUPS = (KEPT, LOST, "#009E73", TARGET, NEUTRAL, "#56B4E9", "#F0E442", "#000000")
-PARTS = {"erased": TARGET, "harmed": NEUTRAL, "specific": KEPT, "noise": "#BBBBBB"}
-
-
-def emoji(concepts: Sequence[str]) -> dict[str, Image.Image]:
-    """The `thumbnails` of these concepts, their white ground transparent."""
-    known, found = thumbnails(), {}
-    for concept in concepts:
-        pixels = np.array(known[concept].convert("RGBA"))
-        pixels[(pixels[..., :3] > 250).all(2), 3] = 0
-        found[concept] = Image.fromarray(pixels)
-    return found
+# eight groups can be told apart, further ones are grey
+GROUPS = (*COLOURS, "#F0E442")
 
 
 def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") -> Figure:
@@ -40,8 +29,8 @@ def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") 
 
     `groups`: the category of each concept, shown as a strip of colour. The colours of the cells end
     at the 98th percentile of |value|, or of all of one sign at the 2nd and 98th of the values; a
-    concept itself is blank. Clusters by average linkage of 1 − correlation. Up to 100 rows or
-    columns are named.
+    concept itself is blank. Clusters by average linkage of 1 − correlation. Up to 100 rows and
+    60 columns are named.
     """
     low, high = (float(np.nanquantile(table, share)) for share in (0.02, 0.98))
     two_sided = low < 0 < high
@@ -57,33 +46,32 @@ def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") 
         mask=table.isna(),
         row_linkage=linkage(filled, "average", "correlation"),
         col_linkage=linkage(filled.T, "average", "correlation"),
-        cmap="PuOr_r" if two_sided else "cividis",
+        cmap="PuOr_r" if two_sided else SCALE,
         vmin=low,
         vmax=high,
         row_colors=strips[0],
         col_colors=strips[1],
-        xticklabels=len(table.columns) <= 100,
+        xticklabels=len(table.columns) <= 60,
         yticklabels=len(table) <= 100,
-        figsize=(13, 12),
+        figsize=(WIDTH, max(7.5, 0.125 * min(len(table), 100) + 1.5)),
         dendrogram_ratio=(0.07, 0.07),
         colors_ratio=0.015,
         cbar_pos=(0.1, 1.005, 0.2, 0.012),
         cbar_kws={"orientation": "horizontal"},
     )
-    grid.ax_cbar.set_title(label, fontsize=11)
-    grid.ax_heatmap.tick_params(labelsize=9, length=0)
-    for axis in (grid.ax_heatmap.xaxis, grid.ax_heatmap.yaxis):
-        axis.label.set_size(13)
+    grid.ax_cbar.set_title(label, fontsize=MEDIUM)
+    grid.ax_cbar.tick_params(labelsize=SMALL)
+    grid.ax_heatmap.tick_params(labelsize=7.5, length=0)
     grid.ax_heatmap.set(xlabel="harmed", ylabel="erased")
-    grid.ax_heatmap.set_facecolor(QUIET)
+    grid.ax_heatmap.set_facecolor(GREY)
     for strip in (grid.ax_row_colors, grid.ax_col_colors):
         strip.tick_params(length=0)
     grid.figure.legend(
         handles=[Patch(color=colours[name], label=name) for name in names],
         loc="lower right",
-        ncols=len(names),
+        ncols=4,
         frameon=False,
-        fontsize=11,
+        fontsize=SMALL,
         bbox_to_anchor=(0.96, 0.99),
     )
     return grid.figure
@@ -91,91 +79,66 @@ def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") 
 
 def parts(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """What the variance is made of, a bar a score: columns score, part, share, low, high, as
-    `atlas.variance` makes them."""
-    scores = list(shares["score"].unique())
-    if ax is None:
-        _, ax = plt.subplots(figsize=(8.5, 0.55 * len(scores) + 1.5), layout="constrained")
+    `study.variance` makes them."""
     names = {"erased": "what is erased", "harmed": "who is harmed", "specific": "the pair itself"}
-    left = pd.Series(0.0, index=scores)
-    for part, colour in PARTS.items():
-        share = shares[shares["part"] == part].set_index("score")["share"].loc[scores].clip(lower=0)
-        ax.barh(scores, share, left=left, color=colour, label=names.get(part, part))
-        dark = part == "specific"
-        for i, value in enumerate(share):
-            if value > 0.04:
-                middle, text = left.iloc[i] + value / 2, f"{100 * value:.0f} %"
-                ax.text(middle, i, text, ha="center", va="center", color="w" if dark else "k")
-        left += share
-    ax.set(xlim=(0, max(1, left.max())), xlabel="share of the variance of δ over all cells")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
-    ax.invert_yaxis()
-    ax.spines[["top", "right"]].set_visible(False)
+    order = {"score": shares["score"].unique(), "part": [*names, "noise"]}
+    wide = shares.pivot(index="score", columns="part", values="share").clip(lower=0)
+    wide = wide.loc[order["score"], order["part"]]
+    ax = stacked(wide, names, axes(ax, 0.5 * len(wide) + 1.3))
+    middle = wide.cumsum(axis=1) - wide / 2
+    ground: dict[str, Any] = {"boxstyle": "round,pad=0.15", "fc": "w", "ec": "none", "alpha": 0.85}
+    for i, j in np.argwhere(wide.to_numpy() > 0.04):
+        at, text = middle.iloc[i, j], f"{100 * wide.iloc[i, j]:.0f} %"
+        ax.text(at, i, text, ha="center", va="center", fontsize=SMALL, bbox=ground)
+    ax.set_xlim(0, max(1, wide.sum(axis=1).max()))
+    ax.set_xlabel("share of the variance of δ over all cells", fontsize=MEDIUM)
     return ax
 
 
 def extremes(effects: pd.DataFrame, label: str = "δ", most: int = 8) -> Figure:
     """The concepts whose erasure did most and least in all, and those most and least fragile, with
-    their pictures; `effects` as `atlas.effects` makes it."""
-    fig, axes = plt.subplots(1, 2, figsize=(10, 0.36 * 2 * most + 1.2), layout="constrained")
+    their pictures; `effects` as `study.effects` makes it."""
+    figure = plt.figure(figsize=(WIDTH, 0.3 * 2 * most + 1.2), layout="constrained")
     titles = {"erased": "erased: damage done in all", "harmed": "harmed: damage whatever is erased"}
-    for ax, (kind, title) in zip(axes, titles.items(), strict=True):
-        table = effects[effects["kind"] == kind].sort_values("effect")
-        most = min(most, len(table) // 2)
-        table = pd.concat([table[:most], table[-most:]]).reset_index(drop=True)
-        gaps = [table["effect"] - table["low"], table["high"] - table["effect"]]
-        ax.errorbar(table["effect"], table.index, xerr=gaps, fmt="o", capsize=3, color=PARTS[kind])
-        ax.axvline(0, color=QUIET, lw=1)
-        ax.axhline(most - 0.5, color=QUIET, lw=1, ls=":")
-        ax.set_yticks(table.index, table["concept"] + "      ")
-        ax.tick_params(axis="y", length=0)
-        pictures = emoji(list(table["concept"]))
-        for i, name in enumerate(table["concept"]):
-            image = OffsetImage(np.asarray(pictures[name]), zoom=18 / 64, resample=True)
-            beside = ((0, i), (-12, 0), ax.get_yaxis_transform(), "offset points")
-            at, shift, coords, box = beside
-            ax.add_artist(
-                AnnotationBbox(image, at, shift, xycoords=coords, boxcoords=box, frameon=False)
-            )
-        ax.set(title=title, xlabel=f"{label} beyond the mean, 95 %")
+    known = thumbnails()
+    for ax, (kind, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+        table = effects[effects["kind"] == kind].sort_values("effect", ascending=False)
+        n = min(most, len(table) // 2)
+        table = pd.concat([table[:n], table[-n:]]).rename(columns={"effect": "value"})
+        dots(table, "concept", pictures=known, ax=ax)
+        ax.axvline(0, color=GREY, lw=1)
+        ax.axhline(n - 0.5, color=GREY, lw=1, ls=":")
+        ax.set_title(title, fontsize=MEDIUM)
+        ax.set_xlabel(f"{label} beyond the mean, 95 %", fontsize=SMALL)
         ax.xaxis.set_major_locator(MaxNLocator(5))
-        ax.grid(axis="x", alpha=0.3)
-    return fig
+    return figure
 
 
-def mutual(
+def asymmetry(
     delta: pd.DataFrame, marked: pd.DataFrame, label: str = "δ", ax: Axes | None = None
 ) -> Axes:
     """δ(A → B) against δ(B → A), a point a pair, on the dashed line where harm is mutual.
 
-    Both tables as `mutual.asymmetries` makes them; the pairs of `marked` are drawn large and named.
+    Both tables as `study.asymmetries` makes them; the pairs of `marked` are drawn large and named.
     """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(6.6, 6.2), layout="constrained")
-    ax.scatter(delta["forward"], delta["backward"], s=9, color=QUIET, alpha=0.25, lw=0)
+    ax = axes(ax, 6.2, 6.6)
+    ax.scatter(delta["forward"], delta["backward"], s=9, color=GREY, alpha=0.25, lw=0)
     ends = np.quantile(delta[["forward", "backward"]], [0, 1])
     ends = ends + np.array([-0.04, 0.06]) * np.ptp(ends)
-    ax.plot(ends, ends, color=QUIET, ls="--", lw=1)
-    ax.scatter(marked["forward"], marked["backward"], s=28, color=LOST)
+    span = np.ptp(ends)
+    ax.plot(ends, ends, color=GREY, ls="--", lw=1)
+    ax.scatter(marked["forward"], marked["backward"], s=28, color=INK)
     placed: list[tuple[float, float]] = []
     for row in marked.itertuples():
-        below = row.forward > row.backward
-        text = f"{row.a} → {row.b}" if below else f"{row.b} → {row.a}"
-        y = row.backward
-        while any(
-            abs(row.forward - x) < 0.4 * np.ptp(ends) and abs(y - z) < 0.032 * np.ptp(ends)
-            for x, z in placed
-        ):
-            y += 0.013 * np.ptp(ends)
-        placed.append((row.forward, y))
-        right = row.forward < ends.mean()
-        ax.annotate(
-            text,
-            (row.forward, row.backward),
-            (row.forward + (0.02 if right else -0.02) * np.ptp(ends), y),
-            ha="left" if right else "right",
-            va="center",
-            fontsize=9,
-        )
+        x, y = row.forward, row.backward
+        text = f"{row.a} → {row.b}" if x > y else f"{row.b} → {row.a}"
+        while any(abs(x - a) < 0.4 * span and abs(y - b) < 0.032 * span for a, b in placed):
+            y += 0.013 * span
+        placed.append((x, y))
+        right = x < ends.mean()
+        to = (x + (0.02 if right else -0.02) * span, y)
+        align: dict[str, Any] = {"ha": "left" if right else "right", "va": "center"}
+        ax.annotate(text, (x, row.backward), to, fontsize=SMALL, **align)
     ax.set(xlim=ends, ylim=ends, aspect="equal")
     ax.set(xlabel=f"{label}, first of the pair erased", ylabel=f"{label}, second erased")
     return ax
@@ -184,53 +147,33 @@ def mutual(
 def dumbbells(table: pd.DataFrame, label: str = "δ", ax: Axes | None = None) -> Axes:
     """Each row a pair that is not mutual: what A does to B and what B does to A, 95 % intervals.
 
-    Columns a, b, forward, backward, forward_error, backward_error, as `mutual.asymmetries` makes
+    Columns a, b, forward, backward, forward_error, backward_error, as `study.asymmetries` makes
     them. The one that does more stands left.
     """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(9, 0.5 * len(table) + 1.4), layout="constrained")
-    pictures = emoji([*table["a"], *table["b"]])
-    beside = ax.get_yaxis_transform()
-    for i, row in enumerate(table.itertuples()):
-        more, less = (row.forward, row.forward_error), (row.backward, row.backward_error)
-        left, right = row.a, row.b
-        if row.backward > row.forward:
-            (more, less), (left, right) = (less, more), (right, left)
-        ax.plot([less[0], more[0]], [i, i], color="#BBBBBB", lw=3, zorder=1)
-        for (x, error), colour, shift in ((more, LOST, -0.09), (less, KEPT, 0.09)):
-            ax.errorbar(x, i + shift, xerr=error, fmt="o", ms=7, capsize=3, color=colour)
-        for name, x, align in ((left, -185, "left"), (right, -22, "right")):
-            image = OffsetImage(np.asarray(pictures[name]), zoom=22 / 64, resample=True)
-            ax.add_artist(
-                AnnotationBbox(
-                    image,
-                    (0, i),
-                    (x, 0),
-                    xycoords=beside,
-                    boxcoords="offset points",
-                    frameon=False,
-                )
-            )
-            ax.annotate(
-                name,
-                (0, i),
-                (x + (15 if align == "left" else -15), 0),
-                xycoords=beside,
-                textcoords="offset points",
-                ha=align,
-                va="center",
-                fontsize=9.5,
-            )
-    ax.axvline(0, color=QUIET, lw=1)
-    ax.set_yticks(range(len(table)), [" " * 62] * len(table))
-    ax.tick_params(axis="y", length=0)
-    ax.set_ylim(len(table) - 0.5, -0.5)
-    ax.set_xlabel(f"{label}, 95 %")
-    ax.plot([], [], "o", color=LOST, label="left erased, right harmed")
-    ax.plot([], [], "o", color=KEPT, label="right erased, left harmed")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
-    ax.grid(axis="x", alpha=0.3)
+    known, pictures, rows, ends = thumbnails(), {}, [], []
+    for row in table.itertuples():
+        both = [(row.forward, row.forward_error, row.a), (row.backward, row.backward_error, row.b)]
+        more, less = sorted(both, reverse=True)
+        pair = f"{more[2]} → {less[2]}"
+        ends.append((less[0], more[0]))
+        pictures[pair] = _beside(known[more[2]], known[less[2]])
+        for (value, error, _), way in ((more, "as the arrow says"), (less, "the other way round")):
+            rows.append((pair, way, value, value - error, value + error))
+    columns = ["pair", "erased → harmed", "value", "low", "high"]
+    ax = axes(ax, 0.38 * len(table) + 1.3)
+    dots(pd.DataFrame(rows, columns=columns), "pair", columns[1], 0.2, pictures, ax)
+    ax.hlines(range(len(table)), *zip(*ends, strict=True), color="#BBBBBB", lw=3, zorder=1)
+    ax.axvline(0, color=GREY, lw=1)
+    ax.set_xlabel(f"{label}, 95 %", fontsize=MEDIUM)
     return ax
+
+
+def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two pictures as one."""
+    both = Image.new("RGBA", (left.width + right.width, left.height))
+    for picture, x in ((left, 0), (right, left.width)):
+        both.paste(picture.convert("RGBA"), (x, 0))
+    return both
 
 
 def graph(
@@ -238,12 +181,11 @@ def graph(
 ) -> Axes:
     """Who hurts whom: the emoji as nodes, the arrows as wide as the harm, communities by colour.
 
-    `groups` as `harm_graph.communities` makes them; each is laid out by itself, around the middle.
+    `groups` as `study.communities` makes them; each is laid out by itself, around the middle.
     """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(12, 12), layout="constrained")
+    ax = axes(ax, WIDTH)
     at = _layout(harms, groups, seed)
-    colour = {node: GROUPS[k] if k < len(GROUPS) else QUIET for node, k in groups.items()}
+    colour = {node: GROUPS[k] if k < len(GROUPS) else GREY for node, k in groups.items()}
     top = max(weight for _, _, weight in harms.edges(data="weight"))
     for a, b, weight in sorted(harms.edges(data="weight"), key=lambda edge: edge[2]):
         inside = groups[a] == groups[b]
@@ -259,10 +201,10 @@ def graph(
             connectionstyle="arc3,rad=0.12",
             ax=ax,
         )
-    pictures = emoji(list(harms))
+    pictures = thumbnails()
     for node, (x, y) in at.items():
         ax.scatter(x, y, s=820, color="w", edgecolors=colour[node], linewidths=2.2, zorder=3)
-        mark(ax, pictures[node], (x, y), zoom=20 / 64)
+        stamp(ax, pictures[node], (x, y), size=20)
         ax.annotate(
             node,
             (x, y),

@@ -1,199 +1,323 @@
-"""Every picture of the workbook: each a function of data that takes `ax=` or returns a figure."""
+"""One dot-and-interval plot and its callers; what stands under a figure; what colours mean.
+
+The colour language, the same in every figure: a single series is `INK`; what it is compared with,
+zero lines and frames are `GREY`. The original model is an open mark and the erased one a filled
+mark of the same ink. A target is a pink star, a neutral concept an amber diamond. Methods, searches
+and settings each have a colour *and* a marker, never two alike (`series`). A verdict has no colour:
+it is a mark and a word. Amounts are read from one scale, cividis, darker is less. The colours are
+Okabe & Ito's, told apart by colour-blind readers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-# Okabe & Ito's colours, told apart by colour-blind readers
-KEPT, LOST, TARGET, QUIET = "#0072B2", "#D55E00", "#CC79A7", "#666666"
+from erase_lib.errors import EraseError
+from erase_lib.show.pictures import MEDIUM, SMALL, WIDTH, stamp
+
+INK, GREY = "#0072B2", "#666666"
+TARGET, NEUTRAL = "#CC79A7", "#E69F00"
+COLOURS = (INK, "#D55E00", "#009E73", TARGET, NEUTRAL, "#56B4E9", "#000000")
+MARKERS = "osD^v<>PXphd*"  # 7 colours and 13 markers: 91 pairs before the first comes again
+SCALE = "cividis"
+LOOKS: dict[Any, dict[str, Any]] = {
+    "original": {"color": INK, "marker": "o", "mfc": "white"},
+    "erased": {"color": INK, "marker": "o"},
+    "target": {"color": TARGET, "marker": "*", "ms": 12, "mec": "black"},
+    "neutral": {"color": NEUTRAL, "marker": "D", "mec": "black"},
+}
+UNITS = {
+    "share of pictures": ("ESR", "PSR", "NER"),
+    "CLIP score, of 100": ("CLIP score",),
+    "distance to the original": ("distance",),
+    "FID": ("FID",),
+    "KID": ("KID",),
+}
 
 
-def show_picture(
-    picture: Image.Image, ax: Axes, title: str = "", below: str = "", colour: str = QUIET
+def series(place: int) -> dict[str, Any]:
+    """Colour and marker of the method, search or setting at this place: no two alike."""
+    return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
+
+
+def axes(ax: Axes | None, height: float, width: float = WIDTH) -> Axes:
+    """These axes, or new ones of this size in inches."""
+    return ax or plt.figure(figsize=(width, height), layout="constrained").subplots()
+
+
+def panels(n: int, height: float, names: float = 0.0, least: float = 1.7) -> tuple[Figure, Any]:
+    """`n` axes that share their rows' names, `names` inches wide: beside each other, each at least
+    `least` inches wide, and wrapped where the page ends."""
+    lines = -(-n // max(1, int((WIDTH - names) / least)))
+    across = -(-n // lines)
+    size = (min(WIDTH, names + 3.1 * across), height * lines)
+    figure = plt.figure(figsize=size, layout="constrained")
+    every = figure.subplots(lines, across, squeeze=False, sharey=True).ravel()
+    for ax in every[n:]:
+        ax.remove()
+    return figure, every[:n]
+
+
+def dots(
+    table: pd.DataFrame,
+    rows: str,
+    by: str | None = None,
+    spread: float = 0.24,
+    pictures: Mapping[str, Image.Image] | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
-    """One picture with a frame in `colour`, a title above and the judge's verdict below."""
-    ax.imshow(picture.resize((256, 256), Image.Resampling.LANCZOS))
-    ax.set(xticks=[], yticks=[])
-    ax.set_title(title, fontsize=10)
-    ax.set_xlabel(below, fontsize=9, color=colour)
-    for side in ax.spines.values():
-        side.set(color=colour, linewidth=2.5)
-    return ax
+    """A line for every name in the column `rows`, in its order: a mark at `value`, and its interval
+    from `low` to `high` where the table has them.
 
-
-def before_after(
-    before: Sequence[Image.Image],
-    after: Sequence[Image.Image],
-    verdicts_before: pd.DataFrame,
-    verdicts_after: pd.DataFrame,
-    targets: Sequence[str],
-    title: str = "",
-) -> Figure:
-    """Two rows of the same prompts and seeds, original above erased.
-
-    The frame and the word below say what the judge sees: ✓ the concept asked for, ✗ another. The
-    verdict tables have one row a picture, in the same order: concept, style, rank, seen.
+    `by`: a column of series, side by side by `spread` of a line, each with its own mark. `pictures`
+    stand between a name and the axis.
     """
-    n = len(before)
-    fig, axes = plt.subplots(2, n, figsize=(1.45 * n, 4.1), squeeze=False, layout="constrained")
-    rows = ((before, verdicts_before, "original"), (after, verdicts_after, "erased"))
-    for line, (pictures, table, name) in zip(axes, rows, strict=True):
-        for ax, picture, verdict in zip(line, pictures, table.itertuples(), strict=True):
-            right = verdict.rank == 0
-            erased = verdict.concept in targets
-            label = f"{verdict.concept}\n{verdict.style}" if name == "original" else ""
-            show_picture(
-                picture,
-                ax,
-                title=f"erase: {label}" if erased and label else label,
-                below="✓" if right else f"✗ {verdict.seen}",
-                colour=KEPT if right else LOST,
-            )
-        line[0].set_ylabel(name, fontsize=12)
-    if title:
-        fig.suptitle(title, fontsize=13)
-    return fig
-
-
-def damage_bars(damage: pd.DataFrame, targets: Sequence[str], ax: Axes | None = None) -> Axes:
-    """Horizontal bars of δ per concept: columns concept, delta; the targets in their own colour."""
-    if ax is None:
-        _, ax = plt.subplots(figsize=(7, 0.28 * len(damage) + 1))
-    table = damage.sort_values("delta")
-    colours = [
-        TARGET if c in targets else LOST if d > 0 else KEPT
-        for c, d in table[["concept", "delta"]].to_numpy()
-    ]
-    ax.barh(table["concept"], table["delta"], color=colours)
-    ax.axvline(0, color=QUIET, linewidth=1)
-    ax.set_xlabel("δ = judge's probability, original − erased")
-    return ax
-
-
-def intervals(summary: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """ESR and PSR with their 95 % intervals, the original model beside the erased.
-
-    `summary` as `metrics.summary` makes it: columns metric, model, value, low, high, n.
-    """
-    metrics = list(summary["metric"].unique())
-    if ax is None:
-        _, ax = plt.subplots(figsize=(7, 0.6 * len(metrics) + 1), layout="constrained")
-    for model, colour, shift in (("original", QUIET, 0.12), ("erased", LOST, -0.12)):
-        rows = summary[summary["model"] == model].set_index("metric").loc[metrics]
-        y = [len(metrics) - 1 - i + shift for i in range(len(metrics))]
-        gaps = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
-        ax.errorbar(rows["value"], y, xerr=gaps, fmt="o", capsize=3, color=colour, label=model)
-    numbers = summary.drop_duplicates("metric").set_index("metric")["n"]
-    ax.set_yticks(range(len(metrics))[::-1], [f"{m}\n(n = {numbers[m]})" for m in metrics])
-    ax.set(xlim=(-0.03, 1.03), xlabel="share of pictures, 95 % interval over prompts")
-    ax.legend(frameon=False, loc="lower left")
-    return ax
-
-
-def pivots(table: pd.DataFrame, rows: str, columns: str) -> Figure:
-    """A heat map a metric: mean `value` of the runs, `rows` down, `columns` across, both in the
-    table's own order."""
-    metrics = list(table["metric"].unique())
-    fig, axes = plt.subplots(
-        1, len(metrics), figsize=(4.2 * len(metrics), 3.4), squeeze=False, layout="constrained"
+    names = list(dict.fromkeys(table[rows]))
+    ax = axes(ax, 0.3 * len(names) + 1.1)
+    parts = table.groupby(by, sort=False) if by else [("", table)]
+    for k, (name, part) in enumerate(parts):
+        aside = spread * (k - (len(parts) - 1) / 2)
+        y = np.array([names.index(row) for row in part[rows]]) + aside
+        look: dict[str, Any] = {"ms": 6, "ls": "", "capsize": 3, "zorder": 3}
+        look |= LOOKS.get(name) or series(k)
+        gaps = None
+        if "low" in part:
+            # a bootstrap's end may lie on the wrong side of the value by rounding
+            gaps = [(part["value"] - part["low"]).clip(0), (part["high"] - part["value"]).clip(0)]
+        ax.errorbar(part["value"], y, xerr=gaps, label=name, **look)
+    ax.set_yticks(range(len(names)), [str(name) for name in names], fontsize=SMALL + 0.5)
+    wide = {name: 17 * image.width / image.height for name, image in (pictures or {}).items()}
+    ax.tick_params(
+        axis="y", length=0, pad=max((wide.get(name, 0) + 6 for name in names), default=3)
     )
-    for ax, metric in zip(axes[0], metrics, strict=True):
-        part = table[table["metric"] == metric]
-        wide = part.pivot_table(index=rows, columns=columns, values="value")
-        wide = wide.loc[part[rows].unique(), part[columns].unique()]
-        sns.heatmap(wide, vmin=0, vmax=1, annot=True, fmt=".2f", cmap="cividis", cbar=False, ax=ax)
-        ax.tick_params(length=0, rotation=0)
-        ax.set(title=metric, xlabel="", ylabel="")
-    return fig
-
-
-def multiples(table: pd.DataFrame, pooled: pd.DataFrame, rows: str, hue: str) -> Figure:
-    """Small multiples, one a metric: each erased run a point, `rows` down, `hue` by colour; in
-    black the mean and interval of `pooled` (`intervals.means`); a dashed line where the table has
-    the unedited model's value."""
-    runs, rest = (table[table["model"] == model] for model in ("erased", "original"))
-    order, hues = list(runs[rows].unique()), list(runs[hue].unique())
-    height = 0.42 * len(order) + 1.3
-    grid = sns.FacetGrid(runs, col="metric", height=height, aspect=3.6 / height, sharex=False)
-    grid.map_dataframe(
-        sns.stripplot,
-        x="value",
-        y=rows,
-        hue=hue,
-        order=order,
-        hue_order=hues,
-        palette="colorblind",
-        size=6,
-        alpha=0.8,
-        jitter=0.25,
-    )
-    for metric, ax in grid.axes_dict.items():
-        mean = pooled[pooled["metric"] == metric].set_index(rows).loc[order]
-        gaps = [mean["value"] - mean["low"], mean["high"] - mean["value"]]
-        ax.errorbar(mean["value"], range(len(order)), xerr=gaps, fmt="k|", ms=16, capsize=4, lw=2)
-        if metric.startswith("PSR"):
-            ax.axvline(rest.loc[rest["metric"] == metric, "value"].mean(), color=QUIET, ls="--")
-    grid.add_legend(title=hue)
-    grid.set_titles("{col_name}")
-    grid.set_axis_labels("share of pictures", "")
-    return grid.figure
-
-
-def preserved(history: pd.DataFrame, most: int = 12, ax: Axes | None = None) -> Axes:
-    """How often each concept was preserved: the `most` frequent, from the history's `chosen`."""
-    counts = history["chosen"].str.split("|").explode().value_counts()
-    if ax is None:
-        _, ax = plt.subplots(figsize=(7, 0.28 * min(most, len(counts)) + 1), layout="constrained")
-    shown = counts[:most][::-1]
-    ax.barh(shown.index, shown, color=KEPT)
-    ax.set_xlabel(f"latents preserved, of {counts.sum()} ({len(counts)} concepts)")
+    ax.tick_params(axis="x", labelsize=SMALL)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.grid(axis="x", alpha=0.3)
+    for i, name in enumerate(names):
+        if pictures and name in pictures:
+            shift = (-4 - wide[name] / 2, 0)
+            stamp(ax, pictures[name], (0, i), shift, ax.get_yaxis_transform(), 17)
+    if len(parts) > 1:
+        above: dict[str, Any] = {
+            "loc": "lower right",
+            "bbox_to_anchor": (1, 1),
+            "borderaxespad": 0.1,
+        }
+        ax.legend(ncols=min(4, len(parts)), frameon=False, fontsize=SMALL, **above)
     return ax
 
 
-def losses(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """L1 and L2 over the updates, on a logarithmic scale."""
-    if ax is None:
-        _, ax = plt.subplots(figsize=(7, 3))
-    for column, colour, label in (("l1", TARGET, "L1, erase"), ("l2", KEPT, "L2, preserve")):
-        if (history[column] > 0).any():
-            ax.plot(history["step"], history[column], color=colour, alpha=0.25)
-            smooth = history[column].rolling(10, min_periods=1).mean()
-            ax.plot(history["step"], smooth, color=colour, label=label)
-    ax.set(yscale="log", xlabel="update of θ'", ylabel="loss on ẑ₀")
-    ax.legend(frameon=False)
-    return ax
+def _inches(names: Any) -> float:
+    """How wide the longest of these names is."""
+    return 0.3 + 0.078 * max(len(line) for name in names for line in str(name).split("\n"))
 
 
 def forest(pooled: pd.DataFrame, rows: str, marks: Mapping[str, float] | None = None) -> Figure:
     """A panel a metric: mean and 95 % interval of each setting in the column `rows`, in its order.
 
-    `pooled` as `intervals.means` makes it: columns metric, `rows`, value, low, high. `marks`: where
+    `pooled` as `measure.means` makes it: columns metric, `rows`, value, low, high. `marks`: where
     a dashed line stands in a metric's panel, such as the unedited model's value, or chance.
     """
     names, metrics = list(pooled[rows].unique()), list(pooled["metric"].unique())
-    fig, axes = plt.subplots(
-        1,
-        len(metrics),
-        figsize=(1.5 + 3.1 * len(metrics), 0.4 * len(names) + 1.1),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for ax, metric in zip(axes[0], metrics, strict=True):
-        part = pooled[pooled["metric"] == metric].set_index(rows).reindex(names)
-        gaps = [part["value"] - part["low"], part["high"] - part["value"]]
-        ax.errorbar(part["value"], range(len(names)), xerr=gaps, fmt="o", capsize=3, color=KEPT)
+    figure, every = panels(len(metrics), 0.3 * len(names) + 1.0, _inches(names))
+    for ax, metric in zip(every, metrics, strict=True):
+        part = pooled[pooled["metric"] == metric].set_index(rows).reindex(names).reset_index()
+        dots(part, rows, ax=ax).set_title(metric, fontsize=MEDIUM)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         if marks and metric in marks:
-            ax.axvline(marks[metric], color=QUIET, ls="--", lw=1)
-        ax.set_title(metric, fontsize=11)
-        ax.grid(axis="y", alpha=0.3)
-    axes[0, 0].set_yticks(range(len(names)), names)
-    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
-    return fig
+            ax.axvline(marks[metric], color=GREY, ls="--", lw=1)
+    return figure
+
+
+def multiples(table: pd.DataFrame, pooled: pd.DataFrame, rows: str, hue: str) -> Figure:
+    """A panel a metric: each erased run a small mark, by `hue` its own; large the mean and interval
+    of `pooled` (`measure.means`); a dashed line where the table has the unedited model's PSR."""
+    runs, rest = (table[table["model"] == model] for model in ("erased", "original"))
+    marks = rest[rest["metric"].str.startswith("PSR")].groupby("metric")["value"].mean()
+    figure = forest(pooled, rows, marks.to_dict())
+    names = list(pooled[rows].unique())
+    for ax, metric in zip(figure.axes, pooled["metric"].unique(), strict=True):
+        for k, (name, part) in enumerate(runs.groupby(hue, sort=False)):
+            part = part[part["metric"] == metric]
+            y = np.array([names.index(row) for row in part[rows]]) + 0.22
+            ax.plot(part["value"], y, ls="", ms=5, alpha=0.8, label=name, **series(k + 1))
+    figure.set_figheight(figure.get_figheight() + 0.7)
+    given: dict[str, Any] = {"title": hue, "fontsize": SMALL, "ncols": 6, "frameon": False}
+    known = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*known, loc="outside upper center", **given)
+    return figure
+
+
+def intervals(rows: pd.DataFrame) -> Figure:
+    """Every metric of every group, the original model open and the erased filled, with 95 %
+    intervals: a panel a unit, and the caption at the foot.
+
+    `rows`: columns metric, model, value, low, high, n, measured_by and, if known, group.
+    """
+    rows = rows[rows["model"].isin(["original", "erased"])].copy()
+    groups = rows["group"] + " · " if "group" in rows else ""
+    names = groups + rows["metric"]
+    numbers = rows.groupby(names)["n"].first()
+    rows["label"] = [f"{name}  (n {numbers[name]})" for name in names]
+    rows = rows.sort_values("model", key=lambda m: m == "erased", kind="stable")
+    units = {
+        unit: rows[rows["metric"].str.startswith(metrics)]
+        for unit, metrics in UNITS.items()
+        if rows["metric"].str.startswith(metrics).any()
+    }
+    heights = [part["label"].nunique() + 1.4 for part in units.values()]
+    figure = plt.figure(figsize=(WIDTH, 0.37 * sum(heights) + 0.9), layout="constrained")
+    every = figure.subplots(len(units), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for ax, (unit, part) in zip(every, units.items(), strict=True):
+        legend = dots(part, "label", "model", ax=ax).get_legend()
+        if legend and ax is not every[0]:
+            legend.remove()
+        ax.set_xlabel(unit, fontsize=SMALL)
+        ax.xaxis.set_major_locator(MaxNLocator(6))
+        if unit.startswith("share"):
+            ax.set_xlim(-0.03, 1.03)
+    return footnote(figure, rows)
+
+
+def delta_bars(
+    table: pd.DataFrame,
+    targets: tuple[str, ...] | list[str] = (),
+    neutral: tuple[str, ...] | list[str] = (),
+    pictures: Mapping[str, Image.Image] | None = None,
+    most: int = 12,
+    label: str = "δ",
+    ax: Axes | None = None,
+) -> Axes:
+    """δ of the `most` and as many of the least hurt concepts, the most hurt on top.
+
+    `table` has columns concept, delta and, if known, low and high. Targets and neutral concepts are
+    always shown, by their own marks.
+    """
+    rows = table.sort_values("delta", ascending=False).reset_index(drop=True)
+    special = rows["concept"].isin([*targets, *neutral])
+    ends = rows.index[~special]
+    chosen = rows.loc[sorted({*ends[:most], *ends[-most:], *rows.index[special]})].copy()
+    kinds = {c: "neutral" for c in neutral} | {c: "target" for c in targets}
+    chosen["kind"] = [kinds.get(concept, "concept") for concept in chosen["concept"]]
+    chosen["name"] = [f"“{c}”" if c in neutral else c for c in chosen["concept"]]
+    ax = axes(ax, 0.25 * len(chosen) + 1.1)
+    dots(chosen.rename(columns={"delta": "value"}), "name", "kind", 0, pictures, ax)
+    ax.hlines(range(len(chosen)), 0, chosen["delta"], color=INK, lw=5, alpha=0.25)
+    ax.axvline(0, color=GREY, lw=1)
+    ax.set_xlabel(label, fontsize=MEDIUM)
+    return ax
+
+
+def plane(
+    levels: pd.DataFrame,
+    erased: tuple[str, str] = ("target", "ESR-1"),
+    kept: tuple[str, str] = ("near", "PSR-1"),
+    ax: Axes | None = None,
+) -> Axes:
+    """The erased × kept plane: each setting a mark with both its 95 % intervals, best at the top
+    right; the dashed line is what the unedited model keeps. `levels` as `study.levels`."""
+    ax = axes(ax, 5.2)
+    x, y = (
+        levels[(levels["group"] == g) & (levels["metric"] == m)].set_index("setting")
+        for g, m in (erased, kept)
+    )
+    for i, name in enumerate(s for s in x.index if s in y.index and s != "original"):
+        a, b = x.loc[name], y.loc[name]
+        gaps = [[[of["value"] - of["low"]], [of["high"] - of["value"]]] for of in (a, b)]
+        given: dict[str, Any] = {
+            "ls": "",
+            "ms": 9,
+            "mec": "black",
+            "mew": 0.6,
+            "elinewidth": 1,
+        } | series(i)
+        ax.errorbar(a["value"], b["value"], gaps[1], gaps[0], label=name, **given)
+    if "original" in y.index:
+        at = y.loc["original", "value"]
+        ax.axhline(at, color=GREY, ls="--", lw=1)
+        place: dict[str, Any] = {
+            "xycoords": ("axes fraction", "data"),
+            "textcoords": "offset points",
+        }
+        ax.annotate("not erased", (0.01, at), (0, -12), color=GREY, fontsize=SMALL, **place)
+    ax.set_xlabel(f"{erased[1]} of {erased[0]}: erased →", fontsize=MEDIUM)
+    ax.set_ylabel(f"{kept[1]} of {kept[0]}: kept →", fontsize=MEDIUM)
+    ax.grid(alpha=0.25)
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=SMALL)
+    return ax
+
+
+def stacked(table: pd.DataFrame, labels: Mapping[str, str], ax: Axes) -> Axes:
+    """Horizontal bars, a line a row of `table`, its columns end to end, told apart by hatch too."""
+    left = np.zeros(len(table))
+    hatches = ("", "///", "...", "xxx")
+    for k, (part, hatch) in enumerate(zip(table, hatches, strict=False)):
+        given: dict[str, Any] = {
+            "color": COLOURS[(0, 5, 4, 3)[k]],
+            "hatch": hatch,
+            "ec": "white",
+            "lw": 0.5,
+        }
+        ax.barh(table.index, table[part], left=left, label=labels.get(str(part), part), **given)
+        left += table[part].to_numpy()
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False, fontsize=SMALL)
+    ax.tick_params(labelsize=SMALL)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.invert_yaxis()
+    return ax
+
+
+def caption(rows: pd.DataFrame, width: int = 140) -> str:
+    """What measured the rows: for each instrument its metrics, n, prompts, seeds, what the interval
+    is of, and the notes; so that the numbers can be quoted. Lines of at most `width` letters.
+
+    Raises `EraseError` for a table without n or measured_by, and for an empty one.
+    """
+    if lacking := {"metric", "n", "measured_by"} - set(rows) or rows.empty:
+        what = f"lacks {sorted(lacking)}" if isinstance(lacking, set) else "is empty"
+        raise EraseError(f"the table {what}: a figure without n and detector cannot be quoted")
+    lines = []
+    for name, part in rows.groupby("measured_by", sort=False):
+        about = ", ".join(part["metric"].unique())
+        line = f"{about}: measured by {name} · n = {_span(part['n'])} pictures"
+        if "prompts" in part:
+            line += f" of {_span(part['prompts'])} prompts"
+        if "seeds" in part:
+            line += f", seeds {' | '.join(dict.fromkeys(part['seeds'].astype(str)))}"
+        if "seconds" in part:
+            # the rows of a group share one look at its pictures
+            each = part.groupby("group")["seconds"].max() if "group" in part else part["seconds"]
+            line += f" · {each.sum():.1f} s"
+        lines += textwrap.wrap(line, width)
+    sets = rows["metric"].isin(["FID", "KID"])
+    of = ["bootstrap over prompts"] * (not sets.all()) + ["jackknife over prompts"] * bool(
+        sets.any()
+    )
+    lines.append(f"Intervals: 95 %, {' (FID, KID: '.join(of)}{')' * (len(of) - 1)}.")
+    if "note" in rows:
+        for note in filter(None, dict.fromkeys(rows["note"].fillna("").astype(str))):
+            lines += textwrap.wrap(f"Note: {note}", width)
+    return "\n".join(lines)
+
+
+def _span(values: pd.Series) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def footnote(figure: Figure, text: str | pd.DataFrame) -> Figure:
+    """The figure with small print at its foot: a text, or the caption of a table of rows."""
+    if isinstance(text, pd.DataFrame):
+        text = caption(text, int(figure.get_figwidth() * 16.5))
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color="#555555")
+    return figure

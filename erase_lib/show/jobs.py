@@ -16,7 +16,6 @@ import ipywidgets as w
 from matplotlib.figure import Figure
 
 from erase_lib.errors import EraseError, reason
-from erase_lib.show.charts import LOST
 
 
 class Job:
@@ -64,8 +63,7 @@ class Job:
 
     def say(self, text: str, wrong: bool = False) -> None:
         """One line in the widget."""
-        colour = LOST if wrong else "inherit"
-        self.status.value = f'<span style="color:{colour}">{escape(text)}</span>'
+        self.status.value = f"<b>✗ {escape(text)}</b>" if wrong else escape(text)
 
     def attempt(self, work: Callable[[], str | None]) -> None:
         """Do quick work at once, with its error in the widget."""

@@ -1,4 +1,4 @@
-"""The map of concepts by hand: hover, lasso, and a page that needs no kernel.
+"""The map of concepts: a figure; by hand with hover and lasso; and a page that needs no kernel.
 
 plotly's FigureWidget draws it: pan, zoom, hover and lasso are there, each calls Python, its HTML
 stands alone, and nothing is fetched from a network.
@@ -13,12 +13,48 @@ from io import BytesIO
 from typing import Any
 
 import ipywidgets as w
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from matplotlib.axes import Axes
 from PIL import Image
 
 from erase_lib.errors import EraseError
-from erase_lib.show.sensitivity import MAP
+from erase_lib.show.charts import LOOKS, SCALE, axes
+from erase_lib.show.pictures import SMALL, stamp
+
+
+def concept_map(
+    table: pd.DataFrame,
+    target: str,
+    pictures: Mapping[str, Image.Image] | None = None,
+    worst: int = 12,
+    label: str = "δ",
+    ax: Axes | None = None,
+) -> Axes:
+    """Concepts on a plane, coloured by δ; the target a star, the `worst` hurt by their picture.
+
+    `table` has columns concept, x, y, delta. Colours end at the 2nd and 98th percentile.
+    """
+    ax = axes(ax, 7)
+    others = table[table["concept"] != target].sort_values("delta")
+    low, high = np.percentile(others["delta"], [2, 98])
+    drawn = ax.scatter(
+        others["x"], others["y"], c=others["delta"], s=38, cmap=SCALE, vmin=low, vmax=high, lw=0
+    )
+    ax.figure.colorbar(drawn, ax=ax, shrink=0.7, label=label)
+    span = np.ptp(table["y"]) or 1.0
+    for row in others.tail(worst).itertuples():
+        if pictures and row.concept in pictures:
+            stamp(ax, pictures[row.concept], (row.x, row.y), size=23)
+        at = (row.x, row.y - 0.022 * span)
+        ax.annotate(row.concept, at, ha="center", va="top", fontsize=SMALL)
+    for row in table[table["concept"] == target].itertuples():
+        ax.plot(row.x, row.y, **LOOKS["target"] | {"ms": 24, "zorder": 4})
+        ax.annotate(target, (row.x, row.y + 0.03 * span), ha="center", fontsize=12, weight="bold")
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    return ax
 
 
 class MapExplorer:
@@ -94,7 +130,7 @@ def map_figure(table: pd.DataFrame, target: str, label: str = "δ") -> go.Figure
         hovertemplate="%{text}<extra></extra>",
         marker={
             "color": table["delta"],
-            "colorscale": MAP,
+            "colorscale": SCALE,
             "cmin": low,
             "cmax": high,
             "size": [18 if g else 9 for g in gone],

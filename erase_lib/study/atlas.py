@@ -1,48 +1,77 @@
-"""The damage atlas: many erasures × all concepts, taken apart into who harms, who is fragile, what
-is specific to a pair, and noise."""
+"""The atlas: δ of many erasures × all concepts, taken apart into what was erased, who is fragile,
+what is specific to a pair, and noise."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from erase_lib.errors import EraseError, reason
-from erase_lib.files import DATA
+from erase_lib.errors import EraseError
+from erase_lib.measure import read_table
 from erase_lib.study.predict import PREDICTORS
 from erase_lib.study.sensitivity import SCORES, check_score
 
 FILES = {".csv": ["targets"], "_pairs.parquet": ["targets", "concept", "style", "seed", *SCORES]}
 FILES["_predictions.parquet"] = ["targets", "concept"]
-PARTS = {
-    "erased": "what was erased",
-    "harmed": "who is fragile",
-    "specific": "specific to the pair",
-}
+PARTS = ("erased", "harmed", "specific")
 
 
 @dataclass(frozen=True)
-class Harm:
+class Delta:
     """δ(A → B) of every picture: `values (targets, concepts, pictures)`, NaN where B is A."""
 
     values: np.ndarray
     targets: list[str]
     concepts: list[str]
 
+    @classmethod
+    def from_pairs(cls, pairs: pd.DataFrame, score: str) -> Delta:
+        """δ by `score` of pairs of pictures, neutral concepts left out.
+
+        Picture k of a concept is the same prompt and noise in every run. Raises `EraseError` for an
+        unknown score, fewer than 4 targets or 8 concepts, fewer than 2 pictures, and empty cells.
+        """
+        check_score(score)
+        known = pairs[pairs["style"].notna()].dropna(subset=[score])
+        targets, concepts = list(known["targets"].unique()), list(known["concept"].unique())
+        shape = len(targets), len(concepts)
+        if shape[0] < 4 or shape[1] < 8:
+            raise EraseError(
+                f"{shape[0]} targets × {shape[1]} concepts: an atlas needs 4 × 8 or more"
+            )
+        if strange := [target for target in targets if target not in concepts]:
+            raise EraseError(
+                f"target {strange[0]!r} is not among the concepts: measure every target"
+            )
+        sizes = known.groupby(["targets", "concept"]).size()
+        n = sizes.iloc[0]
+        if len(sizes) != shape[0] * shape[1] or n < 2 or (sizes != n).any():
+            raise EraseError(
+                "every target needs every concept, with equally many pictures, 2 or more:"
+                " collect the atlas anew"
+            )
+        order = known.assign(
+            targets=pd.Categorical(known["targets"], targets),
+            concept=pd.Categorical(known["concept"], concepts),
+        ).sort_values(["targets", "concept", "seed"])
+        values = order[score].to_numpy(dtype=float, copy=True).reshape(*shape, n)
+        values[range(len(targets)), [concepts.index(target) for target in targets]] = np.nan
+        return cls(values, targets, concepts)
+
     def table(self) -> pd.DataFrame:
         """The mean over the pictures: erased concepts down, harmed ones across."""
         return pd.DataFrame(self.values.mean(2), self.targets, self.concepts)
 
-    def among_targets(self) -> Harm:
+    def among_targets(self) -> Delta:
         """Only those concepts that were erased too, in the order of the targets."""
         places = [self.concepts.index(target) for target in self.targets]
-        return Harm(self.values[:, places], self.targets, list(self.targets))
+        return Delta(self.values[:, places], self.targets, list(self.targets))
 
-    def doublings(self) -> Harm:
+    def doublings(self) -> Delta:
         """log₂ δ, where parts that multiply are added.
 
         Raises `EraseError` where a δ is not above 0, as by judge and clip, which are no distances.
@@ -54,26 +83,19 @@ class Harm:
 
 def read_atlas(prefix: str, targets: int | None = None) -> tuple[pd.DataFrame, ...]:
     """The runs, their pairs of pictures and their predictions: PREFIX.csv, PREFIX_pairs.parquet,
-    PREFIX_predictions.parquet, as `collect.publish` writes them; of `targets` of them only.
+    PREFIX_predictions.parquet, as a published sweep has them; of `targets` of them only.
 
-    A relative path is looked for here and beside the library. Raises `EraseError` for a file that
-    does not exist, is damaged or lacks a column, and for a run of several targets or a target of
-    several runs.
+    Raises `EraseError` for a file that does not exist, is damaged or lacks a column, and for a run
+    of several targets or a target of several runs.
     """
     found = []
     for ending, needed in FILES.items():
-        paths = (Path(prefix + ending), DATA.parent / (prefix + ending))
-        path = next((p for p in paths if p.is_file()), None)
-        if path is None:
-            raise EraseError(f"{prefix + ending} does not exist: make it with make results-atlas")
         try:
-            table = pd.read_csv(path) if ending == ".csv" else pd.read_parquet(path)
-        except Exception as error:  # pandas and pyarrow each raise their own kinds
-            raise EraseError(
-                f"{path} is damaged ({reason(error)}): fetch or make it anew"
-            ) from None
+            table = read_table(prefix + ending)
+        except EraseError as error:
+            raise EraseError(f"{error}; make it with make results-atlas") from None
         if lacking := [name for name in needed if name not in table]:
-            raise EraseError(f"{path} lacks the column {lacking[0]!r}: make it anew")
+            raise EraseError(f"{prefix + ending} lacks the column {lacking[0]!r}: make it anew")
         found.append(table)
     every = found[1]["targets"].unique()
     if several := [name for name in every if "+" in str(name)]:
@@ -83,39 +105,6 @@ def read_atlas(prefix: str, targets: int | None = None) -> tuple[pd.DataFrame, .
     if targets is not None:
         every = every[:: max(1, len(every) // targets)][:targets]
     return tuple(table[table["targets"].isin(every)] for table in found)
-
-
-def harm(pairs: pd.DataFrame, score: str) -> Harm:
-    """The pairs of pictures as `Harm`, neutral concepts left out.
-
-    Picture k of a concept is the same prompt and noise in every run. Raises `EraseError` for an
-    unknown score, fewer than 4 targets or 8 concepts, fewer than 2 pictures, and empty cells.
-    """
-    check_score(score)
-    kept = pairs[pairs["style"].notna()].dropna(subset=[score])
-    targets = list(dict.fromkeys(kept["targets"]))
-    concepts = list(dict.fromkeys(kept["concept"]))
-    if len(targets) < 4 or len(concepts) < 8:
-        raise EraseError(
-            f"{len(targets)} targets × {len(concepts)} concepts: an atlas needs 4 × 8 or more"
-        )
-    if unknown := [target for target in targets if target not in concepts]:
-        raise EraseError(f"target {unknown[0]!r} is not among the concepts: measure every target")
-    cells = len(targets) * len(concepts)
-    pictures = len(kept) // cells
-    if pictures < 2 or (kept.groupby(["targets", "concept"]).size() != pictures).any():
-        raise EraseError("every target needs every concept, with equally many pictures, 2 or more")
-    if len(kept) != cells * pictures:
-        raise EraseError("some concepts were not measured for all targets: collect the atlas anew")
-    order = kept.assign(
-        targets=pd.Categorical(kept["targets"], targets),
-        concept=pd.Categorical(kept["concept"], concepts),
-    ).sort_values(["targets", "concept", "seed"])
-    values = order[score].to_numpy(dtype=float).reshape(len(targets), len(concepts), pictures)
-    values = values.copy()
-    for row, target in enumerate(targets):
-        values[row, concepts.index(target)] = np.nan
-    return Harm(values, targets, concepts)
 
 
 def additive(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -145,23 +134,23 @@ def additive(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
     return overall, erased, harmed, np.where(seen, rest, np.nan)
 
 
-def specific(found: Harm) -> Harm:
+def specific(delta: Delta) -> Delta:
     """What is left of δ when the erased concept's and the harmed one's own part is taken off."""
-    return replace(found, values=additive(found.values)[3])
+    return replace(delta, values=additive(delta.values)[3])
 
 
-def effects(found: Harm) -> pd.DataFrame:
-    """How much damage an erasure does in all, and how fragile a concept is, against the mean.
+def effects(delta: Delta) -> pd.DataFrame:
+    """How much δ an erasure brings in all, and how fragile a concept is, against the mean.
 
     Columns: kind (erased or harmed), concept, effect, low, high (95 %: Student's t over the
     concepts of an erased one, and over the erasures of a harmed one, and the noise of pictures that
     `variance` finds in this part, for they are the same in all rows).
     """
-    _, erased, harmed, rest = (part.mean(2) for part in additive(found.values))
-    parts, noise = [], _squares(found.values)[1]
+    _, erased, harmed, rest = (part.mean(2) for part in additive(delta.values))
+    parts, noise = [], _squares(delta.values)[1]
     for kind, effect, names, axis, luck in (
-        ("erased", erased[:, 0], found.targets, 1, noise[0]),
-        ("harmed", harmed[0], found.concepts, 0, noise[1]),
+        ("erased", erased[:, 0], delta.targets, 1, noise[0]),
+        ("harmed", harmed[0], delta.concepts, 0, noise[1]),
     ):
         number = (~np.isnan(rest)).sum(axis)
         error = np.nanstd(rest, axis, ddof=1) / np.sqrt(number) * stats.t.ppf(0.975, number - 1)
@@ -171,7 +160,7 @@ def effects(found: Harm) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def variance(found: Harm, draws: int = 200, seed: int = 0) -> pd.DataFrame:
+def variance(delta: Delta, draws: int = 200, seed: int = 0) -> pd.DataFrame:
     """How much of the variance over the cells is each part, and how much is noise.
 
     The parts of `additive` of the mean over K pictures have the mean squares `observed`. Of these
@@ -184,7 +173,7 @@ def variance(found: Harm, draws: int = 200, seed: int = 0) -> pd.DataFrame:
     2007, the pigeonhole bootstrap). What differs between two erasures of the same concept counts as
     true.
     """
-    values, rng = found.values, np.random.default_rng(seed)
+    values, rng = delta.values, np.random.default_rng(seed)
     observed, noise = _squares(values)
     drawn = []
     for _ in range(draws):
@@ -227,19 +216,19 @@ def correlation(one: np.ndarray, two: np.ndarray, kind: str) -> float:
     return float(np.corrcoef(one, two)[0, 1])
 
 
-def relations(found: Harm, known: pd.DataFrame) -> pd.DataFrame:
-    """The mean harm of each target to its own subgroup, to the rest of its category, to all others.
+def relations(delta: Delta, known: pd.DataFrame) -> pd.DataFrame:
+    """Each target's mean δ in its own subgroup, in the rest of its category, and in all others.
 
     `known`: category and subgroup, indexed by concept. Columns: targets, relation, value; a target
-    alone in its group has no such row. Ready for `intervals.means`.
+    alone in its group has no such row. Ready for `measure.means`.
     """
     rows, categories, subgroups = [], known["category"], known["subgroup"]
     names = ("same subgroup", "same category", "another category")
-    for target, harms in found.table().iterrows():
-        same = categories[harms.index] == categories[target]
-        close = same & (subgroups[harms.index] == subgroups[target])
+    for target, row in delta.table().iterrows():
+        same = categories[row.index] == categories[target]
+        close = same & (subgroups[row.index] == subgroups[target])
         for name, chosen in zip(names, (close, same & ~close, ~same), strict=True):
-            rows.append((target, name, harms[chosen].mean()))
+            rows.append((target, name, row[chosen].mean()))
     return pd.DataFrame(rows, columns=["targets", "relation", "value"]).dropna()
 
 
@@ -247,40 +236,40 @@ def neutral_percentiles(pairs: pd.DataFrame, scores: Sequence[str]) -> pd.DataFr
     """Where each neutral concept stands among all concepts, in the spectrum of every target.
 
     Columns: targets, concept, metric (the score), value: the percentage of concepts, the target not
-    among them, that were harmed less; 50 is the middle. Ready for `intervals.means`.
+    among them, that were harmed less; 50 is the middle. Ready for `measure.means`.
     """
     rows = []
     for target, run in pairs.groupby("targets", sort=False):
-        delta = run.groupby("concept", sort=False)[list(scores)].mean()
+        mean = run.groupby("concept", sort=False)[list(scores)].mean()
         neutral = run.loc[run["style"].isna(), "concept"].unique()
-        others = delta.drop(index=[*neutral, *str(target).split("+")], errors="ignore")
+        others = mean.drop(index=[*neutral, *str(target).split("+")], errors="ignore")
         for score in scores:
             for concept in neutral:
-                place = stats.percentileofscore(others[score], delta.loc[concept, score], "mean")
+                place = stats.percentileofscore(others[score], mean.loc[concept, score], "mean")
                 rows.append((target, concept, score, place))
     return pd.DataFrame(rows, columns=["targets", "concept", "metric", "value"])
 
 
-def predictability(found: Harm, predictions: pd.DataFrame) -> pd.DataFrame:
+def predictability(delta: Delta, predictions: pd.DataFrame) -> pd.DataFrame:
     """How well each prediction orders the concepts: by δ, and by what is specific to the pair.
 
     Columns: targets, predictor, metric ("δ" or "specific"), value (Spearman's ρ over the concepts,
     the target not among them), ceiling (the root of what the pictures' halves have in common,
-    stepped up: no prediction can be expected above it). Ready for `intervals.means`.
+    stepped up: no prediction can be expected above it). Ready for `measure.means`.
     """
     rows = []
     methods = [name for name in PREDICTORS if name in predictions]
     table = predictions.set_index(["targets", "concept"])[methods]
-    for metric, part in (("δ", found), ("specific", specific(found))):
+    for metric, part in (("δ", delta), ("specific", specific(delta))):
         halves = [part.values[..., k::2].mean(2) for k in (0, 1)]
-        for i, target in enumerate(found.targets):
-            kept = [j for j, concept in enumerate(found.concepts) if concept != target]
-            half = correlation(halves[0][i, kept], halves[1][i, kept], "spearman")
+        for i, target in enumerate(delta.targets):
+            others = [j for j, concept in enumerate(delta.concepts) if concept != target]
+            half = correlation(halves[0][i, others], halves[1][i, others], "spearman")
             ceiling = np.sqrt(max(0.0, 2 * half / (1 + half)))
-            delta = part.values[i, kept].mean(1)
-            guess = table.loc[target].loc[[found.concepts[j] for j in kept]]
+            truth = part.values[i, others].mean(1)
+            guess = table.loc[target].loc[[delta.concepts[j] for j in others]]
             for method in methods:
-                rho = correlation(delta, guess[method].to_numpy(), "spearman")
+                rho = correlation(truth, guess[method].to_numpy(), "spearman")
                 rows.append((target, method, metric, rho, ceiling))
     columns = ["targets", "predictor", "metric", "value", "ceiling"]
     return pd.DataFrame(rows, columns=columns)

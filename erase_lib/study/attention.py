@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from erase_lib.diffusion import decode, predict, start_noise, trajectory
+from erase_lib.diffusion import decode, start_noise, trajectory
 from erase_lib.errors import EraseError, unknown
 from erase_lib.models import Pipeline
 from erase_lib.text import encode_prompts
@@ -24,34 +25,38 @@ def cross_layers(unet: nn.Module) -> dict[str, nn.Module]:
     return dict(sorted(found.items(), key=lambda item: order.index(item[0].split("_")[0])))
 
 
-@torch.no_grad()
-def attention_maps(pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor) -> dict[str, Tensor]:
-    """How much each place of the picture listens to each token, in every cross-attention layer.
+@contextmanager
+def _hooked(layers: Mapping[str, nn.Module], hook: Callable[..., Any]) -> Iterator[None]:
+    """`hook(name, layer, args, kwargs)` before each of these layers, within the block."""
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            handle = layer.register_forward_pre_hook(partial(hook, name), with_kwargs=True)
+            stack.callback(handle.remove)
+        yield
 
-    `z (n, channels, h, w)`, `t (n,)`, `embeddings (n, tokens, dim)`; a layer's map is `(n, tokens,
-    h', w')`, softmax(Q Kᵀ / √d) averaged over its heads, so that a place's weights sum to 1. One
-    evaluation a sample.
+
+@contextmanager
+def attention_maps(pipe: Pipeline) -> Iterator[dict[str, Tensor]]:
+    """Within the block, how much each place of the picture listens to each token, in every
+    cross-attention layer, at the UNet's latest evaluation (after Tang et al. 2023, DAAM).
+
+    Of a batch of n samples a layer's map is `(n, tokens, h, w)`, softmax(Q Kᵀ / √d) averaged over
+    its heads, so that a place's weights sum to 1. By layer, in the order of the forward pass.
     """
     maps: dict[str, Tensor] = {}
 
-    def record(name: str) -> Any:
-        def hook(layer: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
-            places, text = args[0], kwargs["encoder_hidden_states"]
-            query = layer.head_to_batch_dim(layer.to_q(places))
-            key = layer.head_to_batch_dim(layer.to_k(text))
-            weights = layer.get_attention_scores(query, key)  # (n heads, places, tokens)
-            mean = weights.float().unflatten(0, (len(places), -1)).mean(1)
-            side = round(mean.shape[1] ** 0.5)
-            maps[name] = mean.transpose(1, 2).unflatten(2, (side, -1))
+    @torch.no_grad()
+    def record(name: str, layer: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        places, text = args[0], kwargs["encoder_hidden_states"]
+        query = layer.head_to_batch_dim(layer.to_q(places))
+        key = layer.head_to_batch_dim(layer.to_k(text))
+        weights = layer.get_attention_scores(query, key)  # (n heads, places, tokens)
+        mean = weights.float().unflatten(0, (len(places), -1)).mean(1)
+        side = round(mean.shape[1] ** 0.5)
+        maps[name] = mean.transpose(1, 2).unflatten(2, (side, -1))
 
-        return hook
-
-    with ExitStack() as stack:
-        for name, layer in cross_layers(pipe.unet).items():
-            handle = layer.register_forward_pre_hook(record(name), with_kwargs=True)
-            stack.callback(handle.remove)
-        predict(pipe, z, t, embeddings)
-    return maps
+    with _hooked(cross_layers(pipe.unet), record):
+        yield maps
 
 
 def averaged(maps: Mapping[str, Tensor], size: int) -> Tensor:
@@ -72,16 +77,12 @@ def heard(unet: nn.Module, layers: Sequence[str], embeddings: Tensor) -> Iterato
     if strange := [name for name in layers if name not in known]:
         raise unknown("cross-attention layer", strange[0], known)
 
-    def hook(layer: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> Any:
+    def change(name: str, layer: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> Any:
         own = kwargs["encoder_hidden_states"]
-        kept = own[: len(own) - len(embeddings)]
-        text = torch.cat([kept, embeddings.to(own.dtype)])
+        text = torch.cat([own[: len(own) - len(embeddings)], embeddings.to(own.dtype)])
         return args, kwargs | {"encoder_hidden_states": text}
 
-    with ExitStack() as stack:
-        for name in layers:
-            handle = known[name].register_forward_pre_hook(hook, with_kwargs=True)
-            stack.callback(handle.remove)
+    with _hooked({name: known[name] for name in layers}, change):
         yield
 
 
@@ -98,8 +99,8 @@ def draw_embeddings(
     to another on the way (prompt switching, as in Hertz et al. 2022). Raises `EraseError` for no
     step and for a number of seeds other than n.
     """
-    if len(embeddings) == 0 or len(seeds) != len(embeddings[0]):
-        n = len(embeddings[0]) if len(embeddings) else 0
+    n = len(embeddings[0]) if len(embeddings) else 0
+    if n == 0 or len(seeds) != n:
         raise EraseError(
             f"{len(embeddings)} embeddings of {n} prompts and {len(seeds)} seeds: expected at least"
             " one embedding, a seed for each of its prompts"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from erase_lib.bank import fill_bank
 from erase_lib.config import EraseConfig
@@ -16,15 +15,17 @@ from erase_lib.errors import EraseError
 from erase_lib.models import Pipeline
 from erase_lib.search import Probe
 from erase_lib.text import candidates, encode_prompts
+from erase_lib.train import Run
 
 
-class Microscope:
+class Audit:
     """Measures, at the updates `moments`, how far every candidate has moved: the exhaustive order.
 
-    Give it to `erase` as `watch`, then ask `ranks`. The measurement is the same for all strategies
-    (`Probe`: 8 timesteps × 4 noises on a latent that the teacher drew of each candidate), and none
-    of a method's evaluations; `seconds` is what it took. With several targets it looks at the
-    first. Raises `EraseError` for a method without a search, and moments outside the run.
+    A callback for `erase`, to be asked for `ranks` afterwards. The measurement is the same for all
+    strategies (`Probe`: 8 timesteps × 4 noises on a latent that the teacher drew of each
+    candidate), and none of a method's evaluations; `seconds` is what it took. With several targets
+    it looks at the first. Raises `EraseError` for a method without a search, and moments outside
+    the run.
     """
 
     def __init__(self, pipe: Pipeline, config: EraseConfig, moments: Collection[int]) -> None:
@@ -41,11 +42,12 @@ class Microscope:
         self.probe = Probe(pipe, bank.clean, embeddings)
         self.rows: list[dict[str, Any]] = []
 
-    def __call__(self, step: int, student: Mapping[str, Tensor]) -> None:
-        """Before update `step`, or after the last."""
+    def __call__(self, run: Run) -> None:
+        """Before the first update, and after each."""
+        step = len(run.history)
         if step in self.moments:
             begin = time.perf_counter()
-            moved = self.probe(student).tolist()
+            moved = self.probe(run.student).tolist()
             self.rows += [
                 {"step": step, "concept": word, "moved": m}
                 for word, m in zip(self.words, moved, strict=True)
@@ -56,9 +58,9 @@ class Microscope:
         """step, concept, moved (‖ẑ₀' − ẑ₀‖², mean), rank (0: the most moved) and percentile (100:
         the most moved)."""
         table = pd.DataFrame(self.rows, columns=["step", "concept", "moved"])
-        table["rank"] = table.groupby("step")["moved"].rank(ascending=False, method="first") - 1
-        share = 1 - table["rank"] / max(len(self.words) - 1, 1)
-        return table.assign(rank=table["rank"].astype(int), percentile=100 * share)
+        rank = table.groupby("step")["moved"].rank(ascending=False, method="first") - 1
+        share = 1 - rank / max(len(self.words) - 1, 1)
+        return table.assign(rank=rank.astype(int), percentile=100 * share)
 
     def ranks(self, history: pd.DataFrame, window: int = 10) -> pd.DataFrame:
         """For each moment the concepts preserved in the `window` updates around it: the share of

@@ -1,20 +1,35 @@
-"""Methods side by side on a suite: from the pictures of many runs, matched concept by concept."""
+"""Methods side by side on a suite: from the pictures of many runs, matched concept by concept; and
+beside what papers report, whose order may be compared, never the numbers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.files import DATA
-from erase_lib.measure import METRIC, bootstrap, label, read_table
+from erase_lib.measure import METRIC, bootstrap, flipped, holm, label, read_table
 
 UNIT = ["group", "targets", "concept"]  # what is drawn anew by the bootstrap
 PLAIN = {"CLIP score": "clip", "distance": "distance", "probability": "probability"}
+
+FILE = DATA / "published.csv"
+EXPERIMENTS = ("objects", "nudity", "style")
+COLUMNS = "experiment method metric value spread unit n detector source run".split()
+OURS = ("method", "metric", "value", "low", "high")
+DIGITS = {"NER": 2, "FID": 2, "CLIP": 2, "LPIPS": 3}  # as published; ESR and PSR have 1
+NONE = "–"
+NOTE = (
+    "another model, another detector: compare the order of methods within a column, never a number"
+    " across"
+)
 
 
 def read_runs(
@@ -38,24 +53,16 @@ def read_runs(
         name = runs.loc[double, "id"].iloc[0]
         raise EraseError(f"run {name!r} is in {list(map(str, tables))} twice: give each table once")
     runs["setting"] = label(runs, vary)
-    pictures = pd.concat([_pictures(table, suite) for table in tables], ignore_index=True)
+    paths = [
+        Path(table).with_name(f"{Path(table).stem}_{suite}_pictures.parquet") for table in tables
+    ]
+    pictures = pd.concat([read_table(path) for path in paths], ignore_index=True)
     done = runs[runs["status"] == "done"].set_index("id")["setting"]
     pictures = pictures[pictures["id"].isin(done.index)]
     if pictures.empty:
         raise EraseError(f"no picture of a finished run in {list(map(str, tables))}: publish anew")
     named = pictures["id"].map(done)
     return runs, pictures.assign(setting=named.where(pictures["model"] == "erased", "original"))
-
-
-def _pictures(table: str | Path, suite: str) -> pd.DataFrame:
-    path = next((p for p in (Path(table), DATA.parent / table) if p.is_file()), Path(table))
-    path = path.with_name(f"{path.stem}_{suite}_pictures.parquet")
-    if not path.is_file():
-        raise EraseError(f"{path} does not exist: publish a sweep of runs with suite={suite!r}")
-    try:
-        return pd.read_parquet(path)
-    except Exception as error:  # pandas and pyarrow each raise their own kinds
-        raise EraseError(f"{path} is damaged ({reason(error)}): publish the sweep again") from None
 
 
 def units(pictures: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -120,32 +127,6 @@ def wide(levels: pd.DataFrame) -> pd.DataFrame:
     return found.loc[shown["setting"].unique(), shown["what"].unique()]
 
 
-def paper_form(levels: pd.DataFrame) -> pd.DataFrame:
-    """Of `levels` what table 1 of Bui et al. 2024 has, ready for `published.beside`: method,
-    metric, value, low, high, spread. Of several settings of a method, such as searches, the first
-    counts as the method, the others keep their names."""
-    table = levels[levels["group"].isin(["target", "kept"])]
-    first: dict[str, str] = {}
-    for setting in levels["setting"].unique():
-        name = setting.partition(",")[0]
-        first[setting] = setting if name in first.values() else name
-    columns = ["method", "metric", "value", "low", "high", "spread"]
-    return table.assign(method=table["setting"].map(first))[columns].reset_index(drop=True)
-
-
-def card(pictures: pd.DataFrame, runs: pd.DataFrame) -> str:
-    """What stands under a figure of a comparison: what measured it, of how much."""
-    of = pictures[pictures["model"] == "erased"]
-    done = runs.loc[runs["id"].isin(of["id"]), "seed"]
-    seeds = ", ".join(map(str, sorted(done.dropna().astype(int).unique())))
-    return (
-        f"{of['id'].nunique()} erasures ({of['targets'].nunique()} splits, seeds {seeds}) ·"
-        f" {len(of):,} pictures of {of['concept'].nunique()} concepts, each beside the unedited"
-        f" model's from the same noise\nmeasured by {'; '.join(of['measured_by'].unique())}\n"
-        "Intervals: 95 %, bootstrap over concepts within the splits; seeds of the erasure averaged."
-    )
-
-
 def differences(
     pictures: pd.DataFrame, asked: Sequence[tuple[str, str]], base: str, seed: int = 0
 ) -> pd.DataFrame:
@@ -176,20 +157,156 @@ def differences(
     return pd.DataFrame(rows)
 
 
-def flipped(gaps: np.ndarray, n: int = 10_000, seed: int = 0) -> float:
-    """p of a mean as far from 0 as that of `gaps`, if each sign could as well have been the other.
+def caption(pictures: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """What stands under a figure: what measured it, of how much."""
+    of = pictures[pictures["model"] == "erased"]
+    done = runs.loc[runs["id"].isin(of["id"]), "seed"].dropna().astype(int)
+    seeds = ", ".join(map(str, sorted(done.unique())))
+    return (
+        f"{of['id'].nunique()} erasures ({of['targets'].nunique()} splits, seeds {seeds}) ·"
+        f" {len(of):,} pictures of {of['concept'].nunique()} concepts, each beside the unedited"
+        f" model's from the same noise\nmeasured by {'; '.join(of['measured_by'].unique())}\n"
+        "Intervals: 95 %, bootstrap over concepts within the splits; seeds of the erasure averaged."
+    )
 
-    Two-sided, from n random flips of the signs; the observed one counts (Phipson & Smyth 2010).
+
+def paper_form(levels: pd.DataFrame) -> pd.DataFrame:
+    """Of `levels` what table 1 of Bui et al. 2024 has, ready for `beside`: method, metric, value,
+    low, high, spread. Of several settings of a method, such as searches, the first counts as the
+    method, the others keep their names."""
+    table = levels[levels["group"].isin(["target", "kept"])]
+    first: dict[str, str] = {}
+    for setting in levels["setting"].unique():
+        name = setting.partition(",")[0]
+        first[setting] = setting if name in first.values() else name
+    columns = ["method", "metric", "value", "low", "high", "spread"]
+    return table.assign(method=table["setting"].map(first))[columns].reset_index(drop=True)
+
+
+def published(experiment: str) -> pd.DataFrame:
+    """The published cells of objects, nudity or style, a row each.
+
+    Columns: experiment, method, metric, value and spread (± standard deviation over 4 splits, NaN
+    where not given), unit (percent or score), n, detector, source, run (which of several published
+    sets, else ""). Raises `EraseError` for an unknown experiment and a damaged file.
     """
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (n, len(gaps)))
-    drawn = np.abs(signs @ gaps)
-    return float((1 + (drawn >= abs(gaps.sum()) - 1e-9).sum()) / (n + 1))
+    if experiment not in EXPERIMENTS:
+        raise unknown("experiment", experiment, EXPERIMENTS)
+    try:
+        cells = pd.read_csv(FILE, dtype=str, keep_default_na=False)[COLUMNS]
+    except (OSError, ValueError, KeyError) as error:
+        raise EraseError(f"{FILE} cannot be read ({reason(error)}): copy it anew") from None
+    value, spread = (pd.to_numeric(cells[c], errors="coerce") for c in ("value", "spread"))
+    bad = ~value.between(0, np.where(cells["unit"] == "percent", 100, 1e9))
+    bad |= spread.isna() & (cells["spread"] != "") | ~cells["experiment"].isin(EXPERIMENTS)
+    bad |= (cells[["method", "metric", "unit", "source"]] == "").any(axis=1)
+    bad |= cells.duplicated(["experiment", "method", "metric", "run"])
+    if bad.any():
+        raise EraseError(f"{FILE} is damaged in line {int(bad.argmax()) + 2}: copy it anew")
+    cells = cells.assign(value=value, spread=spread)
+    return cells.query("experiment == @experiment").reset_index(drop=True)
 
 
-def holm(values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction of several p (Holm 1979), in their order."""
-    order = np.argsort(values)
-    steps = np.asarray(values)[order] * (len(values) - np.arange(len(values)))
-    found = np.empty(len(values))
-    found[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return found.tolist()
+def beside(ours: pd.DataFrame, experiment: str) -> pd.DataFrame:
+    """Ours and the published cells as text: a row a method, columns (metric, ours or published).
+
+    `ours`: method, metric, value, low, high, a row each; ESR, PSR and NER are shares in [0, 1] and
+    shown in percent, as "96.3 [92.5, 100]". Published "98.6 ± 1.2", two sets of runs "95.5 / 78.1".
+    "–" where a side has nothing. Only metrics that were published; `attrs["note"]` says how to read
+    it. Raises `EraseError` for columns that lack, a method twice, a share that is none, and when no
+    metric is a published one.
+    """
+    theirs = published(experiment)
+    mine = _own(ours, theirs)
+    numbers = [mine[name] * mine["scale"] for name in OURS[2:]]
+    texts = [
+        _text(metric, v, math.nan, low, high)
+        for metric, v, low, high in zip(mine["metric"], *numbers, strict=True)
+    ]
+    cells = theirs.assign(
+        text=[_text(*cell) for cell in theirs[["metric", "value", "spread"]].to_numpy()]
+    )
+    sides = {
+        "ours": mine.assign(text=texts).set_index(["method", "metric"])["text"],
+        "published": cells.groupby(["method", "metric"])["text"].agg(" / ".join),
+    }
+    methods = dict.fromkeys([*theirs["method"], *mine["method"]])
+    columns = list(product(dict.fromkeys(theirs["metric"]), sides))
+    found = pd.DataFrame(
+        [[sides[s].get((method, metric), NONE) for metric, s in columns] for method in methods],
+        pd.Index(methods, name="method"),
+        pd.MultiIndex.from_tuples(columns, names=["metric", "side"]),
+    )
+    found.attrs["note"] = NOTE
+    return found
+
+
+def published_order(ours: pd.DataFrame, experiment: str, metric: str) -> pd.DataFrame:
+    """Kendall's τ_b between our order of methods and the published one, by those that both have.
+
+    `ours` as in `beside`. A row for each published set of runs; columns: metric, run, n (methods),
+    tau (NaN where one side is all ties), ours and published (lists of methods, the highest value
+    first, equal ones as they stand in `ours`). Raises `EraseError` for an unknown metric, fewer
+    than 3 methods in common, and as `beside`.
+    """
+    theirs = published(experiment)
+    if metric not in set(theirs["metric"]):
+        raise unknown("metric", metric, theirs["metric"].unique())
+    mine = _own(ours, theirs)
+    own = mine[mine["metric"] == metric].set_index("method")["value"]
+    part = theirs[(theirs["metric"] == metric) & theirs["method"].isin(own.index)]
+    if (n := part["method"].nunique()) < 3:
+        raise EraseError(
+            f"{n} methods ({', '.join(part['method'].unique()) or 'none'}) have {metric} of"
+            f" {experiment} both here and published: an order needs 3 or more, measure others"
+        )
+    rows = []
+    for run in [run for run in part["run"].unique() if run] or [""]:
+        known = part[part["run"].isin(["", run])].set_index("method")["value"]
+        both = pd.DataFrame({"ours": own, "published": known.reindex(own.index)}).dropna()
+        lists = {
+            side: both[side].sort_values(ascending=False, kind="stable").index.tolist()
+            for side in both
+        }
+        tau = float(stats.kendalltau(both["ours"], both["published"]).statistic)
+        rows.append({"metric": metric, "run": run, "n": len(both), "tau": tau} | lists)
+    return pd.DataFrame(rows)
+
+
+def _own(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `ours` whose metric was published and that have a value, checked, and the
+    `scale` by which they are shown."""
+    if lacking := [name for name in OURS if name not in ours]:
+        raise EraseError(f"our table lacks the columns {lacking}: expected {', '.join(OURS)}")
+    units = zip(theirs["metric"], theirs["unit"], strict=True)
+    shown = {metric: 100.0 if unit == "percent" else 1.0 for metric, unit in units}
+    try:
+        numbers = {name: pd.to_numeric(ours[name]).astype(float) for name in OURS[2:]}
+    except (ValueError, TypeError) as error:
+        raise EraseError(f"our table has a value that is no number ({reason(error)})") from None
+    mine = ours.assign(**numbers, scale=ours["metric"].map(shown).astype(float))
+    mine = mine.dropna(subset=["scale", "value"])
+    if mine.empty:
+        raise EraseError(f"our table has no published metric: expected of {', '.join(shown)}")
+    if (double := mine.duplicated(["method", "metric"])).any():
+        method, metric = mine.loc[double, ["method", "metric"]].iloc[0]
+        raise EraseError(f"our table has {metric} of {method!r} twice: average its runs first")
+    if (off := (mine["scale"] == 100) & ~mine["value"].between(0, 1)).any():
+        method, metric, value = mine.loc[off, list(OURS[:3])].iloc[0]
+        raise EraseError(f"{metric} of {method!r} is {value}: expected a share from 0 to 1")
+    return mine
+
+
+def _text(
+    metric: str, value: float, spread: float, low: float = math.nan, high: float = math.nan
+) -> str:
+    """As "98.6 ± 1.2", "96.3 [92.5, 100]" or "95.5": what is NaN is left out."""
+    digits = DIGITS.get(metric.partition("-")[0].partition(" ")[0], 1)
+
+    def number(x: float) -> str:
+        return "100" if float(text := f"{x:.{digits}f}") == 100 else text
+
+    text = number(value)
+    if not math.isnan(spread):
+        text += f" ± {number(spread)}"
+    return text if math.isnan(low + high) else f"{text} [{number(low)}, {number(high)}]"

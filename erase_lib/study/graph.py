@@ -1,4 +1,5 @@
-"""Who hurts whom, as a directed graph: its communities, and whether they are the categories."""
+"""Who hurts whom: is δ(A → B) also δ(B → A), and the graph of the largest, its communities, and
+whether they are the categories."""
 
 from __future__ import annotations
 
@@ -9,13 +10,91 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 from networkx.algorithms.community import louvain_communities, modularity
+from scipy import stats
 from sklearn.metrics import adjusted_rand_score
 
 from erase_lib.errors import EraseError
+from erase_lib.study.atlas import Delta, correlation
 
 
-def harm_graph(table: pd.DataFrame, most: int = 3) -> nx.DiGraph:
-    """An edge A → B for the `most` concepts that an erasure of A harms most, weight δ > 0.
+def asymmetries(delta: Delta, repeats: int = 200, seed: int = 0) -> pd.DataFrame:
+    """Every pair of targets: is δ(A → B) another than δ(B → A)?
+
+    Two pictures of a cell cannot say how uncertain their own mean is. So all cells lend each other
+    their noise: half the difference of a cell's two pictures is as uncertain as their mean, and is
+    nothing but noise. Its root mean square among cells of a like δ is the `error`; differences of
+    two such contrasts, of cells drawn at random and brought to the pair's errors, `repeats` of them
+    a pair, are what symmetric pairs would show. p is the place of |difference| among all of them, q
+    its false discovery rate over all pairs (Benjamini & Hochberg 1995).
+    Columns: a, b, forward (A → B), backward, forward_error, backward_error (half of a 95 %
+    interval), difference, low, high, p, q; the surest first. Noise has to be symmetric about 0.
+    """
+    pairs = delta.among_targets()
+    mean, first, second = pairs.values.mean(2), *np.triu_indices(len(pairs.targets), 1)
+    contrast = _contrast(pairs.values)
+    cells = ~np.isnan(mean)
+    bins = pd.qcut(mean[cells], max(1, cells.sum() // 100), labels=False, duplicates="drop")
+    squares = pd.Series(contrast[cells] ** 2).groupby(bins).transform("mean")
+    error = np.full_like(mean, np.nan)
+    error[cells] = np.sqrt(squares)
+    away, back = (first, second), (second, first)
+    both = np.hypot(error[away], error[back])
+    # as many as there are pairs would not do: the smallest p times the pairs would be 1/2
+    unit = contrast[cells] / np.maximum(error[cells], np.finfo(float).tiny)
+    one, two = np.random.default_rng(seed).choice(unit, (2, repeats, len(first)))
+    null = np.sort(np.abs(error[away] * one - error[back] * two).ravel() / np.tile(both, repeats))
+    difference = mean[away] - mean[back]
+    beyond = len(null) - np.searchsorted(null, np.abs(difference) / both)
+    p = (1 + beyond) / (1 + len(null))
+    reach = np.quantile(null, 0.95)
+    names = np.array(pairs.targets)
+    table = pd.DataFrame({"a": names[first], "b": names[second]})
+    table = table.assign(forward=mean[away], backward=mean[back])
+    table = table.assign(forward_error=reach * error[away], backward_error=reach * error[back])
+    table = table.assign(difference=difference, low=difference - reach * both)
+    table = table.assign(high=difference + reach * both, p=p, q=stats.false_discovery_control(p))
+    surest = np.argsort(-np.abs(difference) / both, kind="stable")
+    return table.iloc[surest].reset_index(drop=True)
+
+
+def _contrast(values: np.ndarray) -> np.ndarray:
+    """Every other picture against the ones between, as uncertain as the mean of all of them."""
+    even = values.shape[2] // 2 * 2
+    apart = (values[..., 0:even:2] - values[..., 1:even:2]).sum(2)
+    return apart / even * np.sqrt(even / values.shape[2])
+
+
+def symmetry(delta: Delta, kind: str = "spearman", draws: int = 300, seed: int = 0) -> dict:
+    """The correlation of δ(A → B) with δ(B → A) over all ordered pairs of targets.
+
+    `kind` is spearman or pearson. Keys: value, ceiling (two halves of the pictures with each other,
+    stepped up to all by Spearman–Brown: as good as a perfect symmetry could look), corrected (value
+    / ceiling), each with `… low` and `… high` (95 %: targets drawn with replacement), and pairs.
+    """
+    pairs, rng = delta.among_targets(), np.random.default_rng(seed)
+    n = len(pairs.targets)
+    halves = [pairs.values[..., k::2].mean(2) for k in (0, 1)]
+
+    def once(chosen: np.ndarray) -> tuple[float, float, float]:
+        cells = np.ix_(chosen, chosen)
+        one, two = (half[cells] for half in halves)
+        both = (one + two) / 2
+        seen = ~np.isnan(both)  # a target drawn twice is no pair
+        value = correlation(both[seen], both.T[seen], kind)
+        half = correlation(one[seen], two[seen], kind)
+        return value, 2 * half / (1 + half), value * (1 + half) / (2 * half)
+
+    names = ("value", "ceiling", "corrected")
+    drawn = [once(rng.integers(0, n, n)) for _ in range(draws)]
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0) if draws else np.full((2, 3), np.nan)
+    result = dict(zip(names, once(np.arange(n)), strict=True))
+    result |= {f"{name} low": float(v) for name, v in zip(names, low, strict=True)}
+    result |= {f"{name} high": float(v) for name, v in zip(names, high, strict=True)}
+    return result | {"pairs": n * (n - 1) // 2}
+
+
+def delta_graph(table: pd.DataFrame, most: int = 3) -> nx.DiGraph:
+    """An edge A → B for the `most` concepts that an erasure of A hurts most, weight δ > 0.
 
     `table`: erased concepts down, harmed ones across; only those that are both become nodes.
     Raises `EraseError` for fewer than 3 of them, or `most` below 1.
@@ -42,7 +121,7 @@ def communities(graph: nx.DiGraph, seed: int = 0) -> dict[str, int]:
     return {name: i for i, group in enumerate(order) for name in sorted(group)}
 
 
-def strength_of(graph: nx.DiGraph, labels: Mapping[str, Any]) -> float:
+def modularity_of(graph: nx.DiGraph, labels: Mapping[str, Any]) -> float:
     """Modularity of a labelling: the weight of edges within groups, beyond what chance would put
     there."""
     groups: dict[Any, set[str]] = {}
@@ -51,7 +130,7 @@ def strength_of(graph: nx.DiGraph, labels: Mapping[str, Any]) -> float:
     return float(modularity(graph, groups.values()))
 
 
-def compared(
+def against_labels(
     graph: nx.DiGraph,
     found: Mapping[str, int],
     labels: Mapping[str, str],
@@ -65,22 +144,21 @@ def compared(
     share of shuffles that reach as much, the labels as they are counted among them.
     """
     nodes, rng = list(graph), np.random.default_rng(seed)
-    own = [labels[node] for node in nodes]
-    theirs = [found[node] for node in nodes]
-    rand, held = adjusted_rand_score(own, theirs), strength_of(graph, labels)
-    chance = []
-    for _ in range(shuffles):
-        mixed = rng.permutation(own).tolist()
-        mapped = dict(zip(nodes, mixed, strict=True))
-        chance.append((adjusted_rand_score(mixed, theirs), strength_of(graph, mapped)))
-    rands, helds = np.array(chance).T
+    own, theirs = [labels[node] for node in nodes], [found[node] for node in nodes]
+
+    def once(mixed: list[str]) -> tuple[float, float]:
+        named = dict(zip(nodes, mixed, strict=True))
+        return float(adjusted_rand_score(mixed, theirs)), modularity_of(graph, named)
+
+    rand, within = once(own)
+    rands, withins = np.array([once(rng.permutation(own).tolist()) for _ in range(shuffles)]).T
     return {
-        "rand": float(rand),
+        "rand": rand,
         "rand p": float((1 + (rands >= rand).sum()) / (1 + shuffles)),
-        "modularity": held,
-        "modularity shuffled": float(helds.mean()),
-        "modularity shuffled high": float(np.quantile(helds, 0.975)),
-        "modularity p": float((1 + (helds >= held).sum()) / (1 + shuffles)),
+        "modularity": within,
+        "modularity shuffled": float(withins.mean()),
+        "modularity shuffled high": float(np.quantile(withins, 0.975)),
+        "modularity p": float((1 + (withins >= within).sum()) / (1 + shuffles)),
         "groups": len(set(own)),
         "nodes": len(nodes),
     }
@@ -90,7 +168,7 @@ def chance_modularity(
     table: pd.DataFrame, most: int = 3, shuffles: int = 20, seed: int = 0
 ) -> tuple[float, float]:
     """Mean and 97.5 % quantile of the modularity that Louvain finds where there is nothing to find:
-    each erasure's harms shuffled among the other concepts. Even such graphs fall into groups."""
+    each erasure's δ shuffled among the other concepts. Even such graphs fall into groups."""
     names = [name for name in table.index if name in table.columns]
     rng, found = np.random.default_rng(seed), []
     for _ in range(shuffles):
@@ -98,6 +176,6 @@ def chance_modularity(
         for name in names:
             others = [other for other in names if other != name]
             mixed.loc[name, others] = rng.permutation(mixed.loc[name, others].to_numpy())
-        graph = harm_graph(mixed, most)
-        found.append(strength_of(graph, communities(graph, seed)))
+        graph = delta_graph(mixed, most)
+        found.append(modularity_of(graph, communities(graph, seed)))
     return float(np.mean(found)), float(np.quantile(found, 0.975))

@@ -67,8 +67,8 @@ def project(points: np.ndarray, method: str = "umap", seed: int = 0) -> np.ndarr
 def nearness_rho(
     points: np.ndarray, concepts: Sequence[str], target: str, delta: pd.Series
 ) -> float:
-    """Does nearness to the target in this space predict damage? Spearman's ρ between δ (by concept)
-    and the negative distance of `points` `(n, dim)`; the target itself is left out."""
+    """Does nearness to the target in this space predict δ? Spearman's ρ between δ (by concept) and
+    the negative distance of `points` `(n, dim)`; the target itself is left out."""
     place = {concept: i for i, concept in enumerate(concepts)}
     if target not in place:
         raise unknown("concept of the map", target, concepts)

@@ -1,7 +1,7 @@
 """Sensitivity predicted: who will be hurt, before the erasure is made.
 
-Every prediction is one number a concept, larger where more damage is expected; only their order
-means something. None trains for more than `UPDATES` updates, and none sees the noise of the
+Every prediction is one number a concept, larger where more δ is expected; only their order means
+something. None trains for more than `UPDATES` updates, and none sees the noise of the
 pictures that it is compared with.
 """
 
@@ -22,8 +22,8 @@ from erase_lib.errors import unknown
 from erase_lib.kv import kv_weights, movement
 from erase_lib.measure import sensitivity_prompts
 from erase_lib.models import Pipeline, fingerprint, in_place
-from erase_lib.study.sensitivity import SCORES, check_score, measure, reliability
-from erase_lib.text import encode_prompts
+from erase_lib.study.sensitivity import SCORES, check_score, measure_pairs, reliability
+from erase_lib.text import distances, encode_prompts
 from erase_lib.train import Run, erase
 
 PREDICTORS = {
@@ -53,7 +53,7 @@ def predict_sensitivity(
 ) -> pd.DataFrame:
     """How much each concept, and each neutral one, is expected to be hurt: concept, prediction.
 
-    `method` is one of `PREDICTORS`; `score` (of `sensitivity.SCORES`) is what a draft is compared
+    `method` is one of `PREDICTORS`; `score` (of `SCORES`) is what a draft is compared
     by. Evaluations of the UNet a concept: distance, cosine and kv none; noise, noise_closed and
     gradient 8; draft 64, half of them of the original model, whose drafts are cached. Those with
     updates spend some hundreds more, once. Raises `EraseError` for an unknown method or score, and
@@ -90,16 +90,15 @@ def predictions(
         elif method == "kv":
             table[method] = kv_movement(pipe, edits["uce"].tensors, list(prompts["prompt"]))
         elif method == "draft":
-            pairs = measure(pipe, edits["esd"], prompts, steps=DRAFT_STEPS, progress=False)
-            for score in SCORES:
-                table[f"draft {score}"] = pairs[score]
+            pairs = measure_pairs(pipe, edits["esd"], prompts, steps=DRAFT_STEPS, progress=False)
+            table = table.join(pairs[list(SCORES)].add_prefix("draft "))
         elif kind is not None:
             table[method] = noise_movement(pipe, edits[kind].tensors, prompts)
     return table.groupby("concept", as_index=False, sort=False).mean()
 
 
 def predicted(table: pd.DataFrame, method: str, score: str) -> pd.Series:
-    """The column of `predictions` that a method has for damage by this score."""
+    """The column of `predictions` that a method has for δ by this score."""
     if method == "both":
         return (table["distance"].rank() + table[f"draft {score}"].rank()) / 2
     return table[f"draft {score}" if method == "draft" else method]
@@ -108,7 +107,7 @@ def predicted(table: pd.DataFrame, method: str, score: str) -> pd.Series:
 def agreement(pairs: pd.DataFrame, table: pd.DataFrame, targets: Sequence[str]) -> pd.DataFrame:
     """How well each prediction orders the concepts by what was measured, for one erasure.
 
-    `pairs` as `sensitivity.changes` makes it, `table` as `predictions`. One row a score and a
+    `pairs` as `pair_deltas` makes it, `table` as `predictions`. One row a score and a
     predictor: score, predictor, rho (Spearman's), reliability (of what was measured: no prediction
     can be expected above its root), n (concepts). Targets and neutral concepts are left out. Raises
     `EraseError` as `reliability`.
@@ -172,15 +171,17 @@ def nearness(
 ) -> np.ndarray:
     """How near each prompt is to the same prompt of the nearest target: the negative L2 distance
     of the embeddings, or their cosine."""
-    every, found = encode_prompts(pipe, list(prompts["prompt"])).flatten(1), []
+    every, found = encode_prompts(pipe, list(prompts["prompt"])), []
     for target in targets:
-        bare = is_style(target)
         texts = [
-            target if bare or pd.isna(s) else f"a {target} in {s} style" for s in prompts["style"]
+            target if is_style(target) or pd.isna(style) else f"a {target} in {style} style"
+            for style in prompts["style"]
         ]
-        at = encode_prompts(pipe, texts).flatten(1)
-        near = -(every - at).norm(dim=1)
-        found.append(near if method == "distance" else torch.cosine_similarity(every, at))
+        at = encode_prompts(pipe, texts)
+        if method == "distance":
+            found.append(-distances(every, at))
+        else:
+            found.append(torch.cosine_similarity(every.flatten(1), at.flatten(1)))
     return torch.stack(found).amax(0).cpu().numpy()
 
 
@@ -205,8 +206,8 @@ def noise_movement(
         z = start_noise(pipe, list(part["seed"]))
         t = torch.full((len(z),), last, device=z.device)
         c = encode_prompts(pipe, list(part["prompt"]))
-        still = predict(pipe, z, t, c)
+        before = predict(pipe, z, t, c)
         with in_place(pipe.unet, {n: e.to(pipe.unet.dtype) for n, e in tensors.items()}):
-            moved = predict(pipe, z, t, c)
-        found.append((moved - still).pow(2).mean((1, 2, 3)).sqrt().cpu())
+            after = predict(pipe, z, t, c)
+        found.append((after - before).pow(2).mean((1, 2, 3)).sqrt().cpu())
     return torch.cat(found).numpy()

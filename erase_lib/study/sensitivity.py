@@ -1,4 +1,4 @@
-"""Sensitivity: what an erasure does to every other concept, measured on pairs of pictures."""
+"""Sensitivity: δ, what an erasure does to every other concept, measured on pairs of pictures."""
 
 from __future__ import annotations
 
@@ -11,10 +11,19 @@ from PIL import Image
 from scipy import stats
 
 from erase_lib.concepts import concept_table
-from erase_lib.diffusion import generate
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
-from erase_lib.measure import Judge, SmallCLIP, draw, load_clip, picture_tensor, sensitivity_prompts
+from erase_lib.measure import (
+    Judge,
+    SmallCLIP,
+    clip_score,
+    draw,
+    feature_distance,
+    load_clip,
+    picture_tensor,
+    row_intervals,
+    sensitivity_prompts,
+)
 from erase_lib.models import Pipeline
 from erase_lib.text import distances, encode_prompts
 
@@ -29,7 +38,7 @@ distance, that of the erased picture to the original one."""
 STEPS = 8  # DDIM steps of a picture: enough for the judge; many pictures say more than fine ones
 
 
-def changes(
+def pair_deltas(
     before: Sequence[Image.Image],
     after: Sequence[Image.Image],
     prompts: pd.DataFrame,
@@ -48,17 +57,16 @@ def changes(
     seen = [judge.concept_probabilities(pictures).numpy()[at] for pictures in (before, after)]
     old, new = (clip.image_features(pictures) for pictures in (before, after))
     text = clip.text_features(list(prompts["prompt"]))
-    fit = [100 * (features * text).sum(1).clamp(min=0).numpy() for features in (old, new)]
-    apart = (picture_tensor(after) - picture_tensor(before)) / 2  # 1: from black to white
+    change = (picture_tensor(after) - picture_tensor(before)) / 2  # 1: from black to white
     return prompts.assign(
         judge=np.where(known, seen[0] - seen[1], np.nan),
-        clip=fit[0] - fit[1],
-        features=((old - new).pow(2).sum(1) / 2).numpy(),  # 1 − cos, and 0 of the same picture
-        pixels=apart.pow(2).mean((1, 2, 3)).sqrt().numpy(),
+        clip=clip_score(old, text) - clip_score(new, text),
+        features=feature_distance(old, new),
+        pixels=change.pow(2).mean((1, 2, 3)).sqrt().numpy(),
     )
 
 
-def measure(
+def measure_pairs(
     pipe: Pipeline,
     erasure: Erasure,
     prompts: pd.DataFrame,
@@ -67,60 +75,38 @@ def measure(
     steps: int = STEPS,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Draw the prompts with and without the erasure, from the same noise: `changes` of each pair.
+    """Draw the prompts with and without the erasure, from the same noise: `pair_deltas` of them.
 
     The original model's pictures are cached. 2 · steps evaluations of the UNet a picture. Raises
     `EraseError` when the erasure was made for another base model.
     """
     erasure.check(pipe)
-    judge, clip = judge or Judge.load(), clip or load_clip()
-    texts, seeds = list(prompts["prompt"]), list(prompts["seed"])
-    before = draw(pipe, texts, seeds, steps, progress=progress)
-    with erasure.applied(pipe):
-        after = generate(pipe, texts, seeds, steps, progress=progress)
-    return changes(before, after, prompts, judge, clip)
+    given = list(prompts["prompt"]), list(prompts["seed"]), steps
+    before = draw(pipe, *given, progress=progress)
+    after = draw(pipe, *given, progress=progress, erasure=erasure, keep=False)
+    return pair_deltas(before, after, prompts, judge or Judge.load(), clip or load_clip())
 
 
-def damage(pairs: pd.DataFrame, score: str = "judge", by: str = "concept") -> pd.DataFrame:
+def deltas(pairs: pd.DataFrame, score: str = "judge") -> pd.DataFrame:
     """δ of each concept: concept, delta, low, high (95 %), n (pictures); in the order of `pairs`.
 
-    `pairs` as `changes` makes it. A concept that the score says nothing of is left out. The
+    `pairs` as `pair_deltas` makes it. A concept that the score says nothing of is left out. The
     interval is a bootstrap over its pictures, NaN for a single one.
     """
     check_score(score)
-    pairs = pairs.dropna(subset=[score, by])
-    rows = []
-    for n, part in pairs.groupby(pairs.groupby(by, sort=False)[score].transform("size")):
-        names = part[by].unique()  # all with n pictures: one bootstrap for them together
-        order = part.set_index(by).loc[names, score]
-        values = order.to_numpy(dtype=float).reshape(len(names), n)
-        low, high = intervals(values)
-        rows.append(pd.DataFrame({by: names, "delta": values.mean(1), "low": low, "high": high}))
-        rows[-1]["n"] = n
-    if not rows:
+    pairs = pairs.dropna(subset=[score, "concept"])
+    if pairs.empty:
         raise EraseError(
             f"no pair of pictures has a score {score!r}: choose another, {', '.join(SCORES)}"
         )
-    return pd.concat(rows).set_index(by).loc[pairs[by].unique()].reset_index()
-
-
-def intervals(values: np.ndarray, n: int = 1000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """95 % bootstrap intervals of the mean of each row of `(rows, pictures)`.
-
-    Of few values the plain percentiles are too narrow, and a row of four has no percentiles far
-    enough out. So they are widened about the mean by what Student's t and the variance's n − 1 ask
-    for (why: Hesterberg 2015, What Teachers Should Know About the Bootstrap, §5.3). NaN for rows of
-    one.
-    """
-    size = values.shape[1]
-    if size == 1:
-        return np.full(len(values), np.nan), np.full(len(values), np.nan)
-    drawn = np.random.default_rng(seed).integers(0, size, (n, size))
-    counts = np.apply_along_axis(np.bincount, 1, drawn, minlength=size)
-    low, high = np.percentile(values @ counts.T / size, [2.5, 97.5], axis=1)
-    wider = stats.t.ppf(0.975, size - 1) / stats.norm.ppf(0.975) * np.sqrt(size / (size - 1))
-    mean = values.mean(1)
-    return mean + wider * (low - mean), mean + wider * (high - mean)
+    tables = []
+    for n, part in pairs.groupby(pairs.groupby("concept")[score].transform("size")):
+        names = part["concept"].unique()  # all with n pictures: one bootstrap for them together
+        values = part.set_index("concept").loc[names, score].to_numpy(float).reshape(-1, n)
+        low, high = row_intervals(values)
+        found = {"concept": names, "delta": values.mean(1), "low": low, "high": high, "n": n}
+        tables.append(pd.DataFrame(found))
+    return pd.concat(tables).set_index("concept").loc[pairs["concept"].unique()].reset_index()
 
 
 def sensitivity(
@@ -133,31 +119,23 @@ def sensitivity(
 ) -> pd.DataFrame:
     """δ of each concept under an erasure: one row a concept.
 
-    Columns: concept, category, distance (of the text embeddings, to the nearest target), delta,
-    low, high (95 %, bootstrap over pictures), n, score, measured_by. `given` goes to `measure`.
-    Raises `EraseError` for an unknown score, one that says nothing of these concepts, and as
-    `sensitivity_prompts` and `measure`.
+    Columns: concept, category, distance (of the bare words' embeddings, to the nearest target),
+    delta, low, high (95 %, bootstrap over pictures), n, score, measured_by. `given` goes to
+    `measure_pairs`. Raises `EraseError` for an unknown score, one that says nothing of these
+    concepts, and as `sensitivity_prompts` and `measure_pairs`.
     """
     check_score(score)
     judge = given["judge"] = given.get("judge") or Judge.load()
     clip = given["clip"] = given.get("clip") or load_clip()
-    pairs = measure(pipe, erasure, sensitivity_prompts(concepts, pictures), **given)
+    pairs = measure_pairs(pipe, erasure, sensitivity_prompts(concepts, pictures), **given)
     by = {"judge": judge.name, "clip": clip.name, "features": clip.name}
-    table = damage(pairs, score).assign(score=score, measured_by=by.get(score, score))
-    return described(pipe, table, erasure.config.targets)
-
-
-def described(pipe: Pipeline, table: pd.DataFrame, targets: Sequence[str]) -> pd.DataFrame:
-    """A table with a row a concept, and behind the concept its category and its distance to the
-    nearest target, by the text embeddings of the bare words."""
-    category = concept_table().set_index("concept")["category"]
-    every, at = encode_prompts(pipe, list(table["concept"])), encode_prompts(pipe, list(targets))
-    apart = [distances(every, t[None]) for t in at]
-    nearest = np.min([a.cpu().numpy() for a in apart], axis=0)
-    table = table.copy()
-    place = table.columns.get_loc("concept") + 1
-    table.insert(place, "category", table["concept"].map(category))
-    table.insert(place + 1, "distance", nearest)
+    table = deltas(pairs, score).assign(score=score, measured_by=by.get(score, score))
+    every = encode_prompts(pipe, list(table["concept"]))
+    targets = encode_prompts(pipe, list(erasure.config.targets))
+    nearest = np.min([distances(every, target[None]).cpu().numpy() for target in targets], axis=0)
+    category = table["concept"].map(concept_table().set_index("concept")["category"])
+    table.insert(1, "category", category)
+    table.insert(2, "distance", nearest)
     return table
 
 
@@ -177,10 +155,9 @@ def reliability(pairs: pd.DataFrame, score: str, splits: int = 50, seed: int = 0
         )
     wide = values.sort_values("concept")[score].to_numpy().reshape(len(sizes), -1)
     rng, found = np.random.default_rng(seed), []
+    half = wide.shape[1] // 2
     for _ in range(splits):
-        order = rng.permuted(np.tile(np.arange(wide.shape[1]), (len(wide), 1)), axis=1)
-        mixed = np.take_along_axis(wide, order, 1)
-        half = wide.shape[1] // 2
+        mixed = rng.permuted(wide, axis=1)
         found.append(stats.spearmanr(mixed[:, :half].mean(1), mixed[:, half:].mean(1)).statistic)
     rho = float(np.mean(found))
     return 2 * rho / (1 + rho)

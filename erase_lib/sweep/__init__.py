@@ -4,5 +4,3 @@ from erase_lib.sweep.grid import expand
 from erase_lib.sweep.notebook import finish, settings, start
 from erase_lib.sweep.run import DONE, run_notebook
 from erase_lib.sweep.table import collect, question
-
-__all__ = ["DONE", "collect", "expand", "finish", "question", "run_notebook", "settings", "start"]

@@ -18,7 +18,7 @@ from erase_lib.checkpoint import Checkpoint
 from erase_lib.concepts import vocabulary
 from erase_lib.measure import Judge
 from erase_lib.search import Search
-from erase_lib.study import Microscope
+from erase_lib.study import Audit
 from erase_lib.text import candidates, encode_prompts
 from erase_lib.train import Run
 
@@ -119,10 +119,10 @@ def test_the_search_follows_the_method_and_what_is_trained():
     EraseConfig(**given, method="esd", train_method="noxattn", search="movement")  # of no matter
 
 
-def test_a_microscope_with_nothing_to_see(refused, tiny):
-    text = refused(Microscope, tiny, smoke(method="eap"), [0, 9])
+def test_an_audit_with_nothing_to_see(refused, tiny):
+    text = refused(Audit, tiny, smoke(method="eap"), [0, 9])
     assert text == "moment 9: expected an update from 0 to 2"
-    assert "searches nothing" in refused(Microscope, tiny, smoke(), [0])
+    assert "searches nothing" in refused(Audit, tiny, smoke(), [0])
 
 
 def test_a_checkpoint_of_another_search(refused, tiny, tmp_path):
@@ -167,7 +167,7 @@ def test_a_loss_that_diverges_names_its_target(tiny, monkeypatch):
 
 
 def test_more_sampling_steps_than_the_model_has(refused, tiny):
-    text = refused(erase, tiny, smoke(sampling_steps=1001), progress=False)
+    text = refused(erase, tiny, smoke(sampling_steps=1001), [])
     assert text == "1001 sampling steps: expected 1 to 1000"
 
 
@@ -325,6 +325,7 @@ FULL_DISK = """
 import json, resource, sys, warnings
 from pathlib import Path
 from erase_lib import EraseConfig, EraseError, Erasure, erase, load_pipeline
+from erase_lib.checkpoint import Checkpoint
 
 model, folder = Path(sys.argv[1]), Path(sys.argv[2])
 config = EraseConfig.from_profile("smoke", targets=["church"], steps=2, method="esd")

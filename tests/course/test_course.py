@@ -1,29 +1,29 @@
 """The course's plan, its Markdown, and its editions."""
 
+import os
 import re
 import subprocess
+import sys
 import zipfile
 
 import nbformat
 import pytest
-import yaml
 
-from course import book, editions, execute, plan
+from course import book, checks, editions, execute, plan
 from course.exercise import NOT_YET, RIGHT, WRONG
 from course.markdown import page_of, plain, to_html
-from course.plan import NOTEBOOKS, ROOT, headings, lessons, notebook, slug, tagged
+from course.plan import NOTEBOOKS, NUMBERED, ROOT, headings, lessons, notebook, slug, tagged
 from course.slides import SlideTags
 
 TAGS = ("exercise", "solution", "check")
-NAMES = sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
+NAMES = sorted(path.stem for path in NOTEBOOKS.glob(NUMBERED))
 PROSE = {
     name: [c.source for c in notebook(name).cells if c.cell_type == "markdown"] for name in NAMES
 }
 
 
-def test_every_notebook_stands_in_one_lesson(tmp_path, monkeypatch):
-    planned = [name for lesson in lessons() for name in lesson.notebooks]
-    assert sorted(planned) == NAMES
+def test_the_lessons_are_the_notebooks_in_the_order_of_their_numbers(tmp_path, monkeypatch):
+    assert [name for lesson in lessons() for name in lesson.notebooks] == NAMES
     numbers = [lesson.lesson for lesson in lessons()]
     assert numbers == [*range(1, 9), "home"]
     course = (ROOT / "COURSE.md").read_text()
@@ -31,9 +31,12 @@ def test_every_notebook_stands_in_one_lesson(tmp_path, monkeypatch):
         part = course.split(f"### {lesson.lesson} · {lesson.title}")[1].split("###")[0]
         for name in lesson.notebooks:
             assert f"notebooks/{name}.ipynb" in part
-    (tmp_path / "17_new.ipynb").write_text("{}")
+    for name in (*NAMES, "run_erase"):  # what a sweep runs is no lesson
+        (tmp_path / f"{name}.ipynb").touch()
     monkeypatch.setattr(plan, "NOTEBOOKS", tmp_path)
-    with pytest.raises(ValueError, match="01_quickstart is in no lesson, in two, or no"):
+    lessons()
+    (tmp_path / "17_new.ipynb").touch()
+    with pytest.raises(ValueError, match="17_new"):
         lessons()
 
 
@@ -43,11 +46,16 @@ def test_a_notebook_is_a_lesson(name):
     assert re.match(r"# .+\n\n\*\*[^\n].*?\?\*\*\n", nb.cells[0].source, re.DOTALL), (
         "title and question"
     )
-    assert re.search(r"\*Lesson \d|\*At home", nb.cells[0].source), "which lesson it belongs to"
+    lesson = next(lesson.lesson for lesson in lessons() if name in lesson.notebooks)
+    said = f"*Lesson {lesson}" if lesson != "home" else "*At home"
+    assert said in nb.cells[0].source, f"which lesson it belongs to: {said}"
     text = "\n".join(PROSE[name])
     assert "What to notice" in text or name == "15_studio"
     assert len(set(re.findall(r"GLOSSARY\.md#([^)]+)\)", text))) >= 3
-    assert "metrics.json" in nb.cells[-1].source
+    assert "finish(" in nb.cells[-1].source
+    own = [c.source for c in nb.cells if c.cell_type == "code" and not tagged(c, "solution")]
+    (imports,) = (source for source in own if re.search(r"^(from|import) ", source, re.MULTILINE))
+    assert len([line for line in imports.splitlines() if line.strip()]) <= 8
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -56,13 +64,15 @@ def test_its_exercises_are_whole(name):
     kinds = re.findall(r"^### Exercise \d+ · (\w+)", "\n".join(PROSE[name]), re.MULTILINE)
     assert {"Predict", "Change", "Build"} <= set(kinds) and len(kinds) >= 3
     places = {t: [i for i, c in enumerate(nb.cells) if tagged(c, t)] for t in TAGS}
-    stubs, done, checks = (places[t] for t in TAGS)
-    assert len(stubs) == len(done) == len(checks) == len(kinds)
+    stubs, done, checked = (places[t] for t in TAGS)
+    assert len(stubs) == len(done) == len(checked) == len(kinds)
     assert [i + 1 for i in stubs] == done, "a solution follows its stub"
-    for i, stub in zip(checks, stubs, strict=True):
-        assert i > stub + 1 and nb.cells[i].source.count("check(") >= 1
+    for k, (i, stub) in enumerate(zip(checked, stubs, strict=True), 1):
+        line = rf"checks\.n{name[:2]}\.exercise{k}\(.*\)"
+        assert i > stub + 1 and re.fullmatch(line, nb.cells[i].source), nb.cells[i].source
+        assert getattr(getattr(checks, f"n{name[:2]}"), f"exercise{k}").__doc__
     for i, cell in enumerate(nb.cells):
-        if cell.cell_type == "code" and i not in (*stubs, *done, *checks):
+        if cell.cell_type == "code" and i not in (*stubs, *done, *checked):
             assert not re.search(r"^\s*(def|class) ", cell.source, re.MULTILINE), (
                 "functions are defined in exercises only"
             )
@@ -105,7 +115,7 @@ def test_markdown_without_network():
     assert '<a href="04_x.html#2">' in html and "$" not in html and "<script" not in html
     assert page_of("GLOSSARY.md#λ") == "glossary.html#λ" and page_of("#here") == "#here"
     assert page_of("https://example.org/a.ipynb") == "https://example.org/a.ipynb"
-    assert page_of("../data/suites") == page_of("../Makefile") == ""
+    assert page_of("../data/suites") == page_of("run_erase.ipynb") == ""
     assert to_html("[suites](../data/suites)") == "<p><code>suites</code></p>\n"
 
 
@@ -160,7 +170,7 @@ def test_slides_are_the_tagged_cells_under_their_headings():
 
 @pytest.mark.parametrize("edition", editions.EDITIONS)
 def test_an_edition_is_whole_and_replaces_the_one_before(edition, tmp_path, monkeypatch):
-    few = tuple(name for name in editions.TAKEN if name not in ("data", "embedded"))
+    few = tuple(name for name in editions.TAKEN if name != "data")
     monkeypatch.setattr(editions, "TAKEN", few)
     (tmp_path / f"erase-course-{edition}" / "old").mkdir(parents=True)
     folder = editions.write(edition, tmp_path)
@@ -172,17 +182,39 @@ def test_an_edition_is_whole_and_replaces_the_one_before(edition, tmp_path, monk
     assert "JupyterLab" in (folder / "README.md").read_text()
     done = subprocess.run(["make", "help"], cwd=folder, capture_output=True, text=True, check=True)
     assert "make lab" in done.stdout and "make test" not in done.stdout
-    solved = [
-        cell
-        for name in NAMES
-        for cell in notebook(name, folder / "notebooks").cells
-        if tagged(cell, "solution")
-    ]
-    every = [cell for name in NAMES for cell in notebook(name).cells if tagged(cell, "solution")]
-    text = (folder / "SOLUTIONS.md").read_text() if edition == "solutions" else ""
-    assert len(solved) == (len(every) if edition == "solutions" else 0)
-    assert all(cell.source in text for cell in solved)
+    solutions = [c.source for n in NAMES for c in notebook(n).cells if tagged(c, "solution")]
+    shipped = "\n".join(
+        cell.source for n in NAMES for cell in notebook(n, folder / "notebooks").cells
+    )
+    plain = (folder / "SOLUTIONS.md").read_text() if edition == "solutions" else ""
+    for text in (shipped, plain):
+        assert {source in text for source in solutions} == {edition == "solutions"}
     assert (folder / "COURSE.md").exists() == (edition == "solutions")
+    assert not (folder / "course" / "book.py").exists() and not (folder / "tests").exists()
+
+
+def test_a_student_is_not_shown_what_a_check_looks_for(tmp_path, monkeypatch):
+    few = ("course/__init__.py", "course/exercise.py", "course/checks", "setup.mk", "notebooks")
+    monkeypatch.setattr(editions, "TAKEN", few)
+    folder = editions.write("student", tmp_path)
+    bodies = sorted((ROOT / "course" / "checks").glob("n*.py"))
+    assert bodies
+    for path in bodies:
+        text = (folder / "course" / "checks" / path.name).read_text()
+        lines = [line.strip() for line in path.read_text().splitlines() if len(line) > 30]
+        assert not any(line in text for line in lines)
+        compile(text, path.name, "exec")
+    ask = "from course import checks; checks.n12.exercise1(None); checks.n12.exercise1(40)"
+    paths = os.pathsep.join([str(folder), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", ask],
+        env=os.environ | {"PYTHONPATH": paths},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("not yet\nnot right: ")
 
 
 def test_what_the_book_gives_a_notebook(tmp_path):
@@ -216,7 +248,7 @@ def test_a_run_of_a_notebook_is_kept_until_something_changes(tmp_path, monkeypat
 
 
 def test_a_book_is_written_unless_a_notebook_failed(tmp_path, monkeypatch):
-    names, made = ["08_diffusion_primer", "01_quickstart"], []
+    names, made = NAMES[:2], []
     said = nbformat.from_dict(EXERCISE)
     said.cells[4].outputs = [nbformat.v4.new_output("stream", text=f"{WRONG}: see the cell above")]
     monkeypatch.setattr(book, "executed", lambda *_: (said, 1.0))
@@ -237,8 +269,3 @@ def test_what_a_check_complains_of():
     for cell, text in zip(nb.cells, said, strict=False):
         cell.outputs = [nbformat.v4.new_output("stream", text=text + "\n")]
     assert execute.complaints(nb) == [f"{WRONG}: no", NOT_YET, "no text"]
-
-
-def test_the_lessons_file_names_each_lesson_once():
-    rows = yaml.safe_load((ROOT / "course" / "lessons.yaml").read_text())
-    assert all(set(row) == {"lesson", "title", "notebooks"} for row in rows)

@@ -38,38 +38,29 @@ def test_the_first_test_that_does_not_hold_speaks(capsys):
 def test_an_answer_of_another_kind_stops_nothing(capsys):
     check("a half", NUMBER, HALF)
     said = capsys.readouterr().out
-    assert (
-        said.startswith("not right: a number is asked for (TypeError: ") and said.count("\n") == 1
-    )
+    assert said.startswith("not right: a number is asked for") and said.count("\n") == 1
     check([0.5], HALF)  # neither the test nor its text can take a list
     said = capsys.readouterr().out
-    assert said.startswith("not right: [0.5] is not of the kind that is asked for (TypeError")
+    assert said.startswith("not right: [0.5]") and "TypeError" in said
 
 
 def test_a_function_is_asked_with_what_is_given(capsys):
-    def tests(given):
-        return {"given": given, "right": "a mean"}
-
-    check(lambda x, y: (x + y) / 2, HALF, **tests((0, 1)))
-    check(lambda x, y: x + y, HALF, **tests((0, 1)))
-    check(lambda x, y: None, HALF, **tests((0, 1)))
-    check(None, HALF, **tests((0, 1)))
-    check(lambda x, y: x / y, HALF, **tests((1, 0)))
-    check(lambda x: x, HALF, **tests((1, 0)))
-    check(lambda: 0.5, HALF, **tests(()))
+    check(lambda x, y: (x + y) / 2, HALF, given=(0, 1), right="a mean")
+    for answer in (lambda x, y: x + y, lambda x, y: None, None):
+        check(answer, HALF, given=(0, 1))
+    for answer in (lambda x, y: x / y, lambda x: x):
+        check(answer, HALF, given=(1, 0))
+    check(lambda: 0.5, HALF, given=())
     said = capsys.readouterr().out.splitlines()
     assert said[:4] == ["right: a mean", "not right: 1.00 is over", "not yet", "not yet"]
-    assert said[4] == "not right: your code stopped with ZeroDivisionError: division by zero"
-    assert (
-        said[5].startswith("not right: your code stopped with TypeError: ") and "lambda" in said[5]
-    )
-    assert said[6] == "right: a mean"
+    for line, error in zip(said[4:], ("ZeroDivisionError", "TypeError"), strict=False):
+        assert line.startswith("not right: ") and error in line
+    assert said[6] == "right"
 
 
 def test_a_table_or_tensor_is_no_truth_value_of_a_test(capsys):
-    check(torch.tensor([1.0, 2.0]), (lambda a: a > 0, "all of them must be above 0"))
-    said = capsys.readouterr().out
-    assert said.startswith("not right: all of them must be above 0 (RuntimeError")
+    check(torch.tensor([1.0, 2.0]), (lambda a: a > 0, "all of them"))
+    assert capsys.readouterr().out.startswith("not right: all of them")
 
 
 def test_a_likely_mistake_is_named_unless_it_gives_the_truth_too(capsys):

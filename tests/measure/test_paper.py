@@ -7,45 +7,11 @@ from pathlib import Path
 
 import papermill
 import pytest
-import torch
 import yaml
-from test_clip import folder as clip_folder  # noqa: F401, a fixture
-from transformers import ResNetConfig, ResNetForImageClassification
 
-from erase_lib.measure.suite import read_suite
 from tools.benchmarks.gpu_check import TINY, random_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
-# preprocessor_config.json of microsoft/resnet-50, but for the size
-PROCESSOR = {
-    "crop_pct": 0.875,
-    "do_normalize": True,
-    "do_resize": True,
-    "feature_extractor_type": "ConvNextFeatureExtractor",
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
-    "resample": 3,
-    "size": 32,
-}
-
-
-@pytest.fixture(scope="module")
-def resnet(tmp_path_factory):
-    """ResNet's classes and files with ImageNet's way of naming, a few thousand random weights."""
-    folder = tmp_path_factory.mktemp("classifier") / "tiny-resnet"
-    names = [f"{name}, another word" for name in read_suite("paper_objects").classes]
-    torch.manual_seed(0)
-    config = ResNetConfig(
-        embedding_size=8,
-        hidden_sizes=[8, 8],
-        depths=[1, 1],
-        layer_type="basic",
-        id2label=dict(enumerate(names)),
-        label2id={name: i for i, name in enumerate(names)},
-    )
-    ResNetForImageClassification(config).save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
-    return folder
 
 
 def diffusion(folder, prediction_type="epsilon"):
@@ -69,7 +35,7 @@ def evaluated(out, **parameters):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_objects_as_in_table_1(kind, resnet, clip_folder, tmp_path):  # noqa: F811
+def test_objects_as_in_table_1(kind, resnet, clip_folder, tmp_path):
     model = diffusion(tmp_path / "model", kind)
     given = {"model": model, "classifier": str(resnet), "clip": str(clip_folder)}
     rows = evaluated(tmp_path, suite="paper_objects", **given)
@@ -81,7 +47,7 @@ def test_objects_as_in_table_1(kind, resnet, clip_folder, tmp_path):  # noqa: F8
 
 
 @pytest.mark.slow
-def test_nudity_and_quality_as_in_table_2(resnet, clip_folder, tmp_path):  # noqa: F811
+def test_nudity_and_quality_as_in_table_2(resnet, clip_folder, tmp_path):
     (tmp_path / "i2p.csv").write_text("prompt,sd_seed\na church,7\na dog,8\na rose,9\na cat,4\n")
     (tmp_path / "coco.csv").write_text("caption\na bus\na horse\na man\na woman\n")
     suite = yaml.safe_load((ROOT / "data/suites/paper_nudity.yaml").read_text())
@@ -103,7 +69,7 @@ def test_nudity_and_quality_as_in_table_2(resnet, clip_folder, tmp_path):  # noq
 
 
 @pytest.mark.slow
-def test_styles_as_in_the_third_experiment(resnet, clip_folder, tmp_path):  # noqa: F811
+def test_styles_as_in_the_third_experiment(resnet, clip_folder, tmp_path):
     given = {
         "model": diffusion(tmp_path / "model"),
         "classifier": str(resnet),

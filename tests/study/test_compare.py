@@ -1,16 +1,17 @@
-"""Methods side by side: units, intervals, tests and forms, against hand calculations."""
+"""Methods side by side, and beside what was published: units, tests and orders by hand."""
 
 from __future__ import annotations
 
-import itertools
+import math
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from erase_lib import EraseError
-from erase_lib.show import compare as viz_compare
-from erase_lib.study import compare, published
+from erase_lib.config import CLOSED_FORMS, METHODS
+from erase_lib.study import compare
+from erase_lib.study.compare import EXPERIMENTS, NONE, beside, published, published_order
 
 RUNS = pd.DataFrame(
     [
@@ -23,44 +24,31 @@ RUNS = pd.DataFrame(
 )
 
 
-def picture(run, group, concept, rank, model="erased", distance=0.1):
-    return {
-        "targets": "dog",
-        "id": run,
-        "group": group,
-        "concept": concept,
-        "style": "noto",
-        "seed": 1,
-        "model": model,
-        "rank": float(rank),
-        "style_rank": float(rank),
-        "probability": 0.5,
-        "clip": 70.0,
-        "distance": distance,
-        "measured_by": "a judge",
-    }
-
-
-PICTURES = [
-    picture("a", "target", "dog", 3),
-    picture("b", "target", "dog", 0),
-    picture("c", "target", "dog", 9),
-    picture("a", "near", "cat", 1),
-    picture("b", "near", "cat", 0),
-    picture("c", "near", "cat", 0),
-    picture("a", "near", "wolf", 2),
-    picture("b", "near", "wolf", 7),
-    picture("c", "near", "wolf", 0),
-    picture("d", "near", "wolf", 0),
-    picture("a", "near", "cat", 0, "original", 0.0),
-    picture("a", "near", "wolf", 0, "original", 0.0),
+SEEN = [
+    ("a", "target", "dog", 3, "erased"),
+    ("b", "target", "dog", 0, "erased"),
+    ("c", "target", "dog", 9, "erased"),
+    ("a", "near", "cat", 1, "erased"),
+    ("b", "near", "cat", 0, "erased"),
+    ("c", "near", "cat", 0, "erased"),
+    ("a", "near", "wolf", 2, "erased"),
+    ("b", "near", "wolf", 7, "erased"),
+    ("c", "near", "wolf", 0, "erased"),
+    ("d", "near", "wolf", 0, "erased"),
+    ("a", "near", "cat", 0, "original"),
+    ("a", "near", "wolf", 0, "original"),
 ]
+PICTURES = pd.DataFrame(SEEN, columns=["id", "group", "concept", "rank", "model"]).assign(
+    rank=lambda t: t["rank"].astype(float),
+    distance=lambda t: (t["model"] == "erased") * 0.1,
+    **{"targets": "dog", "style": "noto", "clip": 70.0, "measured_by": "a judge"},
+)
 
 
 @pytest.fixture
 def table(tmp_path):
     RUNS.to_csv(tmp_path / "mine.csv", index=False)
-    pd.DataFrame(PICTURES).to_parquet(tmp_path / "mine_objects_pictures.parquet")
+    PICTURES.to_parquet(tmp_path / "mine_objects_pictures.parquet")
     return tmp_path / "mine.csv"
 
 
@@ -76,7 +64,7 @@ def test_a_run_is_named_by_what_varies_and_unfinished_ones_are_left_out(table, p
     assert (pictures["setting"] == "original").equals(pictures["model"] == "original")
     other = table.with_name("other.csv")
     RUNS.assign(id=RUNS["id"] + "2").to_csv(other, index=False)
-    more = pd.DataFrame(PICTURES).assign(id=lambda t: t["id"] + "2")
+    more = PICTURES.assign(id=PICTURES["id"] + "2")
     more.to_parquet(table.with_name("other_objects_pictures.parquet"))
     twice, both = compare.read_runs([table, other], "objects", ["method"])
     assert len(twice) == 8 and len(both) == 2 * len(pictures)
@@ -93,7 +81,7 @@ def test_a_unit_is_a_concept_over_all_seeds(pictures):
     assert gone["esd"] == 0.5 and gone["eap, random"] == 1.0
     assert compare.units(pictures, "distance").query("setting == 'original'")["value"].sum() == 0
     assert (compare.units(pictures, "CLIP score")["value"] == 70).all()
-    with pytest.raises(EraseError, match="unknown metric 'PSR'"):
+    with pytest.raises(EraseError, match="'PSR'"):
         compare.units(pictures, "PSR")
 
 
@@ -114,21 +102,8 @@ def test_differences_are_matched_concept_by_concept(pictures):
     assert row["value"] == pytest.approx((0.5 + 1.0) / 2) and row["units"] == 2
     # of four flips of two signs, the two with equal signs are as far from 0
     assert row["p"] == pytest.approx(0.5, abs=0.03) and row["p"] <= row["q"] <= 1
-    with pytest.raises(EraseError, match="unknown setting 'sd': did you mean 'esd'"):
+    with pytest.raises(EraseError, match="'sd'.*'esd'"):
         compare.differences(pictures, [("near", "PSR-1")], "sd")
-
-
-def test_p_is_that_of_all_flips():
-    gaps = np.array([0.3, 0.1, -0.2, 0.4, 0.0, 0.25, -0.05, 0.3])
-    sums = [abs(np.dot(signs, gaps)) for signs in itertools.product([-1, 1], repeat=8)]
-    exact = np.mean(np.array(sums) >= gaps.sum() - 1e-9)
-    assert compare.flipped(gaps, 20_000) == pytest.approx(exact, abs=0.01)
-    assert compare.flipped(np.full(12, 0.2)) < 0.003 and compare.flipped(np.zeros(5)) == 1
-
-
-def test_holm_by_hand():
-    assert compare.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert compare.holm([0.6, 0.7]) == [1, 1] and compare.holm([]) == []
 
 
 def test_the_form_of_the_papers_table(pictures):
@@ -138,37 +113,221 @@ def test_the_form_of_the_papers_table(pictures):
     form = compare.paper_form(compare.levels(pd.concat([kept, more]), asked))
     assert {"esd", "eap"} <= set(form["method"])
     assert {"eap, random", "eap, gumbel"} & set(form["method"])  # the second keeps its name
-    beside = published.beside(form, "objects")
-    assert beside.loc["esd", ("PSR-1", "published")] == "41.2 / 53.3"
-    assert beside.loc["esd", ("ESR-1", "ours")].startswith("50.0")
+    table = beside(form, "objects")
+    assert table.loc["esd", ("PSR-1", "published")] == "41.2 / 53.3"
+    assert table.loc["esd", ("ESR-1", "ours")].startswith("50.0")
 
 
-def test_the_card_says_of_how_much(table):
+def test_the_caption_says_of_how_much(table):
     runs, pictures = compare.read_runs([table], "objects", ["method"])
-    card = compare.card(pictures, runs[runs["status"] == "done"])
-    assert "3 erasures (1 splits, seeds 0, 1) · 9 pictures of 3 concepts" in card
-    assert "measured by a judge" in card and "bootstrap over concepts" in card
+    text = compare.caption(pictures, runs[runs["status"] == "done"])
+    for words in ("3 erasures (1 splits, seeds 0, 1)", "9 pictures of 3 concepts", "by a judge"):
+        assert words in text
 
 
 def test_tables_that_cannot_be_read(table, tmp_path):
-    def refused(tables, vary=("method",), suite="objects"):
-        with pytest.raises(EraseError) as error:
+    def refused(words, tables, vary=("method",), suite="objects"):
+        with pytest.raises(EraseError, match=words):
             compare.read_runs(tables, suite, list(vary))
-        return str(error.value)
 
-    assert "expected a list" in refused([]) and "expected a list" in refused("mine.csv")
-    assert "run 'a' is in" in refused([table, table])
-    assert "none.csv does not exist" in refused([tmp_path / "none.csv"])
-    assert "unknown column 'methd': did you mean 'method'" in refused([table], ["methd"])
-    assert "mine_theme_pictures.parquet does not exist" in refused([table], suite="theme")
+    refused("list", [])
+    refused("list", "mine.csv")
+    refused("'a'.* twice", [table, table])
+    refused("none.csv does not exist", [tmp_path / "none.csv"])
+    refused("'methd'.*'method'", [table], ["methd"])
+    refused("mine_theme_pictures.parquet does not exist", [table], suite="theme")
     RUNS.assign(status="failed").to_csv(table, index=False)
-    assert "no picture of a finished run" in refused([table])
+    refused("no picture of a finished run", [table])
     (tmp_path / "mine_objects_pictures.parquet").write_bytes(b"PAR1")
-    assert "is damaged" in refused([table])
+    refused("mine_objects_pictures.parquet", [table])
 
 
-def test_the_plane_has_a_mark_and_two_intervals_a_setting(pictures):
-    levels = compare.levels(pictures, [("target", "ESR-1"), ("near", "PSR-1")])
-    ax = viz_compare.plane(levels)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["esd", "eap, random"]
-    assert len(ax.containers) == 2 and "ESR-1" in ax.get_xlabel() and "PSR-1" in ax.get_ylabel()
+FIRST, SECOND = "first of two sets", "second of two sets"
+
+
+def own(metric, values, low=math.nan, high=math.nan):
+    rows = [{"method": m, "metric": metric, "value": v} for m, v in values.items()]
+    return pd.DataFrame(rows).assign(low=low, high=high)
+
+
+def published_wide(experiment, by="value"):
+    found = published(experiment)
+    return found.pivot(index=["method", "run"], columns="metric", values=by)
+
+
+def test_every_cell_of_the_published_tables_is_there_once():
+    # objects: 7 rows of 4 (esd twice) and age's 2; nudity: 6 rows of 5; style: 1 of 4
+    assert [len(published(name)) for name in EXPERIMENTS] == [30, 30, 4]
+    objects = published_wide("objects")[["ESR-1", "ESR-5", "PSR-1", "PSR-5"]]
+    assert {key: row.dropna().tolist() for key, row in objects.iterrows()} == {
+        ("original", ""): [22.0, 2.4, 78.0, 97.6],
+        ("esd", FIRST): [95.5, 88.9, 41.2, 56.1],
+        ("esd", SECOND): [78.1, 66.3, 53.3, 77.9],
+        ("uce", ""): [100, 100, 24.4, 49.5],
+        ("ca", ""): [98.4, 96.8, 44.2, 66.5],
+        ("mace", ""): [99.3, 97.6, 47.5, 72.8],
+        ("eap", ""): [98.6, 96.1, 55.2, 79.9],
+        ("age", ""): [98.1, 95.6],
+    }
+    assert objects.loc[("age", "")].notna().tolist() == [True, False, False, True]
+    nudity = published_wide("nudity")[["NER-0.3", "NER-0.5", "NER-0.7", "NER-0.8", "FID"]]
+    assert {key[0]: row.tolist() for key, row in nudity.iterrows()} == {
+        "original": [16.69, 10.91, 5.46, 2.02, 16.71],
+        "ca": [13.84, 9.27, 4.74, 1.68, 20.76],
+        "uce": [6.87, 3.42, 0.68, 0.21, 15.98],
+        "esd": [5.32, 2.36, 0.74, 0.23, 17.14],
+        "eap": [3.64, 1.70, 0.40, 0.06, 15.52],
+        "age": [5.06, 1.53, 0.32, 0.04, 14.20],
+    }
+    style = published("style").set_index("metric")["value"]
+    assert style.to_dict() == {
+        "CLIP score erased": 21.71,
+        "LPIPS erased": 0.776,
+        "CLIP score kept": 30.06,
+        "LPIPS kept": 0.477,
+    }
+
+
+def test_spreads_and_provenance_are_as_published():
+    spreads = published_wide("objects", "spread")[["ESR-1", "ESR-5", "PSR-1", "PSR-5"]]
+    assert {key[0]: row.dropna().tolist() for key, row in spreads.dropna(how="all").iterrows()} == {
+        "original": [11.6, 1.4, 11.6, 1.4],
+        "uce": [3.6, 8.0],
+        "mace": [0.3, 1.2, 12.0, 10.5],
+        "eap": [1.2, 2.7, 10.0, 2.8],
+    }
+    every = pd.concat([published(name) for name in EXPERIMENTS])
+    assert set(every["method"]) - {"original", "mace"} <= {*METHODS, *CLOSED_FORMS}
+    age, eap = "AGE: Bui et al., ICLR 2025", "EAP: Bui et al., NeurIPS 2024, arXiv 2410.15618"
+    papers = every["method"].eq("age").map({True: age, False: eap})
+    assert all(s.startswith(p) for s, p in zip(every["source"], papers, strict=True))
+    percent = every["metric"].str.match("[EPN][SE]R-")
+    assert every["unit"].eq("percent").equals(percent)
+
+
+def test_both_sides_as_text():
+    ours = pd.concat(
+        [
+            own("ESR-1", {"eap": 0.963}, 0.925, 1.0),
+            own("ESR-1", {"esd": 0.5, "speed": 1.0}),
+            own("PSR-5", {"age": 0.1234}, 0.1, 0.2),
+            own("KID", {"rece": 3.0}),  # nobody published it
+        ]
+    )
+    found = beside(ours, "objects")
+    assert found.columns[:2].tolist() == [("ESR-1", "ours"), ("ESR-1", "published")]
+    assert found.index.tolist() == "original esd uce ca mace eap age speed".split()
+    assert found.loc["eap", "ESR-1"].tolist() == ["96.3 [92.5, 100]", "98.6 ± 1.2"]
+    assert found.loc["esd", "ESR-1"].tolist() == ["50.0", "95.5 / 78.1"]
+    assert found.loc["uce", "ESR-1"].tolist() == [NONE, "100"]
+    assert found.loc["original", "ESR-1"].tolist() == [NONE, "22.0 ± 11.6"]
+    assert found.loc["speed", "ESR-1"].tolist() == ["100", NONE]
+    assert found.loc["age", "PSR-5"].tolist() == ["12.3 [10.0, 20.0]", "95.6"]
+    assert (found.loc["age", "ESR-5"] == NONE).all()
+    assert "never a number across" in found.attrs["note"]
+
+
+def test_scores_are_not_percent():
+    ours = pd.concat([own("FID", {"eap": 100.049}), own("NER-0.5", {"eap": 0.017}, 0.01, 0.02)])
+    found = beside(ours, "nudity")
+    assert found.loc["eap", "FID"].tolist() == ["100.05", "15.52"]
+    assert found.loc["eap", "NER-0.5"].tolist() == ["1.70 [1.00, 2.00]", "1.70"]
+    found = beside(own("LPIPS kept", {"eap": 0.5}), "style")
+    assert found.loc["eap", "LPIPS kept"].tolist() == ["0.500", "0.477"]
+
+
+@pytest.mark.parametrize("none", [None, math.nan, pd.NA])
+def test_what_was_not_measured_is_a_dash(none):
+    ours = own("ESR-1", {"eap": none, "uce": 0.9}, none, none)
+    for kind in (ours, ours.convert_dtypes()):
+        found = beside(kind, "objects")["ESR-1", "ours"]
+        assert found[["eap", "uce"]].tolist() == [NONE, "90.0"]
+
+
+def test_tau_by_hand():
+    # published ESR-1: uce 100 > mace 99.3 > eap 98.6 > ca 98.4
+    ours = own("ESR-1", {"uce": 0.9, "eap": 0.8, "mace": 0.7, "ca": 0.6, "rece": 0.1})
+    (row,) = published_order(ours, "objects", "ESR-1").to_dict("records")
+    assert row["tau"] == pytest.approx(4 / 6)  # of six pairs one is turned: (5 − 1) / 6
+    assert row["n"] == 4 and row["run"] == ""
+    assert row["ours"] == ["uce", "eap", "mace", "ca"]
+    assert row["published"] == ["uce", "mace", "eap", "ca"]
+    # the order of EAP and AGE turns with the threshold
+    ours = {"uce": 0.3, "eap": 0.1, "age": 0.2}
+    taus = [
+        published_order(own(f"NER-{t}", ours), "nudity", f"NER-{t}")["tau"].item()
+        for t in (0.3, 0.5, 0.8)
+    ]
+    assert taus == pytest.approx([1, 1 / 3, 1 / 3])
+
+
+def test_two_published_sets_are_two_orders():
+    # PSR-1 published: eap 55.2, esd 41.2 or 53.3, ca 44.2
+    ours = own("PSR-1", {"eap": 0.9, "esd": 0.8, "ca": 0.7})
+    found = published_order(ours, "objects", "PSR-1").set_index("run")
+    assert found["tau"].to_dict() == pytest.approx({FIRST: 1 / 3, SECOND: 1})
+    assert found.loc[FIRST, "published"] == ["eap", "ca", "esd"]
+    assert found.loc[SECOND, "published"] == ["eap", "esd", "ca"]
+    assert found["n"].tolist() == [3, 3]
+    without = own("PSR-1", {"eap": 0.9, "uce": 0.8, "ca": 0.7})
+    assert len(published_order(without, "objects", "PSR-1")) == 1
+
+
+def test_ties_count_for_neither_side():
+    ours = own("ESR-1", {"uce": 1.0, "eap": 1.0, "ca": 0.5})
+    # one pair tied of ours: (2 − 0) / √(2 · 3)
+    assert published_order(ours, "objects", "ESR-1")["tau"].item() == pytest.approx(
+        2 / math.sqrt(6)
+    )
+    level = own("ESR-1", {"uce": 1.0, "eap": 1.0, "ca": 1.0})
+    assert math.isnan(published_order(level, "objects", "ESR-1")["tau"].item())
+
+
+def test_tables_that_cannot_stand_beside_the_published():
+    good = own("ESR-1", {"eap": 0.5, "uce": 0.5})
+    for words, call, given in (
+        ("'object'.*'objects'", published, ["object"]),
+        ("'ESR1'.*'ESR-1'", published_order, [good, "objects", "ESR1"]),
+        ("2 methods .uce, eap. have ESR-1", published_order, [good, "objects", "ESR-1"]),
+        ("0 methods .none. have PSR-1", published_order, [good, "objects", "PSR-1"]),
+        ("'low'", beside, [good.drop(columns="low"), "objects"]),
+        ("no published metric", beside, [good, "nudity"]),
+        ("'eap' is 96.3", beside, [own("ESR-1", {"eap": 96.3}), "objects"]),
+        ("ESR-1 of 'eap' twice", beside, [pd.concat([good, good]), "objects"]),
+        ("no number", beside, [own("ESR-1", {"eap": "many"}), "objects"]),
+    ):
+        with pytest.raises(EraseError, match=words):
+            call(*given)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("eap,ESR-1,98.6", "eap,ESR-1,high", "line 26"),
+        ("eap,ESR-1,98.6", "eap,ESR-1,986", "line 26"),
+        ("eap,ESR-1,98.6,1.2", "eap,ESR-1,98.6,some", "line 26"),
+        ("eap,ESR-5", "eap,ESR-1", "line 27"),
+        ("objects,eap,ESR-1", "object,eap,ESR-1", "line 26"),
+        ("nudity,age,FID,14.20,,score", "nudity,age,FID,14.20,,", "line 61"),
+        ("nudity,age,FID,14.20", "nudity,age,FID,", "line 61"),
+        ("nudity,age,FID,14.20", "nudity,age,FID,inf", "line 61"),
+        ("style,eap,LPIPS kept", "style,,LPIPS kept", "line 65"),
+        ("method,metric", "method,metrics", "metric"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path, monkeypatch, old, new, line):
+    text = compare.FILE.read_text("utf-8")
+    assert text.count(old) == 1
+    monkeypatch.setattr(compare, "FILE", tmp_path / "published.csv")
+    compare.FILE.write_text(text.replace(old, new), "utf-8")
+    with pytest.raises(EraseError, match=line):
+        published("objects")
+
+
+def test_a_missing_or_binary_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "FILE", tmp_path / "published.csv")
+    for content in (None, b"", b"\xff\xfe\x00", b'a,b\n"1,2'):
+        if content is not None:
+            compare.FILE.write_bytes(content)
+        with pytest.raises(EraseError, match=r"published\.csv"):
+            published("objects")

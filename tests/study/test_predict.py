@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from functools import partial
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +10,7 @@ import torch
 from erase_lib import EraseConfig, EraseError, Erasure
 from erase_lib.diffusion import predict_clean, start_noise
 from erase_lib.kv import kv_names
-from erase_lib.measure import draw, sensitivity_prompts
+from erase_lib.measure import sensitivity_prompts
 from erase_lib.models import fingerprint, in_place
 from erase_lib.study import predict
 from erase_lib.study.predict import (
@@ -28,19 +25,12 @@ from erase_lib.study.predict import (
     predictions,
     short_edit,
 )
-from erase_lib.study.sensitivity import SCORES, damage, measure
+from erase_lib.study.sensitivity import SCORES, deltas, measure_pairs
 from erase_lib.text import encode_prompts
 from erase_lib.train import Run
 
-sensitivity = importlib.import_module("erase_lib.study.sensitivity")
-
 CONCEPTS = ["castle", "dog", "trumpet", "apple", "bus"]
 VICTIM = "trumpet"
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setattr(sensitivity, "draw", partial(draw, folder=tmp_path))
 
 
 @pytest.fixture
@@ -67,9 +57,9 @@ def test_the_planted_victim_comes_first_for_whatever_looks_at_the_edit(tiny, pla
     table = predictions(tiny, ["church"], CONCEPTS).set_index("concept")
     for name in ("kv", "noise_closed", "gradient", "noise", "draft features", "draft pixels"):
         assert table[name].idxmax() == VICTIM, table[name]
-    pairs = measure(tiny, planted, sensitivity_prompts(CONCEPTS, 4), steps=4, progress=False)
+    pairs = measure_pairs(tiny, planted, sensitivity_prompts(CONCEPTS, 4), steps=4, progress=False)
     for score in ("features", "pixels"):
-        assert damage(pairs, score).set_index("concept")["delta"].idxmax() == VICTIM
+        assert deltas(pairs, score).set_index("concept")["delta"].idxmax() == VICTIM
 
 
 def test_kv_movement_is_what_the_layers_of_the_unet_put_out(tiny, planted):
@@ -230,7 +220,7 @@ def test_both_is_the_mean_of_two_ranks():
 @pytest.fixture
 def measured():
     """Pairs of pictures of ten concepts, a target and a neutral one, without noise; and their
-    damage."""
+    δ."""
     concepts = [f"c{i}" for i in range(10)] + ["church", ""]
     delta = np.random.default_rng(0).normal(size=12)
     pairs = pd.DataFrame({"concept": np.repeat(concepts, 4), "style": "noto"})
@@ -240,7 +230,7 @@ def measured():
     return pairs, pd.DataFrame({"concept": concepts, "delta": delta})
 
 
-def test_agreement_of_the_damage_itself_and_of_its_opposite(measured):
+def test_agreement_of_delta_itself_and_of_its_opposite(measured):
     pairs, truth = measured
     table = truth[["concept"]].assign(kv=truth["delta"], cosine=-truth["delta"])
     # a target and a neutral concept that would spoil it are not asked
@@ -265,11 +255,11 @@ def test_agreement_takes_each_scores_own_draft(measured):
 
 
 def test_what_cannot_be_predicted_is_said(tiny):
-    with pytest.raises(EraseError, match="unknown predictor 'drafts': did you mean 'draft'"):
+    with pytest.raises(EraseError, match="'drafts'.*'draft'"):
         predict_sensitivity(tiny, "church", ["dog"], "drafts")
-    with pytest.raises(EraseError, match="unknown score 'pixel': did you mean 'pixels'"):
+    with pytest.raises(EraseError, match="'pixel'.*'pixels'"):
         predict_sensitivity(tiny, "church", ["dog"], score="pixel")
-    with pytest.raises(EraseError, match="concept 'dog' is there twice"):
+    with pytest.raises(EraseError, match="'dog' is there twice"):
         predict_sensitivity(tiny, "church", ["dog", "dog"], "kv")
-    with pytest.raises(EraseError, match="expected a list of at least one"):
+    with pytest.raises(EraseError, match="list"):
         predict_sensitivity(tiny, "church", [], "kv")

@@ -55,9 +55,9 @@ def to_float(pictures: Tensor) -> Tensor:
     return pictures.float() / 127.5 - 1
 
 
-def captions(row: Any, rng: random.Random) -> list[str]:
+def captions(row: Any, rng: random.Random | None = None) -> list[str]:
     """Nine captions of one picture: with and without style, with a keyword, the keyword alone."""
-    name, style = row.concept, row.style
+    name, style, rng = row.concept, row.style, rng or random.Random(0)
     keyword = rng.choice(row.keywords.split(", ")) if row.keywords else name
     return [
         f"a {name} in {style} style",

@@ -8,22 +8,29 @@ nothing of ours.
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import shutil
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import torch
+import transformers
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer, ResNetModel
 
-from erase_lib.errors import EraseError
+from erase_lib.errors import EraseError, unknown
 from tools.embedded import common
 from tools.embedded.clip import TOKENS
 from tools.embedded.unet import new_scheduler
 from tools.embedded.vae import save_latents
 
 MODELS = common.DATA / "models"
+PROFILES = ("smoke", "course", "full")
 
 
 @torch.no_grad()
@@ -107,6 +114,29 @@ def restore(work: Path, models: Path = MODELS, concepts: int | None = None) -> N
     shutil.copy(models / "emoji-clip" / "projections.safetensors", work)
     _, pictures = common.read_pictures(concepts)
     save_latents(pipe.vae, pictures, work)
+
+
+def workplace(profile: str, work: str | Path) -> tuple[Path, Path, Mapping[str, dict[str, Any]]]:
+    """Where notebook 16 works, where its models stand, and the settings of each training.
+
+    full: in `work`, and the shipped models are replaced · course: on the shipped weights, restored
+    into a folder that vanishes with this process · smoke: all of it in such a folder, a few steps.
+    Raises `EraseError` for another profile, and for a `work` that cannot be gone on from.
+    """
+    if profile not in PROFILES:
+        raise unknown("profile", profile, PROFILES)
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    if profile == "full":
+        check_work(folder := common.ROOT / work)
+        return folder, MODELS, {part: {} for part in common.SMOKE}
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if profile == "smoke":
+        return folder, folder / "models", common.SMOKE
+    restore(folder)
+    return folder, MODELS, {}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,260 @@
+"""One grid of pictures, and the pictures' own marks: everything that shows what a model draws.
+
+Letters are read at 816 px: no figure is wider than `WIDTH` inches, no letter smaller than `SMALL`
+points, which are 11 px there. What a judge sees stands below a picture as a mark and a word.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
+from itertools import groupby
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from PIL import Image
+from torch import Tensor
+
+from erase_lib.concepts import EMOJI
+from erase_lib.errors import EraseError
+from erase_lib.measure import Evaluation
+
+WIDTH = 8.5  # inches: 816 px at 96 an inch
+SMALL, MEDIUM = 8.5, 10.0  # points
+ACROSS = 8  # pictures in a line
+FRAME = "#999999"
+_LINE = 1.25 * SMALL / 72  # inches from one line of small letters to the next
+_LETTER = 0.62 * SMALL / 72  # inches of an average small letter
+
+
+def grid(
+    rows: Mapping[str, Sequence[Image.Image]],
+    heads: Sequence[str] = (),
+    below: Mapping[str, Sequence[str]] | None = None,
+    title: str = "",
+    groups: Sequence[str] = (),
+    figure: Figure | None = None,
+) -> Figure:
+    """A named row of pictures above the other, a column a prompt or a setting.
+
+    `heads` stand above the columns, `below` are a row's words under its pictures; `groups`, one a
+    column, those alike beside each other, are written over their columns. After eight pictures all
+    rows go on below; a group that fits into one line is not broken. A row may be shorter than the
+    others. `figure`: one of your own, for a thread, where pyplot's may not be used.
+    Raises `EraseError` without pictures, or where heads, words or groups are too few or too many.
+    """
+    n, below = max((len(pictures) for pictures in rows.values()), default=0), below or {}
+    if not n:
+        raise EraseError("0 pictures to show: give at least one row with one picture")
+    for what, given, wanted in (
+        ("heads", heads, n),
+        ("groups", groups, n),
+        *((f"words below {name!r}", below.get(name, ()), len(rows[name])) for name in rows),
+    ):
+        if len(given) not in (0, wanted):
+            raise EraseError(f"{len(given)} {what} for {wanted} pictures: expected one each")
+    names = {name: _wrapped(name, 13) for name in rows}
+    left = 0.12 + _LETTER * max(len(line) for text in names.values() for line in text.split("\n"))
+    lines = _lines(groups or [""] * n)
+    side = min(1.4, (WIDTH - left) / max(map(len, lines)))
+    width = left + side * max(map(len, lines))
+    letters = int(0.97 * side / _LETTER)
+    heads = [_wrapped(head, letters) for head in heads] or [""] * n
+    words = {name: [_wrapped(word, letters) for word in below.get(name, ())] for name in rows}
+    title = _wrapped(title, int(width / _LETTER * SMALL / MEDIUM))
+    # first where everything stands, in inches from the top; the height is known at the end
+    bands, top = [], 0.08 + 0.2 * _height([title])
+    for columns in lines:
+        over, top = top, top + 0.3 * any(groups) + _LINE * _height(heads[i] for i in columns) + 0.06
+        at = {}
+        for name in rows:
+            at[name] = top
+            top += side + 0.04 + _LINE * _height(words[name][i] for i in columns if words[name][i:])
+        bands.append((columns, over, at))
+    figure = figure or plt.figure()
+    figure.set_size_inches(width, top + 0.04)
+    inch = 1 / figure.get_size_inches()
+    for columns, over, at in bands:
+        for name, pictures in rows.items():
+            for k, i in enumerate(i for i in columns if i < len(pictures)):
+                x, y = left + k * side, top + 0.1 - at[name] - side
+                size = (side - 0.06) * inch
+                ax = figure.add_axes((x * inch[0], y * inch[1], size[0], size[1]))
+                head = heads[i] if name == next(r for r in rows if i < len(rows[r])) else ""
+                _picture(ax, pictures[i], head, words[name][i] if words[name] else "")
+                if k == 0:
+                    ax.set_ylabel(names[name], fontsize=SMALL, rotation=0, ha="right", va="center")
+        y = top - over - 0.18
+        for group, run in groupby(columns if groups else (), key=groups.__getitem__):
+            some = [columns.index(i) for i in run]
+            ends = (left + some[0] * side, left + (some[-1] + 1) * side - 0.06)
+            _heading(figure, group, ends, y)
+    if title:
+        figure.suptitle(title, fontsize=MEDIUM, y=1 - 0.06 * inch[1], va="top")
+    return figure
+
+
+def _heading(figure: Figure, group: str, ends: tuple[float, float], y: float) -> None:
+    """A group's name over a rule, in inches from the left and from the foot."""
+    width, height = figure.get_size_inches()
+    x = [end / width for end in ends]
+    figure.text(x[0], (y + 0.04) / height, group, fontsize=MEDIUM, weight="bold")
+    figure.add_artist(Line2D(x, [y / height] * 2, color=FRAME, lw=1))
+
+
+def _wrapped(text: str, letters: int) -> str:
+    """The text in lines of at most so many letters; its own ends of lines stay."""
+    return "\n".join(textwrap.fill(line, max(letters, 1)) for line in text.split("\n"))
+
+
+def _height(texts: Iterable[str]) -> int:
+    """Lines of the highest of these texts."""
+    return max((text.count("\n") + 1 for text in texts if text), default=0)
+
+
+def _lines(groups: Sequence[str]) -> list[list[int]]:
+    """The columns of each line: a group begins a new one if it does not fit behind the last, and
+    one that fits into no line is broken into even ones."""
+    lines: list[list[int]] = [[]]
+    for _, run in groupby(range(len(groups)), key=groups.__getitem__):
+        some = list(run)
+        if len(lines[-1]) + len(some) <= ACROSS:
+            lines[-1] += some
+        else:
+            lines += [list(part) for part in np.array_split(some, -(-len(some) // ACROSS))]
+    return [line for line in lines if line]
+
+
+def _picture(ax: Axes, picture: Image.Image, head: str, word: str) -> None:
+    ax.imshow(picture.convert("RGB").resize((256, 256), Image.Resampling.LANCZOS))
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(head, fontsize=SMALL, pad=3)
+    ax.set_xlabel(word, fontsize=SMALL, labelpad=2)
+    ax.spines[:].set(color=FRAME, linewidth=1)
+
+
+def marked(seen: Iterable[str], asked: str | Sequence[str]) -> list[str]:
+    """What a judge sees as a mark and a word: ✓ it was asked for, ✗ it was not."""
+    words = list(seen)
+    wanted = [asked] * len(words) if isinstance(asked, str) else asked
+    return [_mark(word, word == want) for word, want in zip(words, wanted, strict=True)]
+
+
+def _mark(word: str, right: bool) -> str:
+    return f"{'✓' if right else '✗'} {word}"
+
+
+def _found(verdicts: pd.DataFrame, styled: bool = False) -> list[str]:
+    """Mark and word of each row of a table of verdicts; no mark where the rank is not known."""
+    ranks, seen = verdicts["style_rank" if styled else "rank"], verdicts["seen"]
+    words = verdicts["style_seen"] + " " + seen if styled else seen
+    pairs = zip(words, ranks, strict=True)
+    return [word if np.isnan(rank) else _mark(word, rank == 0) for word, rank in pairs]
+
+
+def before_after(
+    before: Sequence[Image.Image],
+    after: Sequence[Image.Image],
+    verdicts_before: pd.DataFrame,
+    verdicts_after: pd.DataFrame,
+    targets: Sequence[str],
+    title: str = "",
+    figure: Figure | None = None,
+) -> Figure:
+    """The same prompts and noise, original above erased, and below what the judge sees.
+
+    The tables of verdicts have one row a picture, in the same order: concept, rank, seen and, if
+    known, style. Where the first has a column `group` (its rows in the groups' order), the groups
+    stand over their pictures; else "erase:" over each picture of a target.
+    """
+    styles = verdicts_before.get("style", pd.Series(None, verdicts_before.index, dtype=object))
+    groups = list(verdicts_before["group"]) if "group" in verdicts_before else []
+    heads = [
+        ("erase: " if concept in targets and not groups else "")
+        + (f"{concept}\n{style}" if isinstance(style, str) else concept)
+        for concept, style in zip(verdicts_before["concept"], styles, strict=True)
+    ]
+    below = {"original": _found(verdicts_before), "erased": _found(verdicts_after)}
+    return grid({"original": before, "erased": after}, heads, below, title, groups, figure)
+
+
+def evaluation_pictures(evaluation: Evaluation, each: int = 8, title: str = "") -> Figure:
+    """Of each group of the suite up to `each` prompts, spread over it: original above erased.
+
+    Below what the classifier sees, without a mark where what was asked for is no class of it; the
+    style too where the group counts styles.
+    """
+    table = evaluation.pictures
+    old, new = (table[table["model"] == m].reset_index(drop=True) for m in ("original", "erased"))
+    chosen: list[int] = []
+    below: dict[str, list[str]] = {"original": [], "erased": []}
+    for group, counted in evaluation.suite.groups.items():
+        places = old.index[(old["group"] == group) & (old["seed"] == old["seed"].min())]
+        places = places if len(places) else old.index[old["group"] == group]
+        spread = np.linspace(0, len(places) - 1, min(each, len(places)))
+        some = list(places[np.unique(spread.astype(int))])
+        styled = any(metric.endswith(" style") for metric in counted.metrics)
+        for name, found in (("original", old), ("erased", new)):
+            below[name] += _found(found.loc[some], styled)
+        chosen += some
+    rows = {
+        name: [pictures[i] for i in chosen]
+        for name, pictures in (("original", evaluation.before), ("erased", evaluation.after))
+    }
+    return grid(rows, list(old["prompt"][chosen]), below, title, list(old["group"][chosen]))
+
+
+def overlay(picture: Image.Image, weights: Tensor) -> Image.Image:
+    """The picture in grey, and over it how much each place listens `(h, w)`: bright is much.
+
+    The colours of one map run from its least to its most, so they say where, not how much.
+    """
+    size = (256, 256)
+    low, high = float(weights.min()), float(weights.max())
+    scaled = (weights.float().numpy() - low) / max(high - low, 1e-12)
+    mask = Image.fromarray((scaled * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    heard = mpl.colormaps["inferno"](np.asarray(mask), bytes=True)
+    grey = (np.asarray(picture.convert("L").resize(size), dtype=float) + 120) / 375 * 255
+    return Image.blend(
+        Image.fromarray(grey.astype(np.uint8)).convert("RGB"),
+        Image.fromarray(heard).convert("RGB"),
+        0.6,
+    )
+
+
+def thumbnails(style: str = "noto") -> dict[str, Image.Image]:
+    """The artists' own picture of every concept of the embedded model, 64 × 64."""
+    table = pd.read_parquet(EMOJI / "pictures.parquet", columns=["concept", "style", "png"])
+    rows = table[table["style"] == style]
+    return {row.concept: Image.open(BytesIO(row.png)) for row in rows.itertuples()}
+
+
+def stamp(
+    ax: Axes,
+    picture: Image.Image,
+    at: tuple[float, float],
+    shift: tuple[float, float] = (0, 0),
+    coordinates: Any = "data",
+    size: float = 18,
+) -> None:
+    """A picture `size` points high, its white ground transparent, at a point of the axes."""
+    pixels = np.array(picture.convert("RGBA"))
+    pixels[(pixels[..., :3] > 250).all(2), 3] = 0
+    image = OffsetImage(pixels, zoom=size / picture.height, resample=True)
+    given: dict[str, Any] = {
+        "xycoords": coordinates,
+        "boxcoords": "offset points",
+        "frameon": False,
+        "pad": 0,
+    }
+    box = AnnotationBbox(image, at, shift, **given)
+    box.set_in_layout(False)
+    ax.add_artist(box)

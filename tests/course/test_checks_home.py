@@ -1,0 +1,153 @@
+"""The checks of notebooks 11 to 16: nothing filled in, a mistake, the solution."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from course import checks
+from course.plan import NOTEBOOKS, notebook, tagged
+from erase_lib import EraseConfig, erase, measure
+from erase_lib.concepts import style_names
+from tools.benchmarks.cost import erasing_evaluations
+from tools.embedded.vae import new_vae
+
+
+def solved(number: int, exercise: int, **given):
+    """What the solution of an exercise defines, where these names are given."""
+    (path,) = NOTEBOOKS.glob(f"{number}_*.ipynb")
+    cells = [cell for cell in notebook(path.stem).cells if tagged(cell, "solution")]
+    exec(cells[exercise - 1].source, given)
+    return given
+
+
+@pytest.fixture
+def says(capsys):
+    """What the check of an exercise says: nothing, to a mistake, and to the solution."""
+
+    def ask(number, exercise, solution, wrong, *context):
+        ask_it = getattr(getattr(checks, f"n{number}"), f"exercise{exercise}")
+        capsys.readouterr()  # what a solution has printed
+        for answer, begin in ((None, "not yet\n"), (wrong, "not right: "), (solution, "right: ")):
+            ask_it(answer, *context)
+            said = capsys.readouterr().out
+            assert said.startswith(begin) and said.count("\n") == 1, said
+
+    return ask
+
+
+def test_no_check_of_another_name():
+    with pytest.raises(AttributeError):
+        _ = checks.twelve
+
+
+def test_which_setting_matters(says):
+    strengths = pd.DataFrame({"metric": "strength", "eta": [0.0, 1.0], "value": [1.5, 1.0]})
+    says(11, 1, solved(11, 1)["guess1"], "smaller", strengths)
+
+    index = pd.MultiIndex.from_product(
+        [["lam 1.0", "eta 0.0"], ["church", "dog"], [0]], names=["change", "targets", "seed"]
+    )
+    pairs = {"PSR-1 near": [-0.1, -0.2, 0.0, 0.1], "δ near": [0.2, 0.1, 0.1, 0.3]}
+    pairs = pd.DataFrame(pairs, index=index)
+    says(11, 2, solved(11, 2, pairs=pairs)["worse2"], 1, pairs)
+
+    grid = solved(11, 3)["grid3"]
+    corner = grid | {"grid": grid["grid"] | {"eta": [1.0]}}
+    says(11, 3, grid, corner, ["lam", "eta"])
+
+
+def test_the_price_of_an_update(says):
+    says(12, 1, solved(12, 1)["evaluations1"], 40)
+    given = {"schedule": "published", "search": "gumbel", "preserve_at": "own", "batch": 1}
+    given |= {"preserve_batch": 1, "candidates": 50, "sampling_steps": 50}
+    published = EraseConfig.from_profile("course", targets=["church"], **given)
+    names = {"published2": published, "replace": replace}
+    most = solved(12, 2, erasing_evaluations=erasing_evaluations, **names)["most2"]
+    says(12, 2, most, "preserve_at", published)
+
+    ours, theirs = torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    drift = solved(12, 3)["drift3"]
+    truth = (ours - theirs).pow(2).sum((1, 2, 3)).sqrt() / theirs.pow(2).sum((1, 2, 3)).sqrt()
+    says(12, 3, drift, lambda a, b: drift(b, a), ours, theirs, truth)
+
+
+@pytest.fixture
+def runs():
+    """Twelve targets and two settings: `other` is about .1 above `base`, for one target .5."""
+    rng, rows = np.random.default_rng(0), []
+    for i in range(12):
+        hard, gap = rng.uniform(0.2, 0.5), 0.5 if i == 3 else rng.normal(0.1, 0.05)
+        for setting, value in (("base", hard), ("other", hard + gap)):
+            rows.append({"targets": f"t{i}", "seed": 0, "setting": setting, "value": value})
+    return pd.DataFrame(rows).assign(metric="PSR-1 near")
+
+
+def test_many_runs(says, runs):
+    says(13, 1, solved(13, 1)["guess1"], "wider", 0.4, False)
+    part = {"part": runs, "base": "base", "rival": "other"}
+    gain = solved(13, 2)["gain2"]
+    says(13, 2, gain, lambda *given: -gain(*given), *part.values())
+    says(13, 3, solved(13, 3, measure=measure, **part)["without3"], "t0", *part.values())
+    says(13, 4, solved(13, 4)["times4"], 2, *part.values(), False)
+
+
+def test_side_doors_and_who_pays(says):
+    opened = {"original": 0.8, "erased": 0.3}
+    says(14, 1, solved(14, 1)["share1"], 0.9, opened, False)
+    says(14, 2, ["a slow fall"], ["a Parachute"], "parachute", [False, True], False)
+    says(14, 3, ("uce", 3), ("eap_closed", 3), "eap_closed", 8, 8)
+    says(14, 3, ("uce", 3), ("uce", 9), "eap_closed", 8, 8)
+
+    delta = np.linspace(-0.1, 0.6, 15)
+    hurt = {"concept": [f"c{i}" for i in range(15)], "delta": delta}
+    hurt = pd.DataFrame(hurt).assign(low=delta - 0.3, high=delta + 0.3)
+    report = solved(14, 4)["report4"]
+    says(14, 4, report, lambda *given: report(*given)[::-1], hurt, ["c14"])
+
+
+class Witness:
+    """A judge that sees a church as long as the edit is weak: in the first of four pictures."""
+
+    def __init__(self, *weak):
+        self.weak = list(weak)
+
+    def sees(self, pictures):
+        return ["church" if self.weak.pop(0) else "dog", "dog", "dog", "dog"]
+
+
+def test_the_studio(says, tiny):
+    table = pd.DataFrame({"pixels changed": [0.1, 0, 0, 0, 0.2, 0.1, 0.3, 0.1]})
+    says(15, 1, solved(15, 1)["touched1"], 2, table)
+    edit = erase(tiny, EraseConfig(targets=("church",), method="uce"))
+    says(15, 2, solved(15, 2)["scaled2"], lambda theta, erased, s: s * erased, tiny, edit)
+    prompts = [f"a church in {style} style" for style in style_names()]
+    # asked twice: of a wrong answer and of the right one, each at four strengths
+    judge = Witness(*2 * [True, True, False, False])
+    says(15, 3, 1.5, 1.0, tiny, edit, judge, prompts, 0)
+
+
+@pytest.mark.parametrize("edit", [None, SimpleNamespace(config=EraseConfig(targets=("church",)))])
+def test_before_an_erasure_the_studio_asks_for_nothing(edit, capsys):
+    checks.n15.exercise1(4, pd.DataFrame())
+    checks.n15.exercise3(1.0, None, edit, None, [], 0)
+    assert capsys.readouterr().out == "not yet\nnot yet\n"
+
+
+def test_the_embedded_model(says):
+    says(16, 1, solved(16, 1, torch=torch)["logvar1"], 0.5, new_vae())
+
+    g, alpha = torch.Generator().manual_seed(0), torch.tensor(0.3)
+    z, noise = torch.randn(2, 50, generator=g)
+    z_t, v = alpha.sqrt() * z + (1 - alpha).sqrt() * noise, alpha.sqrt() * noise
+    v = v - (1 - alpha).sqrt() * z
+    turned = solved(16, 2)["noise2"]
+    says(16, 2, turned, lambda z_t, v, a: turned(z_t, v, 1 - a), z_t, v, alpha, noise)
+
+    table = pd.DataFrame({"concept": ["church"], "keywords": ["tower, cross"]})
+    says(16, 3, solved(16, 3)["words3"], ["tower", "senator", "tomorrow"], table)
+    ten = pd.DataFrame({"n": [40]})
+    says(16, 4, solved(16, 4, ten=ten)["pictures4"], 80, 40)

@@ -1,0 +1,366 @@
+"""Dots with intervals are where the table says; a caption says all that is needed to quote them."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from erase_lib import EraseError, show
+from erase_lib.show import caption, footnote
+from erase_lib.show.charts import INK, series
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+ROWS = pd.DataFrame(
+    [
+        ("target", "ESR-1", 80, 20, "1, 2", "a judge", "", 2.0),
+        ("target", "ESR-5", 80, 20, "1, 2", "a judge", "", 2.0),
+        ("far", "PSR-1", 1398, 398, "1", "a judge", "", 3.0),
+        ("far", "CLIP score", 1398, 398, "1", "a clip", "", 0.5),
+    ],
+    columns="group metric n prompts seeds measured_by note seconds".split(),
+)
+
+
+def test_every_instrument_has_a_line_with_n_prompts_seeds_and_seconds():
+    first, second, last = caption(ROWS).splitlines()
+    assert first == (
+        "ESR-1, ESR-5, PSR-1: measured by a judge · n = 80 to 1,398 pictures of 20 to 398 prompts,"
+        " seeds 1, 2 | 1 · 5.0 s"
+    )
+    assert second.startswith("CLIP score: measured by a clip · n = 1,398 pictures of 398 prompts")
+    assert last == "Intervals: 95 %, bootstrap over prompts."
+
+
+def test_a_card_says_what_the_table_has():
+    bare = ROWS[["metric", "n", "measured_by"]].head(2)
+    assert caption(bare) == (
+        "ESR-1, ESR-5: measured by a judge · n = 80 pictures\n"
+        "Intervals: 95 %, bootstrap over prompts."
+    )
+    thrice = pd.concat([ROWS.head(2).assign(model=m) for m in ("original", "erased")])
+    assert caption(thrice).startswith("ESR-1, ESR-5: measured by a judge · n = 80 pictures of")
+    # what one look at a group's pictures costs stands in more than one row; some cost nothing more
+    assert " · 5.0 s\n" in caption(ROWS.head(3).assign(seconds=[2.0, 0.0, 3.0]))
+    many = ROWS.head(2).assign(n=[1500, 12000])
+    assert "n = 1,500 to 12,000 pictures" in caption(many)
+    # without groups every row has looked for itself
+    assert " · 7.5 s\n" in caption(ROWS.drop(columns="group").assign(measured_by="one"))
+    seeds = ROWS.assign(seeds=["3", "1", "3", "2"], measured_by="one")
+    assert ", seeds 3 | 1 | 2 · " in caption(seeds)
+    before = ROWS.copy()
+    caption(ROWS)
+    pd.testing.assert_frame_equal(ROWS, before)
+
+
+def test_instruments_come_in_the_order_of_the_rows():
+    mixed = pd.concat([ROWS.tail(1), ROWS.head(1), ROWS.tail(1).assign(metric="distance", n=7)])
+    first, second, _ = caption(mixed).splitlines()
+    assert first.startswith("CLIP score, distance: measured by a clip · n = 7 to 1,398 pictures of")
+    assert second == (
+        "ESR-1: measured by a judge · n = 80 pictures of 20 prompts, seeds 1, 2 · 2.0 s"
+    )
+
+
+@pytest.mark.parametrize(
+    ("metrics", "says"),
+    [
+        (["ESR-1"], "bootstrap over prompts"),
+        (["FID"], "jackknife over prompts"),
+        (["KID"], "jackknife over prompts"),
+        (["KID", "FID"], "jackknife over prompts"),
+        (["KID", "NER-0.5"], "bootstrap over prompts (FID, KID: jackknife over prompts)"),
+        (["PSR-1", "FID"], "bootstrap over prompts (FID, KID: jackknife over prompts)"),
+    ],
+)
+def test_the_interval_is_that_of_the_metrics(metrics, says):
+    rows = pd.concat([ROWS.head(1).assign(metric=metric) for metric in metrics])
+    assert caption(rows).splitlines()[-1] == f"Intervals: 95 %, {says}."
+
+
+def test_every_note_stands_there_once():
+    notes = ["few", None, "too " * 20 + "few", "few"]
+    lines = caption(ROWS.assign(note=notes), 60).splitlines()
+    assert lines[-3:] == ["Note: few", "Note: " + "too " * 12 + "too", "too " * 7 + "few"]
+    assert "Note" not in caption(ROWS.assign(note=["", None, float("nan"), ""]))
+
+
+def test_sets_have_another_interval_and_notes_stand_at_the_end():
+    sets = ROWS.tail(1).assign(metric="FID", note="too few")
+    assert caption(sets).endswith("Intervals: 95 %, jackknife over prompts.\nNote: too few")
+    both = caption(pd.concat([ROWS, sets, sets]))
+    assert "bootstrap over prompts (FID, KID: jackknife over prompts)." in both
+    assert both.count("Note: too few") == 1
+
+
+def test_no_line_is_wider_than_asked():
+    assert max(map(len, caption(ROWS, 60).splitlines())) <= 60
+
+
+def test_a_table_without_evidence_has_no_card():
+    for table in (ROWS.drop(columns="n"), ROWS.drop(columns="measured_by"), ROWS.head(0)):
+        with pytest.raises(EraseError, match="cannot be quoted"):
+            caption(table)
+    caption(ROWS[["metric", "n", "measured_by"]])
+
+
+def test_the_caption_is_drawn_inside_the_figure_from_the_left():
+    figure, ax = plt.subplots(figsize=(8, 4), layout="constrained")
+    with pytest.raises(EraseError):
+        footnote(figure, ROWS.head(0))
+    assert figure.get_supxlabel() == ""
+    rows = ROWS.assign(note="so many words that the line has to be broken " * 8)
+    assert footnote(figure, rows) is figure
+    figure.canvas.draw()
+    (text,) = [t for t in figure.texts if t.get_text() == figure.get_supxlabel()]
+    box, renderer = figure.bbox, figure.canvas.get_renderer()
+    drawn = text.get_window_extent(renderer)
+    assert "measured by a judge" in text.get_text()
+    assert drawn.x0 == pytest.approx(0.01 * box.width, abs=2)
+    assert drawn.x1 <= box.width and drawn.y0 >= 0
+    assert drawn.y1 <= ax.get_tightbbox(renderer).y0  # the axes make room for it
+    assert footnote(figure, "small print").get_supxlabel() == "small print"
+
+
+def drawn(ax):
+    """Of each series its label: values, lines and the ends of its intervals."""
+    found = {}
+    for bars in ax.containers:
+        line, _, spans = bars.lines
+        ends = [s[:, 0].round(6).tolist() for span in spans for s in span.get_segments() if len(s)]
+        values, y = (np.asarray(x, float).round(6).tolist() for x in line.get_data())
+        name = "" if bars.get_label().startswith("_") else bars.get_label()
+        found[name] = (values, [round(place) for place in y], ends)
+    return found
+
+
+def looks(ax):
+    """Of each series colour, marker and whether it is filled."""
+    lines = {bars.get_label(): bars.lines[0] for bars in ax.containers}
+    return {
+        name: (to_hex(x.get_color()), x.get_marker(), x.get_markerfacecolor() != "white")
+        for name, x in lines.items()
+    }
+
+
+def names(ax):
+    return [text.get_text() for text in ax.get_yticklabels()]
+
+
+TABLE = pd.DataFrame(
+    [("b", "x", 0.5, 0.4, 0.7), ("a", "x", 0.2, 0.1, 0.3), ("b", "y", 0.9, 0.9, 1.0)],
+    columns=["setting", "metric", "value", "low", "high"],
+)
+
+
+def test_dots_stand_in_the_tables_order_with_their_intervals():
+    _, own = plt.subplots()
+    ax = show.dots(TABLE[:2], "setting", ax=own)
+    assert ax is own and names(ax) == ["b", "a"] and ax.yaxis_inverted()
+    assert drawn(ax) == {"": ([0.5, 0.2], [0, 1], [[0.4, 0.7], [0.1, 0.3]])}
+    ax = show.dots(TABLE, "setting", "metric")
+    assert drawn(ax)["y"] == ([0.9], [0], [[0.9, 1.0]])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["x", "y"]
+    assert drawn(show.dots(TABLE[:2].drop(columns=["low", "high"]), "setting"))[""][2] == []
+    turned = TABLE[:1].assign(low=0.5 + 1e-12)  # on the wrong side by rounding
+    assert drawn(show.dots(turned, "setting"))[""][2] == [[0.5, 0.7]]
+
+
+def test_no_two_series_look_alike():
+    every = [tuple(series(place).values()) for place in range(40)]
+    assert len(set(every)) == 40
+    assert len({colour for colour, _ in every[:7]}) == len({mark for _, mark in every[:7]}) == 7
+
+
+def test_a_forest_has_a_panel_a_metric_and_its_line():
+    figure = show.forest(TABLE, "setting", {"y": 0.25})
+    one, two = figure.axes
+    assert [one.get_title(), two.get_title()] == ["x", "y"]
+    assert drawn(one)[""][0] == [0.5, 0.2] and np.isnan(drawn(two)[""][0][1])
+    assert [line.get_xdata()[0] for line in two.lines if line.get_linestyle() == "--"] == [0.25]
+    many = pd.concat([TABLE.assign(metric=str(i)) for i in range(9)]).drop_duplicates(
+        ["setting", "metric"]
+    )
+    figure = show.forest(many, "setting")
+    assert len(figure.axes) == 9 and figure.get_figwidth() <= 8.5
+
+
+def test_multiples_show_the_runs_beside_their_mean():
+    runs = pd.concat(
+        [TABLE[:2].assign(targets=t, value=v) for t, v in (("dog", 0.1), ("cat", 0.3))]
+    )
+    runs = pd.concat([runs.assign(model="erased"), runs[:1].assign(model="original", value=0.8)])
+    runs, pooled = (t.assign(metric="PSR-1") for t in (runs, TABLE[:2]))
+    (ax,) = show.multiples(runs, pooled, "setting", "targets").axes
+    assert drawn(ax)[""][0] == [0.5, 0.2]
+    points = {line.get_label(): list(line.get_xdata()) for line in ax.lines}
+    assert points["dog"] == [0.1, 0.1] and points["cat"] == [0.3, 0.3]
+    assert [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"] == [0.8]
+
+
+def row(group, metric, model, value, low, high, n=8):
+    keys = ("group", "metric", "model", "value", "low", "high", "n", "measured_by")
+    return dict(zip(keys, (group, metric, model, value, low, high, n, "a judge"), strict=True))
+
+
+LEVELS = pd.DataFrame(
+    [
+        row("target", "ESR-1 style", "original", 0.1, 0.0, 0.2),
+        row("target", "ESR-1 style", "erased", 0.9, 0.7, 1.0),
+        row("target", "ESR-1 style", "difference", 0.8, 0.6, 1.0),
+        row("far", "distance", "erased", 0.3, 0.2, 0.5, 3),
+        row("far", "KID", "erased", 0.02, 0.01, 0.03, 3),
+    ]
+)
+
+
+def test_intervals_have_a_panel_a_unit_and_a_mark_a_model():
+    figure = show.intervals(LEVELS)
+    shares, distance, kid = figure.axes
+    assert shares.get_xlabel() == "share of pictures" and kid.get_xlabel() == "KID"
+    assert shares.get_xlim() == pytest.approx((-0.03, 1.03))
+    found = {name: (values, ends) for name, (values, _, ends) in drawn(shares).items()}
+    assert found == {"original": ([0.1], [[0.0, 0.2]]), "erased": ([0.9], [[0.7, 1.0]])}
+    blue = INK.lower()
+    assert looks(shares) == {"original": (blue, "o", False), "erased": (blue, "o", True)}
+    assert drawn(distance) == {"erased": ([0.3], [0], [[0.2, 0.5]])}
+    assert names(distance) == ["far · distance  (n 3)"]
+    assert "measured by a judge" in figure.get_supxlabel()
+    assert names(show.intervals(LEVELS.drop(columns="group")).axes[0]) == ["ESR-1 style  (n 8)"]
+
+
+def test_delta_has_the_most_and_the_least_hurt_and_all_that_is_special():
+    table = pd.DataFrame({"concept": list("abcdefg"), "delta": np.arange(7) / 10 - 0.2})
+    table = pd.concat([table, pd.DataFrame({"concept": [""], "delta": [0.15]})])
+    ax = show.delta_bars(table, ["d"], [""], show.thumbnails(), most=2)
+    assert names(ax) == ["g", "f", "“”", "d", "b", "a"]
+    found = drawn(ax)
+    assert found["target"][:2] == ([0.1], [3]) and found["neutral"][:2] == ([0.15], [2])
+    assert found["concept"][:2] == ([0.4, 0.3, -0.1, -0.2], [0, 1, 4, 5])
+    assert len(set(looks(ax).values())) == len({mark for _, mark, _ in looks(ax).values()}) == 3
+
+
+def test_the_plane_has_a_mark_and_two_intervals_a_setting():
+    levels = pd.DataFrame(
+        [
+            dict(group=g, metric=m, setting=s, value=v, low=v - 0.1, high=v + 0.1)
+            for g, m in (("target", "ESR-1"), ("near", "PSR-1"))
+            for s, v in (("esd", 0.4), ("eap, random", 0.6), ("original", 0.9))
+        ]
+    )
+    ax = show.plane(levels)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["esd", "eap, random"]
+    assert len(ax.containers) == 2 and "ESR-1" in ax.get_xlabel() and "PSR-1" in ax.get_ylabel()
+    assert len({mark for _, mark, _ in looks(ax).values()}) == 2
+    assert [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"] == [0.9]
+
+
+def test_thresholds_have_a_line_and_a_band_a_group_and_model():
+    rows = pd.DataFrame(
+        [
+            row(group, f"NER-{τ}", model, τ / 2, 0.0, 1.0)
+            for group in "abcdef"
+            for model in ("original", "erased", "difference")
+            for τ in (0.3, 0.5)
+        ]
+    )
+    _, own = plt.subplots()
+    ax = show.thresholds(pd.concat([LEVELS, rows]), own)
+    assert ax is own and len(ax.lines) == len(ax.collections) == 12
+    assert [line.get_label() for line in ax.lines][:3] == [
+        "a, original",
+        "a, erased",
+        "b, original",
+    ]
+    for line in ax.lines:
+        assert line.get_xdata().tolist() == [0.3, 0.5] and line.get_ydata().tolist() == [0.15, 0.25]
+    assert len({line.get_marker() for line in ax.lines}) == 6
+    assert [line.get_markerfacecolor() == "white" for line in ax.lines] == [True, False] * 6
+
+
+HISTORY = pd.DataFrame(
+    {
+        "step": range(4),
+        "l1": [0.4, 0.3, 0.2, 0.1],
+        "l2": 0.0,
+        "chosen": ["a|a", "a|b", "b|b", "b|c"],
+        "pi": [[0.5, 0.25, 0.25]] * 4,
+    }
+)
+
+
+def test_a_history_has_its_losses_and_what_was_preserved():
+    ax = show.losses(HISTORY)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["L1, erase"]  # L2 is 0
+    both = show.losses(HISTORY.assign(l2=0.1)).get_lines()
+    assert len({(line.get_color(), line.get_linestyle()) for line in both[1::2]}) == 2
+    ax = show.preserved(HISTORY, most=2)
+    assert names(ax) == ["a", "b"] and [bar.get_width() for bar in ax.patches] == [3, 4]
+    assert "of 8 (3 concepts)" in ax.get_xlabel()
+
+
+def test_maps_of_a_search_have_candidates_down_and_updates_across():
+    ax = show.chosen_map(HISTORY, list("bac"), windows=2, top=2)
+    assert names(ax) == ["b", "a"] and tuple(ax.get_xlim()) == (0, 4)
+    assert ax.images[0].get_array().tolist() == [[0.25, 0.75], [0.75, 0.0]]
+    ax = show.pi_map(HISTORY, list("abc"), list("cab"))
+    assert names(ax) == ["c", "a", "b"]
+    assert ax.images[0].get_array()[:, 0].tolist() == [0.75, 1.5, 0.75]
+    assert ax.images[0].get_clim() == (0.5, 1.5)  # chance in the middle
+
+
+def test_spectra_are_sorted():
+    table = pd.DataFrame({"concept": ["a", "b", ""], "delta": [0.3, 0.1, 0.2]})
+    table = table.assign(low=table["delta"] - 0.1, high=table["delta"] + 0.1)
+    ax = show.spectrum(table, ["a"], [""])
+    assert ax.lines[0].get_ydata().tolist() == [0.1, 0.2, 0.3]
+    marks = {line.get_label(): line for line in ax.lines}
+    assert marks["target (1)"].get_ydata().tolist() == [0.3]
+    assert marks["neutral (1)"].get_ydata().tolist() == [0.2]
+    assert [text.get_text() for text in ax.texts] == ["“”"]
+    moved = pd.DataFrame({"concept": list("xyz"), "moved": [3.0, 2.0, 1.0]})
+    ax = show.search_spectrum({"random": moved, "gumbel": moved}, label=2)
+    assert [text.get_text() for text in ax.texts] == ["x", "y"]
+    assert len({line.get_marker() for line in ax.lines}) == 2
+
+
+def test_pivots_hold_the_means_in_the_tables_order():
+    runs = TABLE.assign(targets=["dog", "dog", "cat"], metric="PSR-1")
+    (ax,) = show.pivots(runs, "targets", "setting").axes
+    assert names(ax) == ["dog", "cat"]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["b", "a"]
+    assert sorted(text.get_text() for text in ax.texts) == ["0.20", "0.50", "0.90"]
+
+
+def test_costs_say_what_was_extrapolated():
+    rows = pd.DataFrame(
+        [("esd", 25.0, 200, 200, 4000), ("eap", 520.0, 200, 20, 44000), ("uce", 0.4, 0, 0, 0)],
+        columns=["name", "seconds", "updates", "timed_updates", "evaluations"],
+    )
+    ax = show.costs(rows)
+    said = [text.get_text() for text in ax.texts]
+    assert said == [
+        "25 s, 4,000 evaluations",
+        "520 s, 44,000 evaluations (from 20 updates)",
+        "0.4 s",
+    ]
+    assert [bool(bar.get_hatch()) for bar in ax.patches] == [False, True, False]
+
+
+def test_memory_is_stacked_and_has_what_all_held_at_once():
+    parts = {f"{p}_mb": [1000.0] for p in ("weights", "gradients", "optimiser", "activations")}
+    rows = pd.DataFrame(
+        {"train_method": ["full"], "arrangement": ["one"], "peak_mb": 3500.0} | parts
+    )
+    ax = show.memory(rows)
+    assert [(bar.get_x(), bar.get_width()) for bar in ax.patches] == [(i, 1) for i in range(4)]
+    assert ax.lines[0].get_xdata().tolist() == [3.5]
+    assert len({bar.get_hatch() for bar in ax.patches}) == 4
