@@ -9,21 +9,22 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from erase_lib.diffusion import noise, trajectory
+from erase_lib.diffusion import alpha_bar, noise, to_clean, trajectory
 from erase_lib.models import Pipeline
 
 
 @dataclass
 class Bank:
     """Guided trajectories: `z (steps, rows, c, h, w)`, `timesteps (steps,)`, their ends `clean
-    (rows, c, h, w)`, the number of each one's prompt `of (rows,)`, and where it is known beforehand
-    L1's `goal` along them, as z."""
+    (rows, c, h, w)`, the number of each one's prompt `of (rows,)`; where they are kept, as z, L1's
+    `goal` along them, and ẑ₀ of their own prompts, as it was `predicted` while they were drawn."""
 
     z: Tensor
     timesteps: Tensor
     clean: Tensor
     of: Tensor
     goal: Tensor | None = None
+    predicted: Tensor | None = None
 
     def draw(self, prompts: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
         """z_t `(n, c, h, w)`, t `(n,)` and the goal of the prompts `(n,)`, each at a random
@@ -33,10 +34,12 @@ class Bank:
         goal = None if self.goal is None else self.goal[step, row]
         return self.z[step, row], self.timesteps[step], goal
 
-    def along(self, f: Callable[[Tensor, Tensor, Tensor], Tensor], batch: int = 32) -> Tensor:
-        """f(z_t, t, prompt) at every latent of the trajectories, shaped as `z`."""
+    def along(self, f: Callable[..., Tensor], batch: int = 32) -> Tensor:
+        """f(z_t, t, prompt, predicted) at every latent of the trajectories, shaped as `z`."""
+        assert self.predicted is not None
         t = self.timesteps.repeat_interleave(len(self.of))
-        every = self.z.flatten(0, 1), t, self.of.repeat(len(self.timesteps))
+        numbers = self.of.repeat(len(self.timesteps))
+        every = self.z.flatten(0, 1), t, numbers, self.predicted.flatten(0, 1)
         parts = zip(*(x.split(batch) for x in every), strict=True)
         return torch.cat([f(*part) for part in parts]).view_as(self.z)
 
@@ -58,13 +61,17 @@ def fill_bank(
 ) -> Bank:
     """A guided trajectory of every prompt `(n, tokens, dim)` by the weights in place, numbered by
     `of (n,)`: 2 · steps evaluations each."""
-    parts, ends, timesteps = [], [], []
+    parts, ends, timesteps, predicted = [], [], torch.zeros(0), []
     for part in embeddings.split(batch):
-        *path, (_, end) = trajectory(pipe, noise(pipe, len(part), g), part, empty, steps, scale)
-        parts.append(torch.stack([z for _, z in path]))
+        begin, outputs = noise(pipe, len(part), g), list[Tensor]()
+        *path, (_, end) = trajectory(pipe, begin, part, empty, steps, scale, outputs)
+        z, timesteps = torch.stack([z for _, z in path]), torch.stack([t for t, _ in path])
+        a, kind = alpha_bar(pipe, timesteps)[:, None], pipe.scheduler.config.prediction_type
+        parts.append(z)
         ends.append(end)
-        timesteps = [t for t, _ in path]
-    return Bank(torch.cat(parts, 1), torch.stack(timesteps), torch.cat(ends), of)
+        predicted.append(to_clean(torch.stack(outputs), z, a, kind))
+    together = torch.cat(parts, 1), timesteps, torch.cat(ends), of
+    return Bank(*together, predicted=torch.cat(predicted, 1))
 
 
 def sample_to(

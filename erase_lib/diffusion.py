@@ -81,11 +81,12 @@ def guided(
     embeddings: Tensor,
     empty: Tensor,
     scale: float,
-) -> Tensor:
-    """Classifier-free guidance, u + scale · (c − u), in one batch: 2 evaluations a sample."""
+) -> tuple[Tensor, Tensor]:
+    """Classifier-free guidance, u + scale · (c − u), and c alone, in one batch: 2 evaluations a
+    sample."""
     both = torch.cat([empty.expand_as(embeddings), embeddings])
     u, c = predict(pipe, torch.cat([z, z]), torch.cat([t, t]), both).chunk(2)
-    return u + scale * (c - u)
+    return u + scale * (c - u), c
 
 
 @torch.no_grad()
@@ -96,16 +97,20 @@ def trajectory(
     empty: Tensor,
     steps: int,
     scale: float,
+    outputs: list[Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Guided DDIM from noise `z (n, c, h, w)`: yields (t, z_t) before each step, last (0, z_0).
 
-    `embeddings` `(n, tokens, dim)`, or a list with those of each step.
+    `embeddings` `(n, tokens, dim)`, or a list with those of each step. `outputs` is given the
+    UNet's output for them at each step, unguided.
     """
     scheduler = ddim(pipe, steps)
     each = [embeddings] * steps if isinstance(embeddings, Tensor) else embeddings
     for t, c in zip(scheduler.timesteps, each, strict=True):
         yield t, z
-        output = guided(pipe, z, t.expand(len(z)), c, empty, scale)
+        output, conditional = guided(pipe, z, t.expand(len(z)), c, empty, scale)
+        if outputs is not None:
+            outputs.append(conditional)
         z = scheduler.step(output, t, z).prev_sample
     yield torch.zeros_like(t), z
 

@@ -36,9 +36,9 @@ NewSearch: TypeAlias = Callable[[EraseConfig, list[str], Prompts, Pipeline], Sea
 Callback: TypeAlias = Callable[["Run"], object]
 
 
-# the prompts `(n, tokens, dim)` of numbers `(n,)`, and L1's goal at z, t of such numbers
+# the prompts `(n, tokens, dim)` of numbers `(n,)`; L1's goal at z, t, for these and their ẑ₀
 Numbered: TypeAlias = Callable[[Tensor], Tensor]
-Goal: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+Goal: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class Run:
@@ -117,6 +117,7 @@ class Run:
             found = fill_bank(self.pipe, prompts(new), new, self.empty, steps, scale, self.g)
             if goal is not None:
                 found.goal = found.along(goal)
+            found.predicted = None  # it was for the goal
             self.banks[name] = bank.add(found) if bank else found
         return self.banks[name]
 
@@ -125,7 +126,7 @@ class Run:
         c_e, c_n, name, goal = self.targets[k], self.become[k], f"target {k}", None
         prompts = c_n if self.method.becomes == "anchor" else c_e
         if self.method.becomes != "searched":  # there it moves with the search
-            goal = lambda z, t, i: self.goal(z, t, c_n[i], c_e[i])  # noqa: E731
+            goal = lambda z, t, i, clean: self.goal(z, t, c_n[i], c_e[i], clean)  # noqa: E731
         which = torch.randint(len(c_e), (n,), generator=self.g).to(self.pipe.device)
         if self.config.schedule == "replay":  # all of them at once
             every = torch.arange(len(c_e), device=which.device)
@@ -155,13 +156,16 @@ class Run:
         with torch.set_grad_enabled(needed):
             return predict_clean(self.pipe, z, t, embeddings)
 
-    def goal(self, z: Tensor, t: Tensor, c_n: Tensor, c_e: Tensor) -> Tensor:
+    def goal(
+        self, z: Tensor, t: Tensor, c_n: Tensor, c_e: Tensor, known: Tensor | None = None
+    ) -> Tensor:
         """What L1 pulls the student's ẑ₀(c_e) to: ẑ₀(c_n) − η (ẑ₀(c_e) − ẑ₀(c_n)); η = 0 for an
-        anchor."""
-        neutral = self.teacher(z, t, c_n)
+        anchor. `known`: ẑ₀ of the prompt that z was drawn for, c_e or else the anchor."""
         if self.method.becomes == "anchor":
-            return neutral
-        return neutral - self.config.eta * (self.teacher(z, t, c_e) - neutral)
+            return self.teacher(z, t, c_n) if known is None else known
+        neutral = self.teacher(z, t, c_n)
+        target = self.teacher(z, t, c_e) if known is None else known
+        return neutral - self.config.eta * (target - neutral)
 
     def preserved(
         self, k: int, search: Search, choice: Choice, ascends: bool

@@ -97,7 +97,8 @@ def erasing_evaluations(method: str, config: EraseConfig) -> float:
         return float(c.steps * (update + searched * p * (to_bin + frozen + 3)))
     update = 3 * (c.batch + kept) + frozen * kept + (goal * c.batch if method == "age" else 0)
     t, forms = len(c.targets), sum(len(forms_of(word, c.styles, word)) for word in c.targets)
-    banks = (2 if method == "age" else 2 + goal) * forms * drawn(1, 1, c.steps, t)
+    # of L1's goal the trajectory has predicted the target's part, or all of an anchor's
+    banks = (2 if method == "age" else 1 + goal) * forms * drawn(1, 1, c.steps, t)
     if banked and kept:  # one concept alone has a trajectory of each of its training prompts
         size = n if n > 1 else len(forms_of(c.neutral, c.styles))
         banks += 2 * t * drawn(size, kept, c.steps, t)
