@@ -2,6 +2,7 @@
 else."""
 
 import logging
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ __all__ = ["EraseConfig", "EraseError", "Erasure", "erase", "generate", "load_pi
 _HOME = {"EraseConfig": "config", "EraseError": "errors", "Erasure": "erasure"}
 _HOME |= {"erase": "train", "generate": "diffusion", "load_pipeline": "models"}
 
+# Beside other work, OpenMP's threads that spin while they wait take five times as long as one; read
+# when torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # No picture goes through transformers' processors here, so what they say on import is noise.
 logging.getLogger("transformers.utils.import_utils").addFilter(
     lambda record: "requires torchvision" not in record.getMessage()

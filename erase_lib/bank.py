@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from erase_lib.config import EraseConfig
 from erase_lib.diffusion import alpha_bar, noise, to_clean, trajectory
-from erase_lib.models import Pipeline
+from erase_lib.models import Pipeline, in_place
+from erase_lib.text import encode_prompts
+
+# the prompts `(n, tokens, dim)` of numbers `(n,)`
+Numbered: TypeAlias = Callable[[Tensor], Tensor]
 
 
 @dataclass
@@ -82,3 +88,51 @@ def sample_to(
     path = trajectory(pipe, noise(pipe, len(embeddings), g), embeddings, empty, steps, scale)
     t, z = next(islice(path, stop, None))
     return z, t.expand(len(z)), 2 * stop * len(z)
+
+
+class Latents:
+    """Where a run's (z_t, t) come from: the teacher's banks (replay), or the `student` (published).
+    `spend` is told of evaluations."""
+
+    def __init__(
+        self,
+        pipe: Pipeline,
+        config: EraseConfig,
+        student: Mapping[str, Tensor],
+        g: torch.Generator,
+        spend: Callable[[int], None],
+    ) -> None:
+        self.pipe, self.config, self.student, self.g, self.spend = pipe, config, student, g, spend
+        self.empty, self.banks = encode_prompts(pipe, [""]), dict[str, Bank]()
+
+    def draw(
+        self, name: str, of: Tensor, prompts: Numbered, fresh: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """z_t, t of the prompts numbered `of (n,)`, and L1's goal where it is known: from the bank
+        `name`, or sampled anew for the embeddings `fresh (n, tokens, dim)`."""
+        c = self.config
+        if c.schedule == "replay":
+            return self.bank(name, of, prompts).draw(of, self.g)
+        with in_place(self.pipe.unet, self.student):
+            z, t, spent = sample_to(
+                self.pipe, fresh.detach(), self.empty, c.sampling_steps, c.guidance_scale, self.g
+            )
+        self.spend(spent)
+        return z, t, None
+
+    def bank(
+        self, name: str, of: Tensor, prompts: Numbered, goal: Callable[..., Tensor] | None = None
+    ) -> Bank:
+        """The teacher's trajectories of (at least) the prompts `of`, each drawn once; with `goal`
+        (of z, t, prompt and ẑ₀ of it) along them."""
+        c, bank = self.config, self.banks.get(name)
+        new = of.unique() if bank is None else of[~torch.isin(of, bank.of)].unique()
+        if len(new):
+            self.spend(2 * len(new) * c.sampling_steps)
+            steps, scale = c.sampling_steps, c.guidance_scale
+            found = fill_bank(self.pipe, prompts(new), new, self.empty, steps, scale, self.g)
+            if goal is not None:
+                found.goal = found.along(goal)
+            found.predicted = None  # it was for the goal
+            self.banks[name] = bank.add(found) if bank else found
+        return self.banks[name]

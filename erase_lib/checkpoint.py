@@ -43,7 +43,7 @@ class Checkpoint:
     def __call__(self, run: Run) -> None:
         done, steps = len(run.history), run.config.steps
         if not done:
-            if state := read(self.folder, run.config.to_dict(), run.base):
+            if state := read(self.folder, run.config.to_dict(), run.base, run.pipe.device):
                 run.load_state_dict(state)
         elif done % (self.every or max(1, steps // 10)) == 0 or done == steps:
             try:
@@ -71,8 +71,10 @@ def write(folder: Path, config: dict[str, Any], base: str, state: Mapping[str, A
         raise EraseError(f"no checkpoint in {folder} ({reason(error)}): free space") from None
 
 
-def read(folder: Path, config: dict[str, Any], base: str) -> Any | None:
-    """The last state in the folder, on the CPU, or None when there is none.
+def read(
+    folder: Path, config: dict[str, Any], base: str, device: str | torch.device = "cpu"
+) -> Any | None:
+    """The last state in the folder, on the device, or None when there is none.
 
     A damaged one is a warning, and the one before it is taken. Raises `EraseError` when that is
     damaged or missing too, and for a state of another config or base model.
@@ -83,7 +85,8 @@ def read(folder: Path, config: dict[str, Any], base: str) -> Any | None:
     for path in paths:
         try:
             found, tensors = _load(path)
-            state = _together(found["state"], tensors)
+            there = {name: tensor.to(device) for name, tensor in tensors.items()}
+            state = _together(found["state"], there)
         except Exception as error:  # safetensors, json and a missing key each raise their own kinds
             damage = f"{path} is damaged ({reason(error)})"
             if path == paths[-1]:
@@ -91,9 +94,9 @@ def read(folder: Path, config: dict[str, Any], base: str) -> Any | None:
             warnings.warn(f"{damage}: the run goes on from the one before it", stacklevel=4)
             continue
         for name, value in config.items():
-            if (there := found["config"].get(name)) != value:
+            if (other := found["config"].get(name)) != value:
                 raise EraseError(
-                    f"{path} is of another run, with {name} {there!r} instead of {value!r}:"
+                    f"{path} is of another run, with {name} {other!r} instead of {value!r}:"
                     " choose another folder, or delete it to start anew"
                 )
         if found["base"] != base:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from erase_lib.config import EraseConfig
+from erase_lib.config import METHODS, EraseConfig
 from erase_lib.diffusion import alpha_bar, predict_clean
 from erase_lib.kv import gram, kv_weights, norms
 from erase_lib.models import Pipeline, in_place
-from erase_lib.text import Prompts
+from erase_lib.text import Prompts, candidates
 
 
 class Choice(NamedTuple):
@@ -36,6 +36,11 @@ class Search:
 
     def __init__(self, words: Sequence[str], embeddings: Tensor | Prompts) -> None:
         self.words, self.embeddings = list(words), embeddings
+
+    @property
+    def blind(self) -> bool:
+        """Whether it chooses without the student, so that its choices may be drawn ahead."""
+        return self.learns is None and type(self).look is Search.look
 
     def choose(self, k: int, g: torch.Generator, template: Tensor | None = None) -> Choice:
         """k candidates, each under `template (k,)`, or under a random training prompt."""
@@ -209,6 +214,10 @@ class ExhaustiveSearch(Search):
         self.scores, self.looks = state["scores"], state["looks"]
 
 
+# a search of one's own, from the config, the words to search and their prompts
+NewSearch: TypeAlias = Callable[[EraseConfig, list[str], Prompts, Pipeline], Search]
+
+
 def new_search(
     config: EraseConfig, words: list[str], embeddings: Tensor | Prompts, pipe: Pipeline
 ) -> Search:
@@ -225,6 +234,23 @@ def new_search(
     return {"random": Search, "fixed": Search, "nearest": NearestSearch}[c.search](
         words, embeddings
     )
+
+
+def new_searches(pipe: Pipeline, config: EraseConfig, new: NewSearch) -> list[Search | None]:
+    """What is preserved for each target: nothing, one concept, or those that `new` searches."""
+    c, keeps, found = config, METHODS[config.method].keeps, list[Search | None]()
+    if keeps == "searched" and c.search != "fixed":
+        every = candidates(pipe, c)
+    else:
+        words = {"nothing": [], "neutral": [c.neutral], "searched": list(c.preserved)}
+        every = [[word] if keeps == "anchor" else words[keeps] for word in c.become]
+    for some in every:
+        prompts = Prompts(pipe, some, c.styles)
+        if len(some) > 1:
+            found.append(new(c, some, prompts, pipe))
+        else:  # where there is one, there is nothing to search
+            found.append(Search(some, prompts) if some else None)
+    return found
 
 
 class Probe:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from erase_lib.bank import Bank, fill_bank, sample_to
+from erase_lib.bank import Bank, Latents
 from erase_lib.closed_form import erase_closed_form
 from erase_lib.config import CLOSED_FORMS, METHODS, EraseConfig
 from erase_lib.diffusion import predict_clean
@@ -27,18 +27,31 @@ from erase_lib.models import (
     recomputing,
     trained_names,
 )
-from erase_lib.search import Choice, Search, new_search
-from erase_lib.text import Prompts, candidates, embed, encode_prompts
+from erase_lib.search import Choice, NewSearch, Search, new_search, new_searches
+from erase_lib.text import embed
 
-# a search of one's own, from the config, the words to search and their embeddings
-NewSearch: TypeAlias = Callable[[EraseConfig, list[str], Prompts, Pipeline], Search]
 # given the run before its first update and after each
 Callback: TypeAlias = Callable[["Run"], object]
 
 
-# the prompts `(n, tokens, dim)` of numbers `(n,)`; L1's goal at z, t, for these and their ẑ₀
-Numbered: TypeAlias = Callable[[Tensor], Tensor]
-Goal: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+TOGETHER = 32  # latents that the teacher predicts at once, where they are known beforehand
+
+
+class Draw(NamedTuple):
+    """All that one update starts from: what hangs on no update of the student's to come. What is
+    preserved is empty where nothing is."""
+
+    target: int
+    z: Tensor
+    t: Tensor
+    c_e: Tensor
+    goal: Tensor
+    z_r: Tensor
+    t_r: Tensor
+    original: Tensor
+    """The teacher's ẑ₀ at z_r, which L2 holds the student to."""
+    choice: Choice | None = None
+    evaluations: int = 0
 
 
 class Run:
@@ -56,11 +69,10 @@ class Run:
         copies = {name: pipe.unet.get_parameter(name).detach().float().clone() for name in names}
         self.student = {name: nn.Parameter(weight) for name, weight in copies.items()}
         self.optimiser = torch.optim.Adam(self.student.values(), lr=c.lr)
-        self.empty = encode_prompts(pipe, [""])
         self.targets = [embed(pipe, t, c.styles, t) for t in c.targets]
         pairs = zip(c.become, c.targets, strict=True)
         self.become = [embed(pipe, word, c.styles, target) for word, target in pairs]
-        self.searches = [self.new_search(words, search) for words in self.candidates()]
+        self.searches = new_searches(pipe, c, search)
         original = kv_weights(pipe.unet) if c.lam_kv else {}
         self.penalties = [
             KVPenalty(original, s.embeddings[:].transpose(0, 1).flatten(1, 2))
@@ -68,58 +80,11 @@ class Run:
             else None
             for s in self.searches
         ]
-        self.banks: dict[str, Bank] = {}
         self.evaluations, self.history = 0, list[dict[str, Any]]()
-
-    def candidates(self) -> list[list[str]]:
-        """The words that may be preserved for each target; none for a method that keeps nothing."""
-        c, keeps = self.config, self.method.keeps
-        if keeps == "searched" and c.search != "fixed":
-            return candidates(self.pipe, c)
-        words = {"nothing": [], "neutral": [c.neutral], "searched": list(c.preserved)}
-        return [[word] if keeps == "anchor" else words[keeps] for word in c.become]
-
-    def new_search(self, words: list[str], new: NewSearch) -> Search | None:
-        """What chooses among the words; where there is one, there is nothing to search."""
-        if not words:
-            return None
-        every = Prompts(self.pipe, words, self.config.styles)
-        return new(self.config, words, every, self.pipe) if len(words) > 1 else Search(words, every)
+        self.latents = Latents(pipe, c, self.student, self.g, self.spend)
+        self.ahead: list[Draw] = []
 
     # -- where (z_t, t) come from ------------------------------------------------------------------
-
-    def latents(
-        self, name: str, of: Tensor, prompts: Numbered, fresh: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """z_t, t of the prompts numbered `of (n,)`, and L1's goal where it is known.
-
-        replay: from the teacher's bank `name` · published: sampled anew by the student, for the
-        embeddings `fresh (n, tokens, dim)`.
-        """
-        c = self.config
-        if c.schedule == "replay":
-            return self.bank(name, of, prompts).draw(of, self.g)
-        with in_place(self.pipe.unet, self.student):
-            z, t, spent = sample_to(
-                self.pipe, fresh.detach(), self.empty, c.sampling_steps, c.guidance_scale, self.g
-            )
-        self.evaluations += spent
-        return z, t, None
-
-    def bank(self, name: str, of: Tensor, prompts: Numbered, goal: Goal | None = None) -> Bank:
-        """The teacher's trajectories of (at least) the prompts `of`, each drawn once; with `goal`
-        along them."""
-        c, bank = self.config, self.banks.get(name)
-        new = of.unique() if bank is None else of[~torch.isin(of, bank.of)].unique()
-        if len(new):
-            self.evaluations += 2 * len(new) * c.sampling_steps
-            steps, scale = c.sampling_steps, c.guidance_scale
-            found = fill_bank(self.pipe, prompts(new), new, self.empty, steps, scale, self.g)
-            if goal is not None:
-                found.goal = found.along(goal)
-            found.predicted = None  # it was for the goal
-            self.banks[name] = bank.add(found) if bank else found
-        return self.banks[name]
 
     def at_target(self, k: int, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """n of target k's prompts, z_t, t on the way to each (ca: to its anchor) and L1's goal."""
@@ -130,21 +95,25 @@ class Run:
         which = torch.randint(len(c_e), (n,), generator=self.g).to(self.pipe.device)
         if self.config.schedule == "replay":  # all of them at once
             every = torch.arange(len(c_e), device=which.device)
-            self.bank(name, every, prompts.__getitem__, goal)
-        return which, *self.latents(name, which, prompts.__getitem__, prompts[which])
+            self.latents.bank(name, every, prompts.__getitem__, goal)
+        return which, *self.latents.draw(name, which, prompts.__getitem__, prompts[which])
 
     def at_preserved(self, k: int, search: Search, choice: Choice) -> tuple[Tensor, Tensor]:
         """z_r and t for what is preserved for target k."""
         if self.config.preserve_at == "target":
             return self.at_target(k, len(choice.chosen))[1:3]
         name = f"preserved {k}"
-        return self.latents(name, choice.prompt, search.prompts, choice.embeddings)[:2]
+        return self.latents.draw(name, choice.prompt, search.prompts, choice.embeddings)[:2]
 
     def ends(self, k: int, search: Search) -> Tensor:
         """A latent that the teacher draws of each candidate of target k, `(n, c, h, w)`."""
         every = torch.arange(len(search.words), device=self.pipe.device)
-        bank = self.bank(f"preserved {k}", every, search.prompts)
+        bank = self.latents.bank(f"preserved {k}", every, search.prompts)
         return bank.clean[bank.of.argsort()]
+
+    def spend(self, evaluations: int) -> None:
+        """Count evaluations of the UNet; a backward pass counts two."""
+        self.evaluations += evaluations
 
     # -- one update: min_θ' L1 + λ L2, in alternation with max_π L2 (Bui et al. 2024, eq. 5) -------
 
@@ -152,7 +121,7 @@ class Run:
         """The teacher's ẑ₀, with a gradient only where `embeddings` have one (and a backward pass
         to come)."""
         needed = embeddings.requires_grad
-        self.evaluations += (3 if needed else 1) * len(z)
+        self.spend((3 if needed else 1) * len(z))
         with torch.set_grad_enabled(needed):
             return predict_clean(self.pipe, z, t, embeddings)
 
@@ -167,18 +136,15 @@ class Run:
         target = self.teacher(z, t, c_e) if known is None else known
         return neutral - self.config.eta * (target - neutral)
 
-    def preserved(
-        self, k: int, search: Search, choice: Choice, ascends: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """z_r, t and the teacher's ẑ₀ there: what L2 holds the student to."""
-        z, t = self.at_preserved(k, search, choice)
+    def original(self, choice: Choice, z: Tensor, t: Tensor, ascends: bool) -> Tensor:
+        """The teacher's ẑ₀ of what is preserved, with π's gradient if it climbs the whole of L2."""
         # as published, π's gradient takes the teacher's prediction for a constant
         whole = ascends and self.config.search == "gumbel_full"
-        return z, t, self.teacher(z, t, choice.embeddings if whole else choice.embeddings.detach())
+        return self.teacher(z, t, choice.embeddings if whole else choice.embeddings.detach())
 
-    def update(self) -> dict[str, Any]:
-        """One update of θ', and of π where the search has one; the row of the history."""
-        c, g, replay = self.config, self.g, self.config.schedule == "replay"
+    def draw(self) -> Draw:
+        """What one update starts from, but for the teacher's prediction for the preserved."""
+        c, g = self.config, self.g
         k = int(torch.randint(len(self.targets), (1,), generator=g))
         search, choice = self.searches[k], None
         which, z, t, goal = self.at_target(k, c.batch)
@@ -188,22 +154,52 @@ class Run:
             c_n = choice.embeddings.detach()
         if goal is None:
             goal = self.goal(z, t, c_n, c_e)
+        if not search:
+            return Draw(k, z, t, c_e, goal, z[:0], t[:0], z[:0])
+        self.spend(search.look(self.student, lambda: self.ends(k, search)))
+        choice = choice or search.choose(c.preserve_batch, g)
+        z_r, t_r = self.at_preserved(k, search, choice)
+        return Draw(k, z, t, c_e, goal, z_r, t_r, z[:0], choice)
+
+    def draws(self) -> list[Draw]:
+        """The next update's draw, or those of several where none of them hangs on the student: the
+        teacher then predicts `TOGETHER` latents at once. Evaluations count when they are used."""
+        c, before, found = self.config, self.evaluations, list[Draw]()
+        blind = c.schedule == "replay" and all(search and search.blind for search in self.searches)
+        most = max(1, TOGETHER // c.preserve_batch) if blind else 1
+        for _ in range(min(most, c.steps - len(self.history))):
+            draw = self.draw()
+            found.append(draw._replace(evaluations=self.evaluations - before))
+            self.evaluations = before
+        if not (choices := [draw.choice for draw in found if draw.choice]):
+            return found
+        every = Choice(*map(torch.cat, zip(*choices, strict=True)))
+        z, t = torch.cat([draw.z_r for draw in found]), torch.cat([draw.t_r for draw in found])
+        clean = self.original(every, z, t, c.schedule == "replay").chunk(len(found))
+        each, self.evaluations = (self.evaluations - before) // len(found), before
+        return [
+            draw._replace(original=part, evaluations=draw.evaluations + each)
+            for draw, part in zip(found, clean, strict=True)
+        ]
+
+    def update(self) -> dict[str, Any]:
+        """One update of θ', and of π where the search has one; the row of the history."""
+        c, replay = self.config, self.config.schedule == "replay"
+        self.ahead = self.ahead or self.draws()
+        k, z, t, c_e, goal, z_r, t_r, original, choice, spent = self.ahead.pop(0)
+        search = self.searches[k]
         row: dict[str, Any] = {"step": len(self.history), "target": c.targets[k]}
-        zs, ts, es, original = z, t, c_e, z[:0]
-        if search:
-            spent = search.look(self.student, lambda: self.ends(k, search))
-            self.evaluations += spent  # in two lines, for `ends` counts too
-            choice = choice or search.choose(c.preserve_batch, g)
-            z_r, t_r, original = self.preserved(k, search, choice, ascends=replay)
+        self.spend(spent)
+        if search and choice:
             # with replay π climbs the very L2 that θ' descends: the search costs nothing more
             c_a = choice.embeddings if replay else choice.embeddings.detach()
-            zs, ts, es = torch.cat([z, z_r]), torch.cat([t, t_r]), torch.cat([c_e, c_a])
+            z, t, c_e = torch.cat([z, z_r]), torch.cat([t, t_r]), torch.cat([c_e, c_a])
             row["chosen"] = "|".join(search.words[i] for i in choice.chosen.tolist())
         with in_place(self.pipe.unet, self.student):  # for the backward of checkpointing too
-            clean = predict_clean(self.pipe, zs, ts, es)
+            clean = predict_clean(self.pipe, z, t, c_e)
             l1 = (clean[: c.batch] - goal).pow(2).mean()
-            l2 = (clean[c.batch :] - original).pow(2).mean() if search else l1.new_zeros(())
-            self.evaluations += 3 * len(zs)
+            l2 = (clean[c.batch :] - original).pow(2).mean() if choice else l1.new_zeros(())
+            self.spend(3 * len(z))
             row |= {"l1": l1.item(), "l2": l2.item(), "evaluations": self.evaluations}
             loss = l1 + c.lam * l2
             if penalty := self.penalties[k]:
@@ -241,12 +237,13 @@ class Run:
             pi.grad = None
             return l2
         choice = search.choose(self.config.preserve_batch, self.g)
-        z_r, t_r, original = self.preserved(k, search, choice, ascends=True)
+        z_r, t_r = self.at_preserved(k, search, choice)
+        original = self.original(choice, z_r, t_r, ascends=True)
         with in_place(self.pipe.unet, self.student):
             moved = predict_clean(self.pipe, z_r, t_r, choice.embeddings)
             fresh = (moved - original).pow(2).mean()
             search.ascend(*torch.autograd.grad(fresh, pi))
-        self.evaluations += 3 * len(z_r)
+        self.spend(3 * len(z_r))
         return fresh.item()
 
     # -- state -------------------------------------------------------------------------------------
@@ -260,7 +257,8 @@ class Run:
             "student": self.student,
             "adam": self.optimiser.state_dict(),
             "generator": self.g.get_state(),
-            "banks": {name: vars(bank) for name, bank in self.banks.items()},
+            "banks": {name: vars(bank) for name, bank in self.latents.banks.items()},
+            "ahead": self.ahead,
             "history": self.history,
             "evaluations": self.evaluations,
         }
@@ -284,12 +282,10 @@ class Run:
         for name, parameter in self.student.items():
             parameter.data.copy_(state["student"][name])
         self.optimiser.load_state_dict(state["adam"])
-        self.g.set_state(state["generator"])
-        for name, of in state["banks"].items():
-            there: dict[str, Any] = {
-                k: None if t is None else t.to(self.pipe.device) for k, t in of.items()
-            }
-            self.banks[name] = Bank(**there)
+        self.g.set_state(state["generator"].cpu())
+        self.latents.banks = {name: Bank(**of) for name, of in state["banks"].items()}
+        draws = [Draw(*draw) for draw in state["ahead"]]
+        self.ahead = [d._replace(choice=d.choice and Choice(*d.choice)) for d in draws]
         self.history, self.evaluations = state["history"], state["evaluations"]
 
     def erasure(self) -> Erasure:
