@@ -9,16 +9,27 @@ import signal
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from erase_lib import EraseConfig, EraseError, Erasure, erase, generate, load_pipeline
-from erase_lib.diffusion import alpha_bar, predict, predict_clean, to_clean, to_noise, trajectory
+from erase_lib import EraseConfig, EraseError, Erasure, erase, generate, load_pipeline, text, train
+from erase_lib.concepts import forms_of
+from erase_lib.diffusion import (
+    alpha_bar,
+    guided,
+    predict,
+    predict_clean,
+    start_noise,
+    to_clean,
+    to_noise,
+    trajectory,
+)
 from erase_lib.models import fingerprint, in_place, trained_names
 from erase_lib.search import GumbelSearch, Search
-from erase_lib.text import encode_prompts
+from erase_lib.text import embed, encode_prompts
 from erase_lib.train import Run
+from tools.benchmarks.gpu_check import TINY, random_pipeline
 
 PROMPTS = ["a church in noto style", "dog"]
 
@@ -77,6 +88,130 @@ def test_gradient_against_finite_differences(tiny):
     assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=1e-5)
 
 
+def on_tensors(pipe, z, steps, scale, prompt):
+    """z_0 of the stock pipeline, from the very same noise."""
+    return pipe(
+        prompt,
+        latents=z * pipe.scheduler.init_noise_sigma,
+        num_inference_steps=steps,
+        guidance_scale=scale,
+        output_type="np",
+    ).images
+
+
+@pytest.mark.parametrize("kind", ["v_prediction", "epsilon"])
+def test_generate_draws_what_the_stock_pipeline_draws(tmp_path, kind):
+    large = TINY | {"unet": TINY["unet"] | {"sample_size": 8}}  # stock takes multiples of 8
+    random_pipeline(large, kind).save_pretrained(tmp_path)
+    pipe = load_pipeline(tmp_path, device="cpu")
+    stock = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
+    stock.set_progress_bar_config(disable=True)
+    stock.scheduler = DDIMScheduler.from_config(stock.scheduler.config, clip_sample=False)
+    for seed, scale in ((3, 4.0), (4, 7.5)):
+        ours = generate(pipe, PROMPTS, seed=[seed, seed + 1], steps=5, guidance_scale=scale)
+        theirs = on_tensors(stock, start_noise(pipe, [seed, seed + 1]), 5, scale, PROMPTS)
+        for a, b in zip(ours, theirs, strict=True):
+            assert np.abs(np.asarray(a) / 255 - b).max() <= 1.01 / 255
+
+
+def test_guidance_starts_from_the_empty_prompt(tiny):
+    c, empty = encode_prompts(tiny, PROMPTS), encode_prompts(tiny, [""])
+    z, t = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([9, 9])
+    with torch.no_grad():
+        u, alone = (predict(tiny, z, t, e) for e in (empty.expand_as(c), c))
+        both, conditional = guided(tiny, z, t, c, empty, 3.0)
+    torch.testing.assert_close(both, u + 3 * (alone - u), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(conditional, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_losses_are_means_over_their_latents(tiny):
+    """L1 and L2 of an update, by hand, of more than one latent each."""
+    config = smoke(search="random", batch=3, preserve_batch=4, lam=2.5, styles=())
+    run = Run(tiny, config)
+    run.update()  # the student is no longer the teacher
+    run.ahead = run.draws()
+    draw, student = run.ahead[0], {k: p.detach().clone() for k, p in run.student.items()}
+    seen = []
+    run.descend = lambda loss, row: seen.append(loss.item())
+    row = run.update()
+    with torch.no_grad(), in_place(tiny.unet, student):
+        l1 = [
+            (predict_clean(tiny, z[None], t[None], c[None]) - goal).pow(2).mean().item()
+            for z, t, c, goal in zip(draw.z, draw.t, draw.c_e, draw.goal, strict=True)
+        ]
+        l2 = [
+            (predict_clean(tiny, z[None], t[None], c[None]) - original).pow(2).mean().item()
+            for z, t, c, original in zip(
+                draw.z_r, draw.t_r, draw.choice.embeddings, draw.original, strict=True
+            )
+        ]
+    assert (len(l1), len(l2)) == (3, 4) and min(l2) > 0
+    assert row["l1"] == pytest.approx(np.mean(l1), rel=1e-4)
+    assert row["l2"] == pytest.approx(np.mean(l2), rel=1e-4)
+    assert seen == [pytest.approx(row["l1"] + 2.5 * row["l2"], rel=1e-5)]
+
+
+def test_a_latent_comes_with_its_timestep_and_its_goal(tiny):
+    run = Run(tiny, smoke(method="esd", eta=0.7))
+    which, z, t, goal = run.at_target(0, 5)
+    bank = run.latents.banks["target 0"]
+    for i in range(5):
+        step = (bank.timesteps == t[i]).nonzero().item()
+        row = (bank.of == which[i]).nonzero().item()
+        assert torch.equal(bank.z[step, row], z[i]) and torch.equal(bank.goal[step, row], goal[i])
+    # what the trajectory predicted for its prompt is what the teacher predicts there
+    expected = run.goal(z, t, run.become[0][which], run.targets[0][which])
+    torch.testing.assert_close(goal, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_preserved_is_drawn_on_its_own_trajectory(tiny):
+    config = smoke(search="random", preserve_batch=6, nearest=6, candidates=6)
+    run = Run(tiny, config)
+    (search,), draw = run.searches, run.draws()[0]
+    bank = run.latents.banks["preserved 0"]
+    for i, candidate in enumerate(draw.choice.chosen.tolist()):
+        row = (bank.of == candidate).nonzero().item()
+        step = (bank.timesteps == draw.t_r[i]).nonzero().item()
+        assert torch.equal(bank.z[step, row], draw.z_r[i])
+    # each under a template of its own, from pure noise
+    word, prompts = search.words[2], forms_of(search.words[2], config.styles)
+    expected = encode_prompts(tiny, [prompts[2 % len(prompts)]])
+    torch.testing.assert_close(search.prompts(torch.tensor([2])), expected)
+    assert word in prompts[2]
+    with torch.no_grad():
+        by_hand = predict_clean(tiny, draw.z_r, draw.t_r, draw.choice.embeddings)
+    torch.testing.assert_close(draw.original, by_hand, rtol=1e-3, atol=1e-4)
+
+
+def test_draws_ahead_are_those_that_one_at_a_time_would_take(tiny, monkeypatch):
+    given = {"search": "random", "steps": 5, "targets": ["church", "dog"], "batch": 1}
+    ahead = erase(tiny, smoke(**given), [])
+    monkeypatch.setattr(train, "TOGETHER", 1)
+    alone = erase(tiny, smoke(**given), [])
+    for a, b in zip(ahead.history, alone.history, strict=True):
+        assert {k: a[k] for k in ("step", "target", "chosen", "evaluations")} == {
+            k: b[k] for k in ("step", "target", "chosen", "evaluations")
+        }
+        assert a["l1"] == pytest.approx(b["l1"], rel=1e-2)
+
+
+def test_prompts_are_encoded_when_they_are_asked_for(tiny, monkeypatch):
+    words, styles, asked = ["dog", "castle", "bus"], ("noto", "fluent"), []
+    every = torch.stack([embed(tiny, word, styles) for word in words], 1)
+    encode = text.encode_prompts
+    monkeypatch.setattr(
+        text, "encode_prompts", lambda p, some: asked.extend(some) or encode(p, some)
+    )
+    prompts = text.Prompts(tiny, words, styles)
+    assert prompts.shape == every.shape[:2] and len(prompts) == 5 and not asked
+    template, word = torch.tensor([4, 0, 4]), torch.tensor([1, 2, 1])
+    torch.testing.assert_close(prompts[template, word], every[template, word])
+    assert sorted(asked) == ["a castle in fluent style", "bus"]
+    for at in (0, slice(None)):
+        torch.testing.assert_close(prompts[at], every[at])
+    assert len(asked) == len(set(asked)) == 15
+
+
 @pytest.mark.parametrize("schedule", ["replay", "published"])
 @pytest.mark.parametrize("method", ["esd", "esd_neutral", "eap"])
 def test_teacher_untouched_and_same_seed_same_erasure(tiny, method, schedule):
@@ -127,14 +262,13 @@ def test_with_replay_pi_climbs_the_loss_that_the_student_descends(tiny):
     search, seen = run.searches[0], {}
     before = search.pi.detach().softmax(0)
 
-    preserved, ascend = run.preserved, search.ascend
+    original, ascend = run.original, search.ascend
 
-    def watched(*given, **more):
-        found = preserved(*given, **more)
-        seen["z, t"] = found[:2]
-        return found
+    def watched(choice, z, t, ascends):
+        seen["z, t"] = z, t
+        return original(choice, z, t, ascends)
 
-    run.preserved = watched
+    run.original = watched
     search.ascend = lambda gradient: seen.update(gradient=gradient.clone()) or ascend(gradient)
     state, evaluations = run.g.get_state(), run.evaluations
     student = {name: p.detach().clone() for name, p in run.student.items()}
@@ -147,7 +281,7 @@ def test_with_replay_pi_climbs_the_loss_that_the_student_descends(tiny):
     run.g.set_state(state)
     torch.randint(1, (1,), generator=run.g)
     torch.randint(len(run.targets[0]), (config.batch,), generator=run.g)
-    run.banks["target 0"].draw(torch.zeros(config.batch, dtype=torch.int64), run.g)
+    run.latents.banks["target 0"].draw(torch.zeros(config.batch, dtype=torch.int64), run.g)
     with torch.no_grad():
         search.pi.copy_(before.log() - before.log().mean() + 1 / len(before))
     c_a, _, _ = search.choose(config.preserve_batch, run.g)
@@ -164,13 +298,13 @@ def test_preserving_at_the_targets_latents_draws_no_other(tiny, schedule):
     config = smoke(preserve_at="target", search="random", schedule=schedule, targets=["church"])
     run = Run(tiny, config)
     drawn = []
-    latents = run.latents
-    run.latents = lambda *given: drawn.append(given[-1]) or latents(*given)
+    draw = run.latents.draw
+    run.latents.draw = lambda *given: drawn.append(given[-1]) or draw(*given)
     evaluations = run.update()["evaluations"]
-    assert set(run.banks) <= {"target 0"}
+    assert set(run.latents.banks) <= {"target 0"}
     batch, kept = config.batch, config.preserve_batch
-    if schedule == "replay":  # seven prompts × 4 guided steps, two for each goal, the update
-        assert evaluations == 7 * 4 * (2 + 2) + kept + 3 * (batch + kept)
+    if schedule == "replay":  # seven prompts × 4 guided steps, one more for each goal, the update
+        assert evaluations == 7 * 4 * (2 + 1) + kept + 3 * (batch + kept)
     else:
         forms = run.targets[0]
         assert len(drawn) == 2 and all((e == forms).all((1, 2)).any() for es in drawn for e in es)
@@ -211,7 +345,7 @@ def test_ca_turns_the_target_into_its_anchor(tiny):
     run = Run(tiny, config)
     assert [search.words for search in run.searches] == [["house"], ["cat"]]
     run.at_target(1, 1)
-    bank = run.banks["target 1"]
+    bank = run.latents.banks["target 1"]
     z, t, goal = bank.draw(torch.zeros(3, dtype=torch.int64), run.g)
     with torch.no_grad():
         expected = predict_clean(tiny, z, t, encode_prompts(tiny, ["cat"]).expand(3, -1, -1))
@@ -227,7 +361,7 @@ def test_ca_turns_the_target_into_its_anchor(tiny):
 def test_age_erases_towards_the_mixture_that_it_preserves(tiny):
     run = Run(tiny, smoke(method="age", batch=3, eta=0.5, nearest=9, candidates=9))
     drawn, goals, preserved = [], [], []
-    search, goal, kept = run.searches[0], run.goal, run.preserved
+    search, goal, original = run.searches[0], run.goal, run.original
     choose = search.choose
 
     def watched(*given):
@@ -236,11 +370,11 @@ def test_age_erases_towards_the_mixture_that_it_preserves(tiny):
 
     search.choose = watched
     run.goal = lambda *given: goals.append(given) or goal(*given)
-    run.preserved = lambda *given, **more: preserved.append(given[2]) or kept(*given, **more)
+    run.original = lambda *given: preserved.append(given[0]) or original(*given)
     run.update()
     ((mixture, template),) = drawn
     assert torch.equal(goals[0][2], mixture.embeddings) and not goals[0][2].requires_grad
-    assert preserved == [mixture] and len(mixture.embeddings) == 3
+    assert torch.equal(preserved[0].embeddings, mixture.embeddings) and len(mixture.embeddings) == 3
     # of the five largest weights, under the target's own training prompt
     words = search.embeddings[template[0]].flatten(1)
     weight = torch.linalg.lstsq(words.T, mixture.embeddings[0].flatten()[:, None]).solution[:, 0]

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from erase_lib import EraseConfig, EraseError, erase, load_pipeline, train
+from erase_lib import EraseConfig, EraseError, erase, load_pipeline
+from erase_lib import bank as sources
 from erase_lib.bank import sample_to
 from erase_lib.config import METHODS
 from erase_lib.train import Run
@@ -85,7 +86,7 @@ def test_published_updates_cost_what_the_run_counts(tiny, monkeypatch, given):
     def at_a_bin(*given):
         return sample_to(*given[:-1], torch.Generator().manual_seed(bins[at["step"]]))
 
-    monkeypatch.setattr(train, "sample_to", at_a_bin)
+    monkeypatch.setattr(sources, "sample_to", at_a_bin)
     one = Run(tiny, config)
     for at["step"] in range(4):  # each bin once: their mean is the expectation
         row = one.update()
@@ -111,8 +112,8 @@ def test_replay_costs_what_the_run_counts(tiny, monkeypatch, given):
     for _ in range(4):
         row = one.update()
     # the expectation, with as many trajectories as were drawn this time
-    target = [name for name in one.banks if name.startswith("target")]
-    kept = sum(len(bank.of) for name, bank in one.banks.items() if name not in target)
+    target = [name for name in one.latents.banks if name.startswith("target")]
+    kept = sum(len(bank.of) for name, bank in one.latents.banks.items() if name not in target)
 
     things = (1, 1)
     if search := one.searches[0]:
