@@ -1,5 +1,4 @@
-"""Erase concepts from text-to-image diffusion models, and see what an erasure does to everything
-else."""
+"""Erase concepts from text-to-image models, and see what an erasure does to everything else."""
 
 import logging
 import os

@@ -33,8 +33,7 @@ class Bank:
     predicted: Tensor | None = None
 
     def draw(self, prompts: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
-        """z_t `(n, c, h, w)`, t `(n,)` and the goal of the prompts `(n,)`, each at a random
-        timestep."""
+        """z_t `(n, c, h, w)`, t `(n,)` and goal of the prompts `(n,)`, each at a random step."""
         step = torch.randint(len(self.timesteps), (len(prompts),), generator=g).to(prompts.device)
         row = (prompts[:, None] == self.of).int().argmax(1)
         goal = None if self.goal is None else self.goal[step, row]

@@ -33,14 +33,11 @@ TRAIN_METHODS = ("kv", "xattn", "noxattn", "full", "selfattn")
 MOVABLE = ("kv", "xattn", "full")  # those that train K and V
 SCHEDULES = ("published", "replay")
 SEARCHES = ("auto", "gumbel", "gumbel_full", "movement", "random", "nearest", "fixed", "exhaustive")
-THINNINGS = ("distance", "meaning")
-PLACES = ("own", "target")
 
 
 @dataclass(frozen=True)
 class EraseConfig:
-    """Settings of one erasure; the defaults are the course profile, for the embedded model on a
-    CPU.
+    """Settings of one erasure; by default the course profile, for the embedded model on a CPU.
 
     Raises `EraseError` for an unknown name, a wrong type or a value out of range.
     """
@@ -78,8 +75,7 @@ class EraseConfig:
     """eap: the weight of the candidates' mean squared movement in K and V (`kv.KVPenalty`), which
     holds all of them at no evaluation where K and V are trained (published: 0)."""
     ridge: float = 0.1
-    """Closed forms only: the weight of ‖W − W₀‖², which holds what is neither erased nor
-    preserved."""
+    """Closed forms: the weight of ‖W − W₀‖², which holds what is neither erased nor preserved."""
     rounds: int = 3
     """rece and eap_closed: rounds of finding what the edit does, and solving again."""
     per_round: int = 8
@@ -120,8 +116,7 @@ class EraseConfig:
     temperature: float = 2.0
     """Temperature of the Gumbel-Softmax."""
     hard: bool = True
-    """One-hot choice with a straight-through gradient (True), or a mixture of candidates (age:
-    always)."""
+    """One-hot choice with a straight-through gradient, or a mixture of candidates (age: always)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, one more forward pass."""
     seed: int = 0
@@ -213,8 +208,7 @@ class EraseConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EraseConfig:
-        """A config from plain values; an unknown key raises `EraseError` with the nearest known
-        name."""
+        """A config from plain values. `EraseError` with the nearest known name for another key."""
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
@@ -225,8 +219,7 @@ class EraseConfig:
 
     @classmethod
     def from_profile(cls, profile: str, **values: Any) -> EraseConfig:
-        """The settings of `smoke`, `course` or `paper`, with `values` on top (None: the
-        profile's)."""
+        """The settings of smoke, course or paper, with `values` on top (None: the profile's)."""
         if profile not in PROFILES:
             raise unknown("profile", profile, PROFILES)
         given = {key: value for key, value in values.items() if value is not None}
@@ -248,8 +241,8 @@ _CHOICES = {
     "train_method": TRAIN_METHODS,
     "schedule": SCHEDULES,
     "search": SEARCHES,
-    "thinning": THINNINGS,
-    "preserve_at": PLACES,
+    "thinning": ("distance", "meaning"),
+    "preserve_at": ("own", "target"),
 }
 _POSITIVE = (
     "steps lr rounds per_round batch preserve_batch guidance_scale sampling_steps nearest"

@@ -55,12 +55,7 @@ def to_noise(output: Tensor, z: Tensor, a: Tensor, prediction_type: str) -> Tens
     return output
 
 
-def predict(
-    pipe: Pipeline,
-    z: Tensor,
-    t: Tensor,
-    embeddings: Tensor,
-) -> Tensor:
+def predict(pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
     """The UNet's raw output `(n, c, h, w)` in float32; autocast when the teacher is in half."""
     dtype = precision(pipe)
     half = dtype in (torch.bfloat16, torch.float16)
@@ -75,15 +70,9 @@ def predict_clean(pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor) -> T
 
 
 def guided(
-    pipe: Pipeline,
-    z: Tensor,
-    t: Tensor,
-    embeddings: Tensor,
-    empty: Tensor,
-    scale: float,
+    pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor, empty: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Classifier-free guidance, u + scale · (c − u), and c alone, in one batch: 2 evaluations a
-    sample."""
+    """Guidance, u + scale · (c − u), and c alone, in one batch: 2 evaluations a sample."""
     both = torch.cat([empty.expand_as(embeddings), embeddings])
     u, c = predict(pipe, torch.cat([z, z]), torch.cat([t, t]), both).chunk(2)
     return u + scale * (c - u), c

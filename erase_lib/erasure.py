@@ -1,5 +1,4 @@
-"""Erasure: the edited tensors of one run, with its config and history; applied, saved, loaded,
-exported."""
+"""The edited tensors of one run, with config and history: applied, saved, loaded, exported."""
 
 from __future__ import annotations
 

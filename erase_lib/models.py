@@ -50,9 +50,7 @@ def pick_device(device: str = "auto") -> torch.device:
 
 
 def load_pipeline(
-    model_id: str | Path | None = None,
-    device: str = "auto",
-    dtype: torch.dtype | str | None = None,
+    model_id: str | Path | None = None, device: str = "auto", dtype: torch.dtype | str | None = None
 ) -> Pipeline:
     """The teacher: a frozen text-to-image pipeline without progress bar or safety checker.
 

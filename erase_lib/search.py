@@ -61,8 +61,7 @@ class Search:
         return self.embeddings[of % templates, of % n]
 
     def look(self, student: Mapping[str, Tensor], latents: Callable[[], Tensor]) -> int:
-        """See the student before an update; `latents` draws one of each candidate. UNet evaluations
-        spent."""
+        """See the student before an update; `latents` draws one of each candidate. Evaluations."""
         return 0
 
     def ascend(self, gradient: Tensor) -> None:

@@ -19,14 +19,7 @@ from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError
 from erase_lib.files import uninterrupted
 from erase_lib.kv import KVPenalty, kv_weights
-from erase_lib.models import (
-    Pipeline,
-    fingerprint,
-    in_place,
-    precision,
-    recomputing,
-    trained_names,
-)
+from erase_lib.models import Pipeline, fingerprint, in_place, precision, recomputing, trained_names
 from erase_lib.search import Choice, NewSearch, Search, new_search, new_searches
 from erase_lib.text import embed
 
@@ -118,8 +111,7 @@ class Run:
     # -- one update: min_θ' L1 + λ L2, in alternation with max_π L2 (Bui et al. 2024, eq. 5) -------
 
     def teacher(self, z: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
-        """The teacher's ẑ₀, with a gradient only where `embeddings` have one (and a backward pass
-        to come)."""
+        """The teacher's ẑ₀; with a gradient, and a backward pass to come, if `embeddings` have."""
         needed = embeddings.requires_grad
         self.spend((3 if needed else 1) * len(z))
         with torch.set_grad_enabled(needed):
@@ -264,8 +256,7 @@ class Run:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state. `EraseError` when the vocabulary gives other candidates now, or for
-        another search."""
+        """Go on from a state. `EraseError` for other candidates, or another search, than its own."""
         if state["words"] != [search and search.words for search in self.searches]:
             raise EraseError(
                 f"the candidates from vocabulary {self.config.vocabulary!r} are no longer those of"
