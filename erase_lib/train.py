@@ -256,7 +256,7 @@ class Run:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state. `EraseError` for other candidates, or another search, than its own."""
+        """Go on from a state. `EraseError` for other candidates or another search than its own."""
         if state["words"] != [search and search.words for search in self.searches]:
             raise EraseError(
                 f"the candidates from vocabulary {self.config.vocabulary!r} are no longer those of"
