@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from course.exercise import check, mistakes
-from erase_lib.study import damage
+from erase_lib.study import deltas
 
 
 def exercise1(
@@ -16,13 +16,13 @@ def exercise1(
 ) -> None:
     """How many of the ten most hurt concepts do the scores judge and pixels have in common?
 
-    `pairs` as `study.measure` makes it; the targets and the neutral concepts are left out.
+    `pairs` as `study.measure_pairs` makes it; the targets and the neutral concepts are left out.
     """
 
     def ten(score: str, least: bool = False, every: bool = False) -> set[str]:
         """The ten concepts most hurt by a score; the least hurt; with those that are left out."""
         rows = pairs if every else pairs[~pairs["concept"].isin([*targets, *neutral])]
-        ordered = damage(rows, score).sort_values("delta", ascending=least)
+        ordered = deltas(rows, score).sort_values("delta", ascending=least)
         return set(ordered["concept"][:10])
 
     common = len(ten("judge") & ten("pixels"))
@@ -88,9 +88,9 @@ def exercise3(
 ) -> None:
     """Write the percentile of a concept: percent of the others, some left out, hurt less.
 
-    `pairs` as `study.measure` makes it, `places` as `study.neutral_percentiles`.
+    `pairs` as `study.measure_pairs` makes it, `places` as `study.neutral_percentiles`.
     """
-    table, left_out = damage(pairs, "clip"), [*targets, *neutral]
+    table, left_out = deltas(pairs, "clip"), [*targets, *neutral]
     of_clip = places[places["metric"] == "clip"].set_index("concept")["value"]
     name = (of_clip - 30).abs().idxmin()  # one that stands neither at an end nor in the middle
     truth, delta = of_clip[name], table.set_index("concept")["delta"]

@@ -110,7 +110,7 @@ def exercise3(other: tuple[str, float] | None, rhos: pd.DataFrame, target: str, 
         ),
         (
             lambda a: not hit(a, own[score, "text"]),
-            f"that is ρ with δ by {score}: name the other score in `damage` too",
+            f"that is ρ with δ by {score}: name the other score in `deltas` too",
         ),
         (
             lambda a: not hit(a, own[a[0], "pictures"]),

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from course.exercise import check, mistakes
-from erase_lib import study
+from erase_lib import measure, study
 
 CONTROL = "eap, random"
 
