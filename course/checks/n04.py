@@ -144,7 +144,7 @@ def exercise5(
     def preserved() -> list[str]:
         """What two updates with this search preserve."""
         few = dataclasses.replace(config, steps=2)
-        own = erase(pipe, few, progress=False, search=lambda _, some, e, pipe: answer(some, e))
+        own = erase(pipe, few, [], search=lambda _, some, e, pipe: answer(some, e))
         return [row["chosen"] for row in own.history]
 
     known = {words.index(word) for word in worst}

@@ -33,7 +33,7 @@ def exercise1(answer: Callable, ends: pd.DataFrame) -> None:
         answer,
         (lambda a: np.ndim(a) == 0, "one number is wanted, the mean over what was chosen"),
         *mistakes(true, wrong, np.isclose),
-        (lambda a: np.isclose(a, true), lambda a: f"{a:.1f}, but the microscope says {true:.1f}"),
+        (lambda a: np.isclose(a, true), lambda a: f"{a:.1f}, but the audit says {true:.1f}"),
         given=(end["moved"], some),
         right="chance has 50 whatever the number of candidates, so searches of any size compare.",
     )
