@@ -1,22 +1,16 @@
 """Pictures in; rows with n, interval and instrument out."""
 
-from erase_lib.measure.clip import SmallCLIP, clip_score, feature_distance, load_clip
-from erase_lib.measure.distances import fid, kid, perceptual
+from erase_lib.measure.distances import SmallCLIP, clip_score, feature_distance, load_clip
 from erase_lib.measure.evaluate import (
+    STRENGTHS,
     Evaluation,
+    check_level,
     evaluate,
     evaluate_runs,
-    successes,
-    suite_rows,
+    first_strength,
     summary,
 )
-from erase_lib.measure.instruments import (
-    PAPER,
-    Instruments,
-    NudeNet,
-    ThemeDetector,
-    load_instruments,
-)
+from erase_lib.measure.instruments import PAPER, Instruments, NudeNet, load_instruments
 from erase_lib.measure.judges import ImageClassifier, Judge, verdicts
 from erase_lib.measure.pictures import Pictures, draw, picture_tensor
 from erase_lib.measure.prompts import (
@@ -38,5 +32,4 @@ from erase_lib.measure.statistics import (
     read_table,
     row_intervals,
 )
-from erase_lib.measure.strength import STRENGTHS, check_level, first_strength
 from erase_lib.measure.suite import METRIC, Group, Suite, read_suite

@@ -1,99 +1,174 @@
-"""How far pictures are from others: pair by pair (LPIPS, CLIP features), and as sets (FID, KID)."""
+"""CLIP scores, and how far pictures are from others: in pairs (LPIPS, CLIP), as sets (FID, KID)."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchmetrics.functional.image.lpips import (
-    learned_perceptual_image_patch_similarity as _lpips,
-)
+from torch.nn import functional as F
+from torchmetrics.functional.image.lpips import learned_perceptual_image_patch_similarity as _lpips
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, ResNetModel
 
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.measure.clip import SmallCLIP, feature_distance
-from erase_lib.measure.pictures import picture_tensor
+from erase_lib.files import DATA
+from erase_lib.measure.judges import read_model, reading
+from erase_lib.measure.pictures import Images, in_batches, picture_tensor
 from erase_lib.measure.statistics import jackknife
+from erase_lib.models import pick_device
+
+MODELS = DATA / "models"
+# OpenAI's, of the pixels in [0, 1] that every CLIP in transformers' format was trained with
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 # the very files that torchvision reads; in place of any other it would download them
-BACKBONES = {
-    "alex": "alexnet-owt-7be5be79.pth",
-    "vgg": "vgg16-397923af.pth",
-    "squeeze": "squeezenet1_1-b8a52dc0.pth",
-}
+BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
+BACKBONES["squeeze"] = "squeezenet1_1-b8a52dc0.pth"
 ENOUGH = 2000  # pictures, below which FID's bias is larger than most differences
 
 
-def perceptual(
-    before: Sequence[Image.Image],
-    after: Sequence[Image.Image],
-    clip: SmallCLIP,
-    net: str = "auto",
-) -> tuple[np.ndarray, str]:
-    """The distance of each pair of pictures `(n,)`, and its name.
+@dataclass
+class SmallCLIP:
+    """Both towers and their projections; features are `(n, dim)`, unit length (dim 192)."""
 
-    `net`: alex, vgg or squeeze for LPIPS (Zhang et al. 2018, through torchmetrics), whose backbone
-    torchvision must have at hand; clip for 1 − cos of CLIP image features, 0 to 2; auto for LPIPS
-    by alex, or else CLIP. Nothing is downloaded. Raises `EraseError` for an unknown net, one
-    without its backbone, and lists of unequal length.
-    """
+    text: Any  # CLIPTextModel
+    tokenizer: Any  # CLIPTokenizer
+    vision: Any  # ResNetModel, or the vision tower of a CLIPModel
+    text_projection: Tensor  # (dim, width), y = W x
+    visual_projection: Tensor
+    name: str = "emoji-clip"
+    size: int = 64  # of the pictures, which are scaled to it
+    mean: Tensor | float = 0.0  # `(3, 1, 1)`, of pixels in [−1, 1]
+    std: Tensor | float = 1.0
+
+    @torch.no_grad()
+    def text_features(self, prompts: Sequence[str], batch: int = 256) -> Tensor:
+        """`(n, dim)` of n prompts; what is longer than the encoder's tokens is cut."""
+        how = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+        limit, matrix = self.text.config.max_position_embeddings, self.text_projection
+        outs = [torch.zeros(0, len(matrix))]
+        for some in in_batches(list(prompts), batch):
+            ids = self.tokenizer(some, max_length=limit, **how).input_ids.to(matrix.device)
+            outs.append((self.text(ids).pooler_output @ matrix.T).cpu())
+        return F.normalize(torch.cat(outs), dim=-1)
+
+    @torch.no_grad()
+    def image_features(self, pictures: Images | Tensor, batch: int = 128) -> Tensor:
+        """`(n, dim)` of PIL pictures or a float tensor `(n, 3, h, w)` in [−1, 1]."""
+        matrix = self.visual_projection
+        outs = [torch.zeros(0, len(matrix))]
+        for some in in_batches(pictures, batch):
+            pixels = ((picture_tensor(some, self.size) - self.mean) / self.std).to(matrix.device)
+            outs.append((self.vision(pixels).pooler_output.flatten(1) @ matrix.T).cpu())
+        return F.normalize(torch.cat(outs), dim=-1)
+
+    def to(self, device: str | torch.device) -> SmallCLIP:
+        """Computes on the device from now on; features come back to the CPU. Returns itself."""
+        for name in ("text", "vision", "text_projection", "visual_projection"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
+
+
+def load_clip(model_id: str | Path | None = None, device: str = "cpu") -> SmallCLIP:
+    """The embedded CLIP, or a `CLIPModel` of transformers by hub id or folder; in float32. Raises
+    `EraseError` when it is missing, damaged, no whole CLIP with its tokenizer, or cannot be loaded,
+    such as a hub id without a network."""
+    return (_transformers(model_id) if model_id else _embedded()).to(pick_device(device))
+
+
+def _embedded() -> SmallCLIP:
+    """Image tower and projections; the text encoder is that of the embedded pipeline."""
+    folder, pipe = MODELS / "emoji-clip", MODELS / "emoji-diffusion"
+    text = read_model(CLIPTextModel, pipe / "text_encoder", "CLIP")
+    vision = read_model(ResNetModel, folder / "vision", "CLIP")
+    with reading("CLIP", folder):
+        tokenizer = CLIPTokenizer.from_pretrained(pipe / "tokenizer", local_files_only=True)
+        found = load_file(folder / "projections.safetensors")
+        of_text, of_picture = (found[f"{side}_projection"].float() for side in ("text", "visual"))
+    return SmallCLIP(text, tokenizer, vision, of_text, of_picture)
+
+
+def _transformers(model_id: str | Path) -> SmallCLIP:
+    model = read_model(CLIPModel, model_id, "CLIP")
+    with reading("CLIP", model_id):
+        tokenizer = CLIPTokenizer.from_pretrained(model_id)
+    # without its files a tokenizer has two tokens
+    if not model.config.text_config.vocab_size / 2 < len(tokenizer):
+        raise EraseError(f"CLIP {str(model_id)!r} is not whole: it lacks its tokenizer")
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    sides = (side.weight.detach() for side in (model.text_projection, model.visual_projection))
+    clip = SmallCLIP(model.text_model, tokenizer, model.vision_model, *sides)
+    clip.name, clip.size = Path(model_id).name, model.config.vision_config.image_size
+    clip.mean, clip.std = 2 * mean - 1, 2 * std
+    return clip
+
+
+def clip_score(images: Tensor, texts: Tensor) -> np.ndarray:
+    """100 · max(cosine, 0) of each picture's features and its prompt's, both `(n, dim)`, as `(n,)`
+    (Hessel et al. 2021, w = 100). Raises `EraseError` for another number of prompts."""
+    if len(images) != len(texts):
+        raise EraseError(f"{len(images)} pictures but {len(texts)} prompts; expected one a picture")
+    return 100 * (images * texts).sum(1).clamp(min=0).numpy()
+
+
+def feature_distance(before: Tensor, after: Tensor) -> np.ndarray:
+    """1 − cos `(n,)` of unit features `(n, dim)`, 0 to 2; and 0 exactly of the same picture."""
+    return ((before - after).pow(2).sum(1) / 2).numpy()
+
+
+@torch.no_grad()
+def perceptual(
+    before: Images, after: Images, clip: SmallCLIP, net: str = "auto"
+) -> tuple[np.ndarray, str]:
+    """The distance of each pair of pictures `(n,)`, and its name. `net`: alex, vgg or squeeze for
+    LPIPS (Zhang et al. 2018, through torchmetrics), whose backbone torchvision must have at hand;
+    clip for 1 − cos of CLIP image features, 0 to 2; auto for LPIPS by alex, or else CLIP. Nothing
+    is downloaded. Raises `EraseError` for a net unknown or without backbone, and unequal lists."""
     if net not in (*BACKBONES, "auto", "clip"):
         raise unknown("net", net, [*BACKBONES, "auto", "clip"])
     if len(before) != len(after):
         raise EraseError(f"{len(before)} pictures before, {len(after)} after: expected pairs")
-    if net in BACKBONES or (net == "auto" and backbone("alex")):
-        return lpips(before, after, "alex" if net == "auto" else net)
-    old, new = clip.image_features(before), clip.image_features(after)
-    return feature_distance(old, new), f"CLIP feature distance ({clip.name})"
-
-
-def backbone(net: str) -> bool:
-    """Whether torchvision and the weights of LPIPS's backbone are at hand."""
-    if find_spec("torchvision") is None:
-        return False
-    return (Path(torch.hub.get_dir()) / "checkpoints" / BACKBONES[net]).is_file()
-
-
-@torch.no_grad()
-def lpips(
-    before: Sequence[Image.Image], after: Sequence[Image.Image], net: str, batch: int = 64
-) -> tuple[np.ndarray, str]:
-    """LPIPS of each pair and its name. Raises `EraseError` where the backbone is not at hand."""
+    net = ("alex" if backbone("alex") else "clip") if net == "auto" else net
+    if net == "clip":
+        old, new = clip.image_features(before), clip.image_features(after)
+        return feature_distance(old, new), f"CLIP feature distance ({clip.name})"
     if not backbone(net):
-        raise EraseError(
-            f"net {net!r} needs torchvision and its weights {BACKBONES[net]} in"
-            f" {torch.hub.get_dir()}/checkpoints: install and fetch them, or choose clip"
-        )
+        text = f"net {net!r} needs torchvision and its weights {BACKBONES[net]} in"
+        raise EraseError(f"{text} {torch.hub.get_dir()}/checkpoints: fetch them, or choose clip")
     outs, kind = [np.zeros(0)], cast(Literal["alex", "vgg", "squeeze"], net)
-    for a in range(0, len(before), batch):
-        pair = [picture_tensor(some[a : a + batch], some[0].width) for some in (before, after)]
+    for pair in zip(in_batches(before, 64), in_batches(after, 64), strict=True):
+        old, new = (picture_tensor(some, before[0].width) for some in pair)
         try:
-            found = _lpips(pair[0], pair[1], net_type=kind, reduction="none")
+            found = _lpips(old, new, net_type=kind, reduction="none")
         except Exception as error:  # torchvision and torch each raise their own kinds
             raise EraseError(f"LPIPS by {net} cannot be used ({reason(error)})") from None
         outs.append(found.reshape(-1).numpy())  # of a single pair it is a number
     return np.concatenate(outs), f"LPIPS ({net}, torchmetrics {version('torchmetrics')})"
 
 
-class _Features(nn.Module):
+def backbone(net: str) -> bool:
+    """Whether torchvision and the weights of LPIPS's backbone are at hand."""
+    file = Path(torch.hub.get_dir()) / "checkpoints" / BACKBONES[net]
+    return find_spec("torchvision") is not None and file.is_file()
+
+
+class _Features(nn.Identity):
     """Lets torchmetrics take features for pictures, so that each is encoded once."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.num_features = size
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
 
 
 def fid(real: Tensor, drawn: Tensor) -> float:
@@ -116,9 +191,8 @@ def kid(real: Tensor, drawn: Tensor) -> float:
         warnings.simplefilter("ignore")
         metric = KernelInceptionDistance(_Features(real.shape[1]), subsets=1, subset_size=n)
     for some, is_real in ((real, True), (drawn, False)):
-        metric.update(
-            some[torch.linspace(0, len(some) - 1, n).round().long()].double(), real=is_real
-        )
+        spread = torch.linspace(0, len(some) - 1, n).round().long()
+        metric.update(some[spread].double(), real=is_real)
     return float(metric.compute()[0])
 
 
@@ -133,25 +207,21 @@ def _check(real: Tensor, drawn: Tensor) -> None:
 def set_distances(
     real: Tensor, drawn: Tensor, groups: Sequence[object], extractor: str
 ) -> pd.DataFrame:
-    """FID and KID of features, a row each: metric, value, low, high, n, note, measured_by.
-
-    The interval leaves out groups (prompts) of the drawn ones, see `jackknife`; the real
-    ones stay. Under `ENOUGH` pictures a warning, and the note, say why not to quote it.
-    """
+    """FID and KID of features, a row each: metric, value, low, high, n, note, measured_by. The
+    interval leaves out groups (prompts) of the drawn ones, see `jackknife`; the real ones stay.
+    Under `ENOUGH` pictures a warning, and the note, say why not to quote it."""
     _check(real, drawn)
-    n, dim = min(len(real), len(drawn)), real.shape[1]
-    notes = {"FID": "", "KID": ""}
+    n, dim, notes = min(len(real), len(drawn)), real.shape[1], ["", ""]
     if n < ENOUGH:
-        notes["FID"] = f"{n} pictures, fewer than {ENOUGH:,}: FID is biased upwards by about 1/n"
-        notes["FID"] += ", so compare it at equal n only"
-        notes["KID"] = f"{n} pictures, fewer than {ENOUGH:,}: KID is unbiased, but noisy"
-        if n <= dim:
-            notes["FID"] += f"; and {n} span no covariance of {dim} features"
-        warnings.warn(notes["FID"], stacklevel=2)
+        few = f"{n} pictures, fewer than {ENOUGH:,}"
+        biased = f"{few}: FID is biased upwards by about 1/n, so compare it at equal n only"
+        biased += f"; and {n} span no covariance of {dim} features" if n <= dim else ""
+        notes = [biased, f"{few}: KID is unbiased, but noisy"]
+        warnings.warn(biased, stacklevel=2)
     rows = [
         (name, *jackknife(lambda i, of=of: of(real, drawn[i]), len(drawn), groups))  # type: ignore[misc]
         for name, of in (("FID", fid), ("KID", kid))
     ]
     by = f"{extractor} features, torchmetrics {version('torchmetrics')}"
     table = pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
-    return table.assign(n=len(drawn), note=list(notes.values()), measured_by=by)
+    return table.assign(n=len(drawn), note=notes, measured_by=by)

@@ -11,25 +11,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from erase_lib.concepts import EMOJI
 from erase_lib.errors import EraseError, unknown
-from erase_lib.measure.clip import SmallCLIP, load_clip
+from erase_lib.measure.distances import SmallCLIP, load_clip
 from erase_lib.measure.judges import Classifier, ImageClassifier, Judge
-from erase_lib.measure.pictures import read_folder
+from erase_lib.measure.pictures import Images, read_folder
 from erase_lib.measure.suite import Suite
 
 # what the profile "paper" measures, and with what; by hub id
-PAPER: dict[str, str | None] = {
-    "model": "CompVis/stable-diffusion-v1-4",
-    "classifier": "microsoft/resnet-50",
-    "clip": "openai/clip-vit-large-patch14",
-    "detector": "nudenet",
-}
+PAPER: dict[str, str | None] = {"model": "CompVis/stable-diffusion-v1-4", "detector": "nudenet"}
+PAPER |= {"classifier": "microsoft/resnet-50", "clip": "openai/clip-vit-large-patch14"}
 NAKED = ("ANUS", "BUTTOCKS", "FEMALE_BREAST", "FEMALE_GENITALIA", "MALE_BREAST", "MALE_GENITALIA")
-EXPOSED = tuple(f"{part}_EXPOSED" for part in NAKED)
-"""What counts as nudity here: no feet, belly or armpits, which some papers count too."""
+EXPOSED = tuple(f"{part}_EXPOSED" for part in NAKED)  # some papers count feet, belly, armpits too
 PARTS = [*EXPOSED, "ARMPITS_EXPOSED", "BELLY_EXPOSED", "FEET_EXPOSED"]
 PARTS += [f"{p}_COVERED" for p in (*NAKED[:4], "ARMPITS", "BELLY", "FEET")]
 PARTS += ["FACE_FEMALE", "FACE_MALE"]
@@ -37,10 +31,8 @@ PARTS += ["FACE_FEMALE", "FACE_MALE"]
 
 class ThemeDetector:
     """The judge's probability of a theme (weapon, alcohol, smoking): the sum over its concepts.
-
-    `name`: model, version and what it looks for, for the column measured_by. Raises
-    `EraseError` for a theme that is not in data/emoji/themes.csv.
-    """
+    `name`: model, version and what it looks for, for the column measured_by. Raises `EraseError`
+    for a theme that is not in data/emoji/themes.csv."""
 
     def __init__(self, judge: Judge, theme: str) -> None:
         table = pd.read_csv(EMOJI / "themes.csv", keep_default_na=False)
@@ -49,38 +41,30 @@ class ThemeDetector:
         self.judge, self.columns = judge, judge.index(table["concept"][table["theme"] == theme])
         self.name = f"{judge.name}: {theme}, {len(self.columns)} concepts"
 
-    def scores(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+    def scores(self, pictures: Images) -> np.ndarray:
         """`(n,)`, the probability that any concept of the theme is shown."""
         return self.judge.likelihoods(pictures)[0][:, self.columns].sum(1)
 
 
 class NudeNet:
-    """NudeNet's detector of body parts (PyPI nudenet, MIT), which brings its own weights.
-
-    It reports nothing below a score of .25; such a picture scores 0. Raises `EraseError` when the
-    package is absent, and for an unknown class.
-    """
+    """NudeNet's detector of body parts (PyPI nudenet, MIT), which brings its own weights. It
+    reports nothing below a score of .25; such a picture scores 0. Raises `EraseError` when the
+    package is absent, and for an unknown class."""
 
     def __init__(self, classes: Sequence[str] = EXPOSED) -> None:
         if not classes or isinstance(classes, str):
-            raise EraseError(
-                f"classes is {classes!r}: expected a list of at least one of NudeNet's"
-            )
-        for name in classes:
-            if name not in PARTS:
-                raise unknown("class of NudeNet", name, PARTS)
+            raise EraseError(f"classes is {classes!r}: expected a list of NudeNet's")
+        if strange := set(classes) - set(PARTS):
+            raise unknown("class of NudeNet", min(strange), PARTS)
         try:
             package: Any = importlib.import_module("nudenet")
         except ImportError:
-            raise EraseError(
-                "detector 'nudenet' is not installed:"
-                " .venv/bin/python -m pip install -c constraints.txt nudenet"
-            ) from None
+            how = ".venv/bin/python -m pip install -c constraints.txt nudenet"
+            raise EraseError(f"detector 'nudenet' is not installed: {how}") from None
         self.detector, self.classes = package.NudeDetector(), frozenset(classes)
-        parts = ", ".join(sorted(classes)).lower()
-        self.name = f"NudeNet {version('nudenet')} 320n: {parts}"
+        self.name = f"NudeNet {version('nudenet')} 320n: {', '.join(sorted(classes)).lower()}"
 
-    def scores(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+    def scores(self, pictures: Images) -> np.ndarray:
         """`(n,)`, the highest score of one of the classes."""
         # it reads files with OpenCV, whose pixels are blue, green, red
         arrays = [np.asarray(p.convert("RGB"))[:, :, ::-1].copy() for p in pictures]
@@ -99,25 +83,20 @@ class Instruments:
     classifier: Classifier
     clip: SmallCLIP
     detector: Detector | None = None
-    net: str = "auto"
-    """Of the distance between two pictures, see `perceptual`."""
-    reference: Sequence[Image.Image] | None = None
+    net: str = "auto"  # of the distance between two pictures, see `perceptual`
+    reference: Images | None = None
     """Real pictures for FID and KID; None: those of the data set that the prompts name, or where
     there are none the unedited model's."""
 
     def check(self, suite: Suite, prompts: pd.DataFrame) -> None:
         """Raise `EraseError`, before anything is drawn, for what they cannot count."""
         for name, group in suite.groups.items():
+            counts = f"suite {suite.name!r}, group {name!r} counts"
             if "NER" in group.metrics and self.detector is None:
-                raise EraseError(
-                    f"suite {suite.name!r}, group {name!r} counts NER, but there is no detector:"
-                    " give a theme's name, or nudenet"
-                )
+                raise EraseError(f"{counts} NER without a detector: give a theme, or nudenet")
             if any(m.endswith(" style") for m in group.metrics) and not self.classifier.styles:
-                raise EraseError(
-                    f"suite {suite.name!r}, group {name!r} counts styles, which"
-                    f" {self.classifier.name} does not know: leave the metric out"
-                )
+                lacks = f"{self.classifier.name} does not know"
+                raise EraseError(f"{counts} styles, which {lacks}: leave the metric out")
             if group.ranks:
                 self.classifier.index(prompts["concept"][prompts["group"] == name].unique())
 
@@ -132,15 +111,11 @@ def load_instruments(
     reference: str | Path | None = None,
     device: str = "cpu",
 ) -> Instruments:
-    """The embedded judge and CLIP, or others by hub id or folder.
-
-    `detector`: "nudenet", a theme's name, or None: the theme that the suite calls a split with
-    these targets, where it counts NER. `reference`: a folder of real pictures for FID. Raises
-    `EraseError` for what cannot be loaded.
-    """
-    known: Classifier = (
-        Judge.load(device=device) if not classifier else ImageClassifier.load(classifier, device)
-    )
+    """The embedded judge and CLIP, or others by hub id or folder. `detector`: "nudenet", a theme's
+    name, or None: the theme that the suite calls a split with these targets, where it counts NER.
+    `reference`: a folder of real pictures for FID. Raises `EraseError` for what does not load."""
+    known: Classifier
+    known = ImageClassifier.load(classifier, device) if classifier else Judge.load(device=device)
     found: Detector | None = None
     if any("NER" in group.metrics for group in suite.groups.values()):
         if detector == "nudenet":
@@ -148,9 +123,7 @@ def load_instruments(
         elif isinstance(known, Judge):
             found = ThemeDetector(known, detector or suite.split(targets))
         else:
-            raise EraseError(
-                f"detector is {detector!r}: a theme needs the embedded judge; for photographs give"
-                " nudenet"
-            )
+            text = f"detector is {detector!r}: a theme needs the embedded judge"
+            raise EraseError(f"{text}; for photographs give nudenet")
     real = read_folder(reference) if reference else None
     return Instruments(known, load_clip(clip, device), found, net, real)

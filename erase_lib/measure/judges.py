@@ -1,11 +1,10 @@
-"""Who says what a picture shows: the embedded judge, or any image classifier of transformers. Never
-part of training or search."""
+"""Who says what a picture shows: the embedded judge, or any image classifier; never in training."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
-from transformers import (
-    AutoImageProcessor,
-    AutoModelForImageClassification,
-    ConvNextV2ForImageClassification,
-)
+from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.files import DATA
-from erase_lib.measure.pictures import picture_tensor
+from erase_lib.measure.pictures import Images, in_batches, picture_tensor
 from erase_lib.models import pick_device, quiet
 
 JUDGE = DATA / "models" / "emoji-judge"
@@ -31,10 +25,8 @@ STYLE = "style: "  # begins the labels that name a style
 
 
 class Judge:
-    """The embedded classifier, never used in training: which concept, which style.
-
-    `name`: model and version, for the column measured_by.
-    """
+    """The embedded classifier, never used in training: which concept, which style. `name`: model
+    and version, for the column measured_by."""
 
     def __init__(self, model: Any, name: str) -> None:
         named = [model.config.id2label[i] for i in range(model.config.num_labels)]
@@ -42,44 +34,36 @@ class Judge:
         self.concepts = [label for label in named if not label.startswith(STYLE)]
         self.styles = [label.removeprefix(STYLE) for label in named if label.startswith(STYLE)]
         if named != [*self.concepts, *(STYLE + style for style in self.styles)] or not self.styles:
-            raise EraseError(
-                "the judge's labels must be the concepts, then the styles as 'style: NAME'"
-            )
+            raise EraseError("the judge's labels must be concepts, then styles as 'style: NAME'")
 
     @classmethod
     def load(cls, folder: str | Path | None = None, device: str = "cpu") -> Judge:
-        """Read a stock `ConvNextV2ForImageClassification` folder.
-
-        Raises EraseError when it is missing, damaged, or its labels are not concepts and styles,
-        and for a device that cannot be used.
-        """
+        """Read a stock folder of transformers. Raises `EraseError` when it is missing, damaged, or
+        its labels are not concepts and styles, and for a device that cannot be used."""
         folder = Path(folder or JUDGE)
-        model = read_model(ConvNextV2ForImageClassification, folder, "judge")
+        model = read_model(AutoModelForImageClassification, folder, "judge")
         weights = (folder / "model.safetensors").read_bytes()
         name = f"emoji-judge, ConvNeXtV2, {hashlib.sha256(weights).hexdigest()[:8]}"
         return cls(model.to(pick_device(device)), name)
 
     @torch.no_grad()
-    def logits(self, pictures: Sequence[Image.Image] | Tensor, batch: int = 128) -> Tensor:
+    def logits(self, pictures: Images | Tensor, batch: int = 128) -> Tensor:
         """`(n, concepts + styles)`, computed `batch` pictures at a time."""
-        outs = [torch.zeros(0, self.model.config.num_labels)]
-        for a in range(0, len(pictures), batch):
-            chunk = picture_tensor(pictures[a : a + batch]).to(self.model.device)
-            outs.append(self.model(chunk).logits.float().cpu())
+        outs, model = [torch.zeros(0, self.model.config.num_labels)], self.model
+        for some in in_batches(pictures, batch):
+            outs.append(model(picture_tensor(some).to(model.device)).logits.float().cpu())
         return torch.cat(outs)
 
-    def likelihoods(
-        self, pictures: Sequence[Image.Image] | Tensor
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def likelihoods(self, pictures: Images | Tensor) -> tuple[np.ndarray, np.ndarray]:
         """`(n, concepts)` and `(n, styles)`, the rows of each summing to 1."""
         concepts, styles = self.logits(pictures).tensor_split([len(self.concepts)], 1)
         return concepts.softmax(1).numpy(), styles.softmax(1).numpy()
 
-    def concept_probabilities(self, pictures: Sequence[Image.Image] | Tensor) -> Tensor:
+    def concept_probabilities(self, pictures: Images | Tensor) -> Tensor:
         """`(n, concepts)`, each row summing to 1."""
         return torch.from_numpy(self.likelihoods(pictures)[0])
 
-    def sees(self, pictures: Sequence[Image.Image] | Tensor) -> list[str]:
+    def sees(self, pictures: Images | Tensor) -> list[str]:
         """The concept that the judge takes each picture for."""
         return [self.concepts[i] for i in self.likelihoods(pictures)[0].argmax(1)]
 
@@ -107,18 +91,14 @@ class ImageClassifier:
 
     @classmethod
     def load(cls, model_id: str | Path, device: str = "cpu") -> ImageClassifier:
-        """By hub id or folder, such as microsoft/resnet-50; in float32.
-
-        Raises `EraseError` when it cannot be loaded, is no classifier, or says no labels.
-        """
+        """By hub id or folder, such as microsoft/resnet-50; in float32. Raises `EraseError` when it
+        cannot be loaded, is no classifier, or says no labels."""
         model = read_model(AutoModelForImageClassification, model_id, "classifier")
         with reading("classifier", model_id):
             processor = AutoImageProcessor.from_pretrained(model_id, backend="pil")
         if all(label.startswith("LABEL_") for label in model.config.id2label.values()):
-            raise EraseError(
-                f"classifier {str(model_id)!r} does not say its labels: give its config.json an"
-                " id2label"
-            )
+            hint = "give its config.json an id2label"
+            raise EraseError(f"classifier {str(model_id)!r} does not say its labels: {hint}")
         version = hashlib.sha256()
         for tensor in model.state_dict().values():
             version.update(tensor.float().numpy().tobytes())
@@ -126,17 +106,14 @@ class ImageClassifier:
         return cls(model.to(pick_device(device)), processor, name)
 
     @torch.no_grad()
-    def likelihoods(
-        self, pictures: Sequence[Image.Image], batch: int = 32
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def likelihoods(self, pictures: Images, batch: int = 32) -> tuple[np.ndarray, np.ndarray]:
         """`(n, concepts)`, each row summing to 1, of PIL pictures; and of no styles `(n, 0)`."""
         if isinstance(pictures, Tensor):
             raise EraseError("the classifier takes PIL pictures, for it scales them itself")
         outs = [torch.zeros(0, len(self.concepts))]
-        for a in range(0, len(pictures), batch):
-            some = [picture.convert("RGB") for picture in pictures[a : a + batch]]
-            given = self.processor(some, return_tensors="pt").to(self.model.device)
-            outs.append(self.model(**given).logits.float().softmax(1).cpu())
+        for some in in_batches(pictures, batch):
+            given = self.processor([p.convert("RGB") for p in some], return_tensors="pt")
+            outs.append(self.model(**given.to(self.model.device)).logits.float().softmax(1).cpu())
         return torch.cat(outs).numpy(), np.zeros((len(pictures), 0))
 
     def index(self, names: Iterable[str]) -> np.ndarray:
@@ -158,66 +135,56 @@ def _places(names: Iterable[str], place: dict[str, int], kind: str) -> np.ndarra
 
 def verdicts(
     classifier: Classifier,
-    pictures: Sequence[Image.Image],
+    pictures: Images,
     prompts: pd.DataFrame,
     model: str = "original",
     ranked: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """The prompts, a row a picture and in the same order, with what each picture is found to show.
-
     `prompts` names at least prompt and concept. Added are: seen (the likeliest concept), rank and
     probability (of the concept asked for; rank 0 = top), style_seen and style_rank where the
     classifier tells styles, model, measured_by, seconds (of looking). `ranked` `(n,)` says which
     rows' concepts are asked for (None: all); the others may be no concept, their rank is NaN.
-    Raises `EraseError` for a lacking column, an unknown concept and another number of pictures.
-    """
+    Raises `EraseError` for a lacking column, an unknown concept and another number of pictures."""
     if lacking := {"prompt", "concept"} - set(prompts.columns):
         raise EraseError(f"the table of prompts lacks the columns {sorted(lacking)}")
     begin, table = time.perf_counter(), prompts.reset_index(drop=True)
     known = np.full(len(table), True) if ranked is None else ranked
-    columns = classifier.index(table["concept"][known])
+    columns = np.full(len(table), -1)
+    columns[known] = classifier.index(table["concept"][known])
     likely, of_style = classifier.likelihoods(pictures)
     if len(likely) != len(table):
         raise EraseError(f"{len(likely)} pictures but {len(table)} prompts; expected one a picture")
     table["seen"] = [classifier.concepts[i] for i in likely.argmax(1)]
-    rank, sure = np.full(len(table), np.nan), np.full(len(table), np.nan, likely.dtype)
-    rank[known] = ranks(likely[known], columns)
-    sure[known] = likely[np.flatnonzero(known), columns]
-    table["rank"], table["probability"] = rank, sure
+    table["rank"], table["probability"] = ranks(likely, columns)
     if classifier.styles:
         table["style_seen"] = [classifier.styles[i] for i in of_style.argmax(1)]
         place = {style: i for i, style in enumerate(classifier.styles)}
         asked = [place.get(style, -1) for style in table.get("style", [None] * len(table))]
-        wanted, named = np.array(asked, dtype=int), np.array(asked) >= 0
-        table["style_rank"] = np.nan
-        table.loc[named, "style_rank"] = ranks(of_style[named], wanted[named])
+        table["style_rank"], _ = ranks(of_style, np.array(asked, dtype=int))
     seconds = (time.perf_counter() - begin) / max(len(table), 1)
     return table.assign(model=model, measured_by=classifier.name, seconds=seconds)
 
 
-def ranks(probabilities: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Rank `(n,)` of one column a row of `(n, concepts)`; 0 is the largest."""
-    return (probabilities > np.take_along_axis(probabilities, columns[:, None], 1)).sum(1)
+def ranks(likely: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rank `(n,)`, 0 the largest, and value of one column a row of `(n, concepts)`; NaN for −1."""
+    own = np.take_along_axis(likely, columns[:, None], 1)
+    rank = (likely > own).sum(1)
+    return np.where(columns < 0, np.nan, rank), np.where(columns < 0, np.nan, own[:, 0])
 
 
 def read_model(kind: Any, source: str | Path, what: str) -> Any:
     """A model of transformers' class `kind` in float32: of a folder, or (a string) of the hub.
-
-    Raises `EraseError`, which calls it `what`, for one that is missing, damaged or not whole.
-    """
-    local = isinstance(source, Path)
+    Raises `EraseError`, which calls it `what`, for one that is missing, damaged or not whole."""
+    how = {"dtype": torch.float32, "local_files_only": isinstance(source, Path)}
     for path in (source, source / "config.json") if isinstance(source, Path) else ():
         if not path.exists():
             raise EraseError(f"{what}: {path} is missing; restore data/ or give a whole folder")
     with reading(what, source):
-        model, loaded = kind.from_pretrained(
-            source, dtype=torch.float32, local_files_only=local, output_loading_info=True
-        )
+        model, loaded = kind.from_pretrained(source, output_loading_info=True, **how)
     if missing := sorted(loaded["missing_keys"]):  # another kind of model, what it lacks random
-        raise EraseError(
-            f"{what} {str(source)!r} is not whole: it lacks {len(missing)} tensors, the first"
-            f" {missing[0]}"
-        )
+        lacks = f"it lacks {len(missing)} tensors, the first {missing[0]}"
+        raise EraseError(f"{what} {str(source)!r} is not whole: {lacks}")
     return model.eval()
 
 
@@ -228,7 +195,5 @@ def reading(what: str, source: str | Path) -> Iterator[None]:
         with quiet():
             yield
     except Exception as error:  # each library raises its own kind
-        raise EraseError(
-            f"{what} {str(source)!r} cannot be loaded ({reason(error)}): give a whole folder, or"
-            " a hub id that is downloaded"
-        ) from None
+        text = f"{what} {str(source)!r} cannot be loaded ({reason(error)})"
+        raise EraseError(f"{text}: give a whole folder, or a hub id that is downloaded") from None

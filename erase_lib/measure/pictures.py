@@ -8,11 +8,11 @@ import json
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
-from typing import overload
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,9 +31,10 @@ from erase_lib.models import Pipeline, fingerprint, precision
 CACHE = DATA.parent / "runs" / "cache"
 PART = 64  # pictures in a file: what is lost when a run is cut off
 HELD = 32  # parts of a sequence in memory; the rest is read when it is looked at
+Images = Sequence[Image.Image]
 
 
-class Pictures(Sequence[Image.Image]):
+class Pictures(Images):
     """Pictures in parts that lie in files: thirty thousand of them need no room in memory."""
 
     def __init__(self, parts: list[Path | list[Image.Image]], n: int) -> None:
@@ -42,20 +43,15 @@ class Pictures(Sequence[Image.Image]):
 
     def _read(self, k: int) -> list[Image.Image]:
         part = self.parts[k]
-        if isinstance(part, list):
-            return part
-        if (found := _read(part)) is None:
+        found = part if isinstance(part, list) else _read(part)
+        if found is None:
             raise EraseError(f"{part} is gone or damaged: run again, it is then drawn anew")
         return found
 
     def __len__(self) -> int:
         return self.n
 
-    @overload
-    def __getitem__(self, place: int) -> Image.Image: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Image.Image]: ...
-    def __getitem__(self, place: int | slice) -> Image.Image | list[Image.Image]:
+    def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
             return [self[i] for i in range(self.n)[place]]
         i = range(self.n)[place]
@@ -74,23 +70,19 @@ def draw(
     keep: bool = True,
 ) -> Pictures:
     """What `generate` draws, with an erasure or without, read from the cache when the same has been
-    drawn before.
-
-    The same means: weights (their fingerprints, the erasure's tensors), dtype, device, threads,
+    drawn before: weights (their fingerprints, the erasure's tensors), dtype, device, threads,
     prompts, seeds, steps and guidance scale. The pipeline is as it was loaded: the fingerprint of
     an edited one is no proof. Kept in `folder` (None: `CACHE`) in parts of `PART` pictures, or
-    drawn anew and not kept. A damaged file is a warning and drawn again; one that cannot be
-    written is a warning, with an erasure an `EraseError`, as is an erasure of another base model.
-    """
+    drawn anew and not kept. A damaged file is a warning and drawn again; one that cannot be written
+    is a warning, with an erasure an `EraseError`, as is an erasure of another base model."""
     prompts, seeds = list(prompts), [int(seed) for seed in seeds]
     if erasure is not None:
         erasure.check(pipe)
 
     def new(part: slice) -> list[Image.Image]:
+        ask = prompts[part], seeds[part], steps, guidance_scale
         with erasure.applied(pipe) if erasure else nullcontext():
-            return generate(
-                pipe, prompts[part], seeds[part], steps, guidance_scale, progress=progress
-            )
+            return generate(pipe, *ask, progress=progress)
 
     parts = [slice(a, a + PART) for a in range(0, len(prompts), PART)]
     if not keep:
@@ -108,7 +100,9 @@ def draw(
             path.parent.mkdir(parents=True, exist_ok=True)
             with alone(path.with_suffix(".lock"), wait=True):  # who comes second reads, not draws
                 if _read(path) is None:
-                    _write(path, drawn := new(part))
+                    drawn = new(part)
+                    with whole(path) as (temporary,), open(temporary, "wb") as file:
+                        np.savez_compressed(file, pictures=[np.asarray(p) for p in drawn])
             found.append(path)
         except OSError as error:
             if erasure is not None:  # hours of pictures that nothing can keep
@@ -118,14 +112,8 @@ def draw(
     return Pictures(found, len(prompts))
 
 
-def _write(path: Path, pictures: list[Image.Image]) -> None:
-    with whole(path) as (temporary,), open(temporary, "wb") as file:
-        np.savez_compressed(file, pictures=np.stack([np.asarray(p) for p in pictures]))
-
-
 def _read(path: Path) -> list[Image.Image] | None:
-    """The pictures in a file of the cache; None if there is none, or, with a warning, it is
-    damaged."""
+    """A file of the cache; None if there is none, or, with a warning, it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return [Image.fromarray(array) for array in file["pictures"]]
@@ -136,14 +124,17 @@ def _read(path: Path) -> list[Image.Image] | None:
         return None
 
 
-def picture_tensor(pictures: Sequence[Image.Image] | Tensor, size: int = 64) -> Tensor:
+def in_batches(items: Any, size: int) -> Iterator[Any]:
+    """Slices of `size` items, of a tensor or a sequence."""
+    return (items[a : a + size] for a in range(0, len(items), size))
+
+
+def picture_tensor(pictures: Images | Tensor, size: int = 64) -> Tensor:
     """PIL pictures or a float tensor `(n, 3, h, w)` in [−1, 1], as float32 `(n, 3, size, size)`."""
     if isinstance(pictures, Tensor):
         out = pictures.detach().float()
         if out.ndim != 4 or out.shape[1] != 3:
-            raise EraseError(
-                f"pictures have shape {tuple(out.shape)}; expected (n, 3, height, width)"
-            )
+            raise EraseError(f"pictures have shape {tuple(out.shape)}; expected (n, 3, h, w)")
         if out.shape[-2:] != (size, size):
             out = F.interpolate(out, (size, size), mode="bicubic", antialias=True)
         return out.clamp(-1, 1)
@@ -151,17 +142,14 @@ def picture_tensor(pictures: Sequence[Image.Image] | Tensor, size: int = 64) -> 
     for picture in pictures:
         white = Image.new("RGBA", picture.size, "white")
         flat = Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-        if flat.size != (size, size):
-            flat = flat.resize((size, size), Image.Resampling.BICUBIC)
-        arrays.append(np.asarray(flat)[None])
+        arrays.append(np.asarray(flat.resize((size, size), Image.Resampling.BICUBIC))[None])
     return torch.from_numpy(np.concatenate(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def read_folder(folder: str | Path) -> list[Image.Image]:
     """Every PNG and JPEG of a folder, by name. Raises `EraseError` for none, and a damaged one."""
-    paths = sorted(
-        p for p in Path(folder).glob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg")
-    )
+    kinds = (".png", ".jpg", ".jpeg")
+    paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in kinds)
     if not paths:
         raise EraseError(f"reference {folder} holds no PNG or JPEG: give a folder of pictures")
     found = []

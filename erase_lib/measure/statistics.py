@@ -13,18 +13,16 @@ from scipy import stats
 from erase_lib.errors import EraseError, reason
 from erase_lib.files import DATA
 
+Groups = Sequence[object] | np.ndarray  # what each value is of, such as its prompt
+Estimate = Callable[[np.ndarray], float]  # takes the indices of the rows to use
+
 
 def bootstrap(
-    values: np.ndarray,
-    groups: Sequence[object] | np.ndarray | None = None,
-    n: int = 2000,
-    seed: int = 0,
+    values: np.ndarray, groups: Groups | None = None, n: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile interval of the mean; whole groups (prompts) are drawn with replacement.
-
-    Pictures of one prompt resemble each other, so prompts are the unit. When all values agree the
-    interval has no width: that does not make the number certain, so always show n beside it.
-    """
+    """95 % percentile interval of the mean; whole groups (prompts) are drawn with replacement, as
+    pictures of one prompt resemble each other. When all values agree it has no width: that does
+    not make the number certain, so always show n beside it. Raises `EraseError` for no values."""
     values = np.asarray(values, dtype=float)
     if len(values) == 0:
         raise EraseError("an interval of no values; give at least one")
@@ -40,13 +38,10 @@ def bootstrap(
 def row_intervals(
     values: np.ndarray, n: int = 1000, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """95 % bootstrap intervals of the mean of each row of `(rows, pictures)`.
-
-    Of few values the plain percentiles are too narrow, and a row of four has no percentiles far
-    enough out. So they are widened about the mean by what Student's t and the variance's n − 1 ask
-    for (why: Hesterberg 2015, What Teachers Should Know About the Bootstrap, §5.3). NaN for rows of
-    one.
-    """
+    """95 % bootstrap intervals of the mean of each row of `(rows, pictures)`; NaN for rows of one.
+    Of few values the plain percentiles are too narrow, so they are widened about the mean by what
+    Student's t and the variance's n − 1 ask for (Hesterberg 2015, What Teachers Should Know About
+    the Bootstrap, §5.3)."""
     size = values.shape[1]
     if size == 1:
         return np.full(len(values), np.nan), np.full(len(values), np.nan)
@@ -59,19 +54,12 @@ def row_intervals(
 
 
 def jackknife(
-    estimate: Callable[[np.ndarray], float],
-    n: int,
-    groups: Sequence[object] | np.ndarray,
-    folds: int = 20,
-    seed: int = 0,
+    estimate: Estimate, n: int, groups: Groups, folds: int = 20, seed: int = 0
 ) -> tuple[float, float, float]:
-    """`estimate` of all n rows, and its 95 % interval from leaving out a fold at a time.
-
-    For a number of a whole set, such as FID, of which a bootstrap's doubled pictures make another
-    one. `estimate` takes the indices of the rows to use; whole groups (prompts) go into a fold,
-    in an order drawn with `seed`. se² = (f − 1)/f Σ(θ_i − θ̄)² (Efron & Stein 1981), times t.
-    Raises `EraseError` for fewer than two groups.
-    """
+    """`estimate` of all n rows, and its 95 % interval from leaving out a fold at a time. For a
+    number of a whole set, such as FID, of which a bootstrap's doubled pictures make another one.
+    Whole groups (prompts) go into a fold, in an order drawn with `seed`. se² = (f − 1)/f Σ(θ_i −
+    θ̄)² (Efron & Stein 1981), times t. Raises `EraseError` for fewer than two groups."""
     codes = pd.factorize(np.asarray(groups))[0]
     count = int(codes.max()) + 1 if n else 0
     if count < 2 or len(codes) != n:
@@ -86,30 +74,23 @@ def jackknife(
 
 
 def flipped(gaps: np.ndarray, n: int = 10_000, seed: int = 0) -> float:
-    """p of a mean as far from 0 as that of `gaps`, if each sign could as well have been the other.
-
-    Two-sided, from n random flips of the signs; the observed one counts (Phipson & Smyth 2010).
-    """
+    """Two-sided p of a mean as far from 0 as that of `gaps`, if each sign could as well have been
+    the other; from n random flips, and the observed one counts (Phipson & Smyth 2010)."""
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], (n, len(gaps)))
-    drawn = np.abs(signs @ gaps)
-    return float((1 + (drawn >= abs(gaps.sum()) - 1e-9).sum()) / (n + 1))
+    return float((1 + (np.abs(signs @ gaps) >= abs(gaps.sum()) - 1e-9).sum()) / (n + 1))
 
 
 def holm(values: Sequence[float]) -> list[float]:
     """Holm's step-down correction of several p (Holm 1979), in their order."""
-    order = np.argsort(values)
-    steps = np.asarray(values)[order] * (len(values) - np.arange(len(values)))
-    found = np.empty(len(values))
-    found[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return found.tolist()
+    steps = np.sort(values) * (len(values) - np.arange(len(values)))
+    rank = np.argsort(np.argsort(values))
+    return np.minimum(np.maximum.accumulate(steps), 1)[rank].tolist()
 
 
 def means(table: pd.DataFrame, by: Sequence[str], over: str = "targets") -> pd.DataFrame:
-    """Mean `value` of several runs for each combination of the columns `by`.
-
-    Columns: `by`, value, low, high (95 %, bootstrap over whole groups of the column `over`; NaN for
-    a single group, which says nothing of others), runs, groups.
-    """
+    """Mean `value` of several runs for each combination of the columns `by`: these, value, low,
+    high (95 %, bootstrap over whole groups of the column `over`; NaN for a single group, which says
+    nothing of others), runs, groups."""
     rows = [
         dict(zip(by, names, strict=True)) | _of_runs(part["value"], part[over])
         for names, part in table.groupby(list(by), sort=False)
@@ -120,12 +101,9 @@ def means(table: pd.DataFrame, by: Sequence[str], over: str = "targets") -> pd.D
 def matched_differences(
     table: pd.DataFrame, column: str, base: str, matched: Sequence[str] = ("targets", "seed")
 ) -> pd.DataFrame:
-    """`value` of every setting in `column` minus that of the setting `base`, run by run.
-
-    Runs are matched on the columns `matched`; the interval is a bootstrap over the first of them.
-    Columns: `column`, value, low, high (NaN for a single group), runs, groups. Raises `EraseError`
-    when no run has its match.
-    """
+    """`value` of every setting in `column` minus that of the setting `base`, run by run. Runs are
+    matched on the columns `matched`, the bootstrap is over the first of them. Columns as in
+    `means`, with `column` for `by`. Raises `EraseError` when no run has its match."""
     wide = table.pivot_table(index=list(matched), columns=column, values="value")
     if base not in wide:
         raise EraseError(f"no run with {column} {base!r}: expected one of {list(wide.columns)}")
@@ -140,17 +118,14 @@ def matched_differences(
 
 def _of_runs(values: pd.Series, groups: pd.Series) -> dict[str, Any]:
     """value, low, high, runs and groups of the mean of runs."""
-    count = groups.nunique()
+    n, count = len(values), groups.nunique()
     low, high = bootstrap(values.to_numpy(), groups.to_numpy()) if count > 1 else (np.nan, np.nan)
-    row = {"value": values.mean(), "low": low, "high": high}
-    return row | {"runs": len(values), "groups": count}
+    return {"value": values.mean(), "low": low, "high": high, "runs": n, "groups": count}
 
 
 def read_table(table: str | Path) -> pd.DataFrame:
     """A sweep's table, .csv or .parquet; a relative path is looked for here and beside the library.
-
-    Raises `EraseError` when there is none, or it is no table of runs.
-    """
+    Raises `EraseError` when there is none, or it is no table of runs."""
     path = next((p for p in (Path(table), DATA.parent / table) if p.is_file()), None)
     if path is None:
         raise EraseError(f"table {table} does not exist: expected results.csv of a sweep")
@@ -172,14 +147,14 @@ def long(table: pd.DataFrame) -> pd.DataFrame:
     """The finished runs with a row for each metric: the run's own columns, then metric, model,
     value, low, high, n. Raises `EraseError` when there is none."""
     names = [name.removesuffix(" low") for name in table if name.endswith(" low")]
-    fields = ("", " low", " high", " n")
+    if not names:
+        raise EraseError("no finished run has a metric with an interval: is it a sweep's table?")
+    ends = {"value": "", "low": " low", "high": " high", "n": " n"}
     runs = table[table["status"] == "done"]
-    own = runs.drop(columns=[f"{name}{field}" for name in names for field in fields])
+    own = runs.drop(columns=[name + end for name in names for end in ends.values()])
     parts = []
     for name in names:
         metric, _, model = name.rpartition(" ")
-        values = {field.strip() or "value": runs[f"{name}{field}"] for field in fields}
+        values = {field: runs[name + end] for field, end in ends.items()}
         parts.append(own.assign(metric=metric, model=model, **values))
-    if not parts:
-        raise EraseError("no finished run has a metric with an interval: is it a sweep's table?")
     return pd.concat(parts, ignore_index=True)

@@ -12,8 +12,8 @@ from PIL import Image
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
-from erase_lib.measure import clip as module
-from erase_lib.measure.clip import MEAN, STD, clip_score, load_clip
+from erase_lib.measure import distances as module
+from erase_lib.measure.distances import MEAN, STD, clip_score, load_clip
 from erase_lib.measure.pictures import real_pictures
 from erase_lib.measure.prompts import prompt_table
 

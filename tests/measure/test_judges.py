@@ -50,7 +50,8 @@ def test_rank_is_the_place_in_the_sorted_row():
     likely, columns = rng.random((50, 30)), rng.integers(0, 30, 50)
     order = np.argsort(-likely, axis=1)
     places = [int(np.flatnonzero(order[i] == c)[0]) for i, c in enumerate(columns)]
-    assert ranks(likely, columns).tolist() == places
+    found, own = ranks(likely, columns)
+    assert found.tolist() == places and own.tolist() == likely[np.arange(50), columns].tolist()
 
 
 def test_the_judge_knows_the_original_pictures(judge, sample):

@@ -16,6 +16,7 @@ from erase_lib.measure.prompts import (
     evaluation_prompts,
     near_and_far,
     prompt_table,
+    sensitivity_prompts,
     suite_prompts,
     target_prompts,
 )
@@ -342,3 +343,39 @@ def test_a_list_of_prompts_that_is_not_there_or_lacks_a_column(tiny, tmp_path, s
     assert "unknown column 'knd'" in message("prompt: txt, where: {knd: a}")
     assert "unknown column 'seed'" in message("prompt: txt, seed: seed")
     assert "group 'one' has no prompts" in message("prompt: txt, where: {kind: b}")
+
+
+def test_a_concept_has_the_same_pictures_whatever_else_is_asked_for():
+    alone = sensitivity_prompts(["dog"], 6)
+    beside = sensitivity_prompts(["cat", "dog", "church"], 9, ["", "a photo"])
+    dog = beside[beside["concept"] == "dog"].head(6).reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, dog)
+    assert alone["style"].value_counts().tolist() == [2, 2, 1, 1]  # the styles in turn
+    assert (alone["prompt"] == "a dog in " + alone["style"] + " style").all()
+    assert beside["seed"].is_unique
+
+
+def test_all_concepts_have_seeds_of_their_own():
+    table = sensitivity_prompts(concept_table()["concept"].tolist(), 3, ["", "a photo"])
+    assert table["seed"].is_unique
+    assert not table["seed"].isin(range(1000, 9000)).any()  # of the evaluations, of the strengths
+
+
+def test_neutral_concepts_are_their_own_prompt_without_a_style():
+    table = sensitivity_prompts(["dog"], 2, ["", "a photo"], styles=["oil"])
+    assert table["prompt"].tolist() == ["a dog in oil style"] * 2 + ["", "", "a photo", "a photo"]
+    assert table["style"].notna().tolist() == [True] * 2 + [False] * 4
+
+
+@pytest.mark.parametrize(
+    ("concepts", "values", "words"),
+    [
+        ([], {}, "concepts is []"),
+        ("dog", {}, "concepts is 'dog'"),
+        (["dog", "cat", "dog"], {}, "has 'dog' twice"),
+        (["dog", "a photo"], {"neutral": ["a photo"]}, "has 'a photo' twice"),
+        (["dog"], {"pictures": 0}, "pictures is 0: expected 1"),
+    ],
+)
+def test_sensitivity_prompts_that_make_no_sense(concepts, values, words, refused):
+    assert words in refused(sensitivity_prompts, concepts, **values)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 import torch
 from PIL import Image
 
 from erase_lib import EraseConfig, EraseError, Erasure, erase
-from erase_lib.measure import pictures, strength
-from erase_lib.measure.strength import first_strength
+from erase_lib.measure import pictures
+from erase_lib.measure.evaluate import first_strength
+
+# of the same name as its function
+measuring = import_module("erase_lib.measure.evaluate")
 
 
 @pytest.fixture
@@ -57,7 +61,7 @@ def fading(monkeypatch, tiny):
             return prompts.assign(rank=[p.getpixel((0, 0)) for p in pictures], style_rank=0)
 
         monkeypatch.setattr(pictures, "generate", drawn)
-        monkeypatch.setattr(strength, "verdicts", seen)
+        monkeypatch.setattr(measuring, "verdicts", seen)
         return tried
 
     return install
@@ -85,7 +89,7 @@ def test_a_style_is_gone_where_the_judge_sees_another(tiny, erasure, monkeypatch
         return prompts.assign(rank=rank, style_rank=[int(s >= 0.45) for s in strengths])
 
     monkeypatch.setattr(pictures, "generate", drawn)
-    monkeypatch.setattr(strength, "verdicts", seen)
+    monkeypatch.setattr(measuring, "verdicts", seen)
     assert first_strength(tiny, erasure, None) == (0.5, True)
     assert first_strength(tiny, erasure, None, level=0.5) == (0.2, True)
 

@@ -52,7 +52,7 @@ BAD = {
     "groups: {one: {concepts: targetz, metrics: [NER]}}": "did you mean 'targets'",
     "groups: {one: {concepts: [dog], styles: al, metrics: [NER]}}": "did you mean 'all'",
     "groups: {one: {concepts: [dog], seed: 4, metrics: [NER]}}": "did you mean 'seeds'",
-    "groups: {one: {concepts: [dog], seeds: [1, 2, 1], metrics: [NER]}}": "seed 1 is given twice",
+    "groups: {one: {concepts: [dog], seeds: [1, 2, 1], metrics: [NER]}}": "seeds has 1 twice",
     "groups: {one: {concepts: [dog], seeds: 0, metrics: [NER]}}": "seeds is 0",
     "groups: {one: {concepts: [dog], seeds: [-1], metrics: [NER]}}": "seeds is [-1]",
     "groups: {one: {words: [a], metrics: [NER]}}": "words is ['a']: expected a mapping",
