@@ -193,7 +193,13 @@ def test_controls(tiny, planted):
     counts = torch.bincount(Search(WORDS, embeddings).pick(5000, g), minlength=5)
     assert counts.min() > 900
     config = EraseConfig(targets=["church"], search="exhaustive")
-    assert type(new_search(config, WORDS, embeddings, tiny)) is ExhaustiveSearch
+    exhaustive = new_search(config, WORDS, embeddings, tiny)
+    assert type(exhaustive) is ExhaustiveSearch
+    # only what chooses without the student may be drawn ahead
+    moved = MovementSearch(WORDS, embeddings, kv_weights(tiny.unet))
+    learnt = GumbelSearch(WORDS, embeddings, 0.1, 1.0, True)
+    assert not (exhaustive.blind or moved.blind or learnt.blind)
+    assert Search(WORDS, embeddings).blind and NearestSearch(WORDS, embeddings).blind
 
 
 @pytest.mark.parametrize("search", SEARCHES)
