@@ -1,5 +1,4 @@
-"""The atlas: δ of many erasures × all concepts, taken apart into what was erased, who is fragile,
-what is specific to a pair, and noise."""
+"""The atlas, δ of many erasures × all concepts: what was erased, who is fragile, pairs, noise."""
 
 from __future__ import annotations
 
@@ -17,7 +16,6 @@ from erase_lib.study.sensitivity import SCORES, check_score
 
 FILES = {".csv": ["targets"], "_pairs.parquet": ["targets", "concept", "style", "seed", *SCORES]}
 FILES["_predictions.parquet"] = ["targets", "concept"]
-PARTS = ("erased", "harmed", "specific")
 
 
 @dataclass(frozen=True)
@@ -30,35 +28,23 @@ class Delta:
 
     @classmethod
     def from_pairs(cls, pairs: pd.DataFrame, score: str) -> Delta:
-        """δ by `score` of pairs of pictures, neutral concepts left out.
-
-        Picture k of a concept is the same prompt and noise in every run. Raises `EraseError` for an
-        unknown score, fewer than 4 targets or 8 concepts, fewer than 2 pictures, and empty cells.
-        """
+        """δ by `score` of pairs of pictures, neutral concepts left out. Raises `EraseError` for an
+        unknown score, fewer than 4 targets, 8 concepts or 2 pictures, and empty cells."""
         check_score(score)
         known = pairs[pairs["style"].notna()].dropna(subset=[score])
         targets, concepts = list(known["targets"].unique()), list(known["concept"].unique())
-        shape = len(targets), len(concepts)
-        if shape[0] < 4 or shape[1] < 8:
-            raise EraseError(
-                f"{shape[0]} targets × {shape[1]} concepts: an atlas needs 4 × 8 or more"
-            )
+        if (n := len(targets)) < 4 or len(concepts) < 8:
+            raise EraseError(f"{n} targets × {len(concepts)} concepts: an atlas needs 4 × 8")
         if strange := [target for target in targets if target not in concepts]:
+            raise EraseError(f"target {strange[0]!r} is not among the concepts: measure it too")
+        ordered = known.sort_values("seed", kind="stable").groupby(["targets", "concept"])[score]
+        cells = ordered.agg(list).unstack().loc[targets, concepts]
+        sizes = cells.map(len, na_action="ignore")
+        if not (sizes == max(2, sizes.iloc[0, 0])).all(axis=None):
             raise EraseError(
-                f"target {strange[0]!r} is not among the concepts: measure every target"
+                "an atlas needs every concept of every target, 2 pictures each or more"
             )
-        sizes = known.groupby(["targets", "concept"]).size()
-        n = sizes.iloc[0]
-        if len(sizes) != shape[0] * shape[1] or n < 2 or (sizes != n).any():
-            raise EraseError(
-                "every target needs every concept, with equally many pictures, 2 or more:"
-                " collect the atlas anew"
-            )
-        order = known.assign(
-            targets=pd.Categorical(known["targets"], targets),
-            concept=pd.Categorical(known["concept"], concepts),
-        ).sort_values(["targets", "concept", "seed"])
-        values = order[score].to_numpy(dtype=float, copy=True).reshape(*shape, n)
+        values = np.array(cells.to_numpy().tolist(), dtype=float)
         values[range(len(targets)), [concepts.index(target) for target in targets]] = np.nan
         return cls(values, targets, concepts)
 
@@ -72,21 +58,19 @@ class Delta:
         return Delta(self.values[:, places], self.targets, list(self.targets))
 
     def doublings(self) -> Delta:
-        """log₂ δ, where parts that multiply are added.
-
-        Raises `EraseError` where a δ is not above 0, as by judge and clip, which are no distances.
-        """
+        """log₂ δ, where parts that multiply are added. Raises `EraseError` where δ is not above 0,
+        as by judge and clip, which are no distances."""
         if not np.nanmin(self.values) > 0:
             raise EraseError("δ is not above 0 everywhere: it has no logarithm, set doublings off")
         return replace(self, values=np.log2(self.values))
 
 
 def read_atlas(prefix: str, targets: int | None = None) -> tuple[pd.DataFrame, ...]:
-    """The runs, their pairs of pictures and their predictions: PREFIX.csv, PREFIX_pairs.parquet,
-    PREFIX_predictions.parquet, as a published sweep has them; of `targets` of them only.
+    """A published sweep's runs, their pairs of pictures and their predictions, of `targets` of them
+    only: PREFIX.csv, PREFIX_pairs.parquet, PREFIX_predictions.parquet.
 
-    Raises `EraseError` for a file that does not exist, is damaged or lacks a column, and for a run
-    of several targets or a target of several runs.
+    Raises `EraseError` for a file that is missing, damaged or lacks a column, for a run of several
+    targets, and for a target of several runs.
     """
     found = []
     for ending, needed in FILES.items():
@@ -108,16 +92,15 @@ def read_atlas(prefix: str, targets: int | None = None) -> tuple[pd.DataFrame, .
 
 
 def additive(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """values = overall + erased + harmed + residual, by least squares over what is not NaN.
+    """values `(targets, concepts, pictures)` = overall `(1, 1, pictures)` + erased `(targets, 1,
+    pictures)` + harmed `(1, concepts, pictures)` + residual, each picture by itself.
 
-    Of `(targets, concepts, pictures)`, each picture by itself: overall `(1, 1, pictures)`, erased
-    `(targets, 1, pictures)`, harmed `(1, concepts, pictures)`, and the residual, whose rows and
-    columns have a mean of 0: two-way analysis of variance without replicates.
+    Least squares over what is not NaN (two-way analysis of variance without replicates): the rows
+    and columns of the residual have a mean of 0.
     """
     seen = ~np.isnan(values)
     rest = np.where(seen, values, 0.0)
-    number = seen.sum((0, 1), keepdims=True)
-    overall = rest.sum((0, 1), keepdims=True) / number
+    overall = rest.sum((0, 1), keepdims=True) / seen.sum((0, 1), keepdims=True)
     erased, harmed = np.zeros_like(rest[:, :1]), np.zeros_like(rest[:1])
     rest = np.where(seen, rest - overall, 0.0)
     for _ in range(100):  # exact after one where nothing is missing
@@ -142,9 +125,8 @@ def specific(delta: Delta) -> Delta:
 def effects(delta: Delta) -> pd.DataFrame:
     """How much δ an erasure brings in all, and how fragile a concept is, against the mean.
 
-    Columns: kind (erased or harmed), concept, effect, low, high (95 %: Student's t over the
-    concepts of an erased one, and over the erasures of a harmed one, and the noise of pictures that
-    `variance` finds in this part, for they are the same in all rows).
+    Columns: kind (erased or harmed), concept, effect, low, high (95 %: Student's t over concepts or
+    erasures, and the noise of pictures that `variance` finds, for they are the same in all rows).
     """
     _, erased, harmed, rest = (part.mean(2) for part in additive(delta.values))
     parts, noise = [], _squares(delta.values)[1]
@@ -164,26 +146,25 @@ def variance(delta: Delta, draws: int = 200, seed: int = 0) -> pd.DataFrame:
     """How much of the variance over the cells is each part, and how much is noise.
 
     The parts of `additive` of the mean over K pictures have the mean squares `observed`. Of these
-    `noise` = Σ_k mean (part_k − part)² / (K (K − 1)), for K = 2 the square of half the difference
-    of the two halves; observed − noise is the covariance of a part between different pictures.
-    `true` moves back to the specific part what the means of finitely many rows and columns hold of
-    it: the estimate of random effects (Searle et al. 1992), which may be below 0. Rows: the parts,
-    then "noise" with that of all three. Columns: part, observed, noise, true, share (of all
-    observed), low, high (of the share, 95 %: targets and concepts drawn with replacement, Owen
-    2007, the pigeonhole bootstrap). What differs between two erasures of the same concept counts as
-    true.
+    `noise` = Σ_k mean (part_k − part)² / (K (K − 1)); observed − noise is the covariance of a part
+    between different pictures. `true` moves back to the specific part what the means of finitely
+    many rows and columns hold of it: the estimate of random effects (Searle et al. 1992), which may
+    be below 0. Rows: the parts, then "noise" with that of all three. Columns: part, observed,
+    noise, true, share (of all observed), low, high (of the share, 95 %: targets and concepts drawn
+    with replacement, the pigeonhole bootstrap, Owen 2007). What differs between two erasures of the
+    same concept counts as true.
     """
     values, rng = delta.values, np.random.default_rng(seed)
     observed, noise = _squares(values)
-    drawn = []
+    true, drawn = _true(observed, noise, values.shape), []
     for _ in range(draws):
         rows, columns = (rng.integers(0, n, n) for n in values.shape[:2])
-        drawn.append(_shares(*_squares(values[np.ix_(rows, columns)]), values.shape))
+        again = _squares(values[np.ix_(rows, columns)])
+        drawn.append(_true(*again, values.shape) / again[0].sum())
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0) if draws else np.full((2, 4), np.nan)
-    table = pd.DataFrame({"part": [*PARTS, "noise"], "observed": [*observed, noise.sum()]})
-    table["noise"] = [*noise, noise.sum()]
-    table["true"] = [*_true(observed, noise, values.shape), 0.0]
-    return table.assign(share=_shares(observed, noise, values.shape), low=low, high=high)
+    table = pd.DataFrame({"part": ["erased", "harmed", "specific", "noise"]})
+    table = table.assign(observed=[*observed, noise.sum()], noise=[*noise, noise.sum()])
+    return table.assign(true=[*true[:3], 0.0], share=true / observed.sum(), low=low, high=high)
 
 
 def _squares(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -199,14 +180,10 @@ def _squares(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _true(observed: np.ndarray, noise: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The three parts without noise; the mean of n cells holds 1/n of their specific part."""
+    """The parts without noise (the mean of n cells holds 1/n of their specific part), and noise."""
     erased, harmed, own = observed - noise
     leaks = own / (shape[1] - 1), own / (shape[0] - 1)
-    return np.array([erased - leaks[0], harmed - leaks[1], own + sum(leaks)])
-
-
-def _shares(observed: np.ndarray, noise: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return np.append(_true(observed, noise, shape), noise.sum()) / observed.sum()
+    return np.array([erased - leaks[0], harmed - leaks[1], own + sum(leaks), noise.sum()])
 
 
 def correlation(one: np.ndarray, two: np.ndarray, kind: str) -> float:
@@ -217,26 +194,25 @@ def correlation(one: np.ndarray, two: np.ndarray, kind: str) -> float:
 
 
 def relations(delta: Delta, known: pd.DataFrame) -> pd.DataFrame:
-    """Each target's mean δ in its own subgroup, in the rest of its category, and in all others.
+    """Each target's mean δ in its own subgroup, the rest of its category, and all others: targets,
+    relation, value, for `measure.means`; a target alone in its group has no such row.
 
-    `known`: category and subgroup, indexed by concept. Columns: targets, relation, value; a target
-    alone in its group has no such row. Ready for `measure.means`.
+    `known`: category and subgroup, indexed by concept.
     """
     rows, categories, subgroups = [], known["category"], known["subgroup"]
-    names = ("same subgroup", "same category", "another category")
     for target, row in delta.table().iterrows():
         same = categories[row.index] == categories[target]
         close = same & (subgroups[row.index] == subgroups[target])
-        for name, chosen in zip(names, (close, same & ~close, ~same), strict=True):
-            rows.append((target, name, row[chosen].mean()))
+        parts = {"same subgroup": close, "same category": same & ~close, "another category": ~same}
+        rows += [(target, name, row[chosen].mean()) for name, chosen in parts.items()]
     return pd.DataFrame(rows, columns=["targets", "relation", "value"]).dropna()
 
 
 def neutral_percentiles(pairs: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
-    """Where each neutral concept stands among all concepts, in the spectrum of every target.
+    """Where each neutral concept stands in the spectrum of every target, for `measure.means`.
 
     Columns: targets, concept, metric (the score), value: the percentage of concepts, the target not
-    among them, that were harmed less; 50 is the middle. Ready for `measure.means`.
+    among them, that were harmed less.
     """
     rows = []
     for target, run in pairs.groupby("targets", sort=False):
@@ -255,10 +231,9 @@ def predictability(delta: Delta, predictions: pd.DataFrame) -> pd.DataFrame:
 
     Columns: targets, predictor, metric ("δ" or "specific"), value (Spearman's ρ over the concepts,
     the target not among them), ceiling (the root of what the pictures' halves have in common,
-    stepped up: no prediction can be expected above it). Ready for `measure.means`.
+    stepped up: no prediction can be expected above it). For `measure.means`.
     """
-    rows = []
-    methods = [name for name in PREDICTORS if name in predictions]
+    rows, methods = [], [name for name in PREDICTORS if name in predictions]
     table = predictions.set_index(["targets", "concept"])[methods]
     for metric, part in (("δ", delta), ("specific", specific(delta))):
         halves = [part.values[..., k::2].mean(2) for k in (0, 1)]
@@ -271,5 +246,4 @@ def predictability(delta: Delta, predictions: pd.DataFrame) -> pd.DataFrame:
             for method in methods:
                 rho = correlation(truth, guess[method].to_numpy(), "spearman")
                 rows.append((target, method, metric, rho, ceiling))
-    columns = ["targets", "predictor", "metric", "value", "ceiling"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["targets", "predictor", "metric", "value", "ceiling"])

@@ -37,12 +37,9 @@ def _hooked(layers: Mapping[str, nn.Module], hook: Callable[..., Any]) -> Iterat
 
 @contextmanager
 def attention_maps(pipe: Pipeline) -> Iterator[dict[str, Tensor]]:
-    """Within the block, how much each place of the picture listens to each token, in every
-    cross-attention layer, at the UNet's latest evaluation (after Tang et al. 2023, DAAM).
-
-    Of a batch of n samples a layer's map is `(n, tokens, h, w)`, softmax(Q Kᵀ / √d) averaged over
-    its heads, so that a place's weights sum to 1. By layer, in the order of the forward pass.
-    """
+    """Within the block, how much each place of the picture listens to each token, by layer, at the
+    UNet's latest evaluation: `(n, tokens, h, w)`, softmax(Q Kᵀ / √d) averaged over the heads, so
+    that a place's weights sum to 1 (after Tang et al. 2023, DAAM)."""
     maps: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -67,12 +64,9 @@ def averaged(maps: Mapping[str, Tensor], size: int) -> Tensor:
 
 @contextmanager
 def heard(unet: nn.Module, layers: Sequence[str], embeddings: Tensor) -> Iterator[None]:
-    """Let some layers hear another prompt: `embeddings (n, tokens, dim)` in place of their own.
-
-    With guidance a batch has the empty prompt's half first; that half is left as it is. After
-    Voynov et al. 2023 (P+), who give every layer a prompt of its own. Raises `EraseError` for a
-    layer that is none of `cross_layers`.
-    """
+    """Let some layers hear another prompt: `embeddings (n, tokens, dim)` in place of their own,
+    after Voynov et al. 2023 (P+). The empty prompt's half, first in a batch with guidance, is left
+    as it is. Raises `EraseError` for a layer that is none of `cross_layers`."""
     known = cross_layers(unet)
     if strange := [name for name in layers if name not in known]:
         raise unknown("cross-attention layer", strange[0], known)
@@ -88,36 +82,24 @@ def heard(unet: nn.Module, layers: Sequence[str], embeddings: Tensor) -> Iterato
 
 @torch.no_grad()
 def draw_embeddings(
-    pipe: Pipeline,
-    embeddings: Sequence[Tensor],
-    seeds: Sequence[int],
-    guidance_scale: float = 4.0,
+    pipe: Pipeline, embeddings: Sequence[Tensor], seeds: Sequence[int], guidance_scale: float = 4.0
 ) -> list[Image.Image]:
-    """Pictures by guided DDIM with an embedding `(n, tokens, dim)` of its own for each step.
+    """Pictures by guided DDIM, of an embedding `(n, tokens, dim)` for each step: the same one again
+    and again, or another on the way (prompt switching, as in Hertz et al. 2022).
 
-    As many steps as embeddings: give the same one again and again for a plain drawing, or change
-    to another on the way (prompt switching, as in Hertz et al. 2022). Raises `EraseError` for no
-    step and for a number of seeds other than n.
+    Raises `EraseError` for no step and for a number of seeds other than n.
     """
-    n = len(embeddings[0]) if len(embeddings) else 0
+    steps, n = len(embeddings), len(embeddings[0]) if len(embeddings) else 0
     if n == 0 or len(seeds) != n:
-        raise EraseError(
-            f"{len(embeddings)} embeddings of {n} prompts and {len(seeds)} seeds: expected at least"
-            " one embedding, a seed for each of its prompts"
-        )
+        given = f"{steps} embeddings of {n} prompts and {len(seeds)} seeds"
+        raise EraseError(f"{given}: expected one embedding or more, a seed for each prompt")
     z, empty = start_noise(pipe, list(seeds)), encode_prompts(pipe, [""])
-    *_, (_, z) = trajectory(pipe, z, embeddings, empty, len(embeddings), guidance_scale)
+    *_, (_, z) = trajectory(pipe, z, embeddings, empty, steps, guidance_scale)
     return decode(pipe, z)
 
 
 def switched(first: Tensor, second: Tensor, steps: int) -> list[Tensor]:
-    """For every step from which on the second embedding `(1, tokens, dim)` is heard: what each
-    step hears, `steps` tensors `(steps + 1, tokens, dim)`.
-
-    Row k hears the first prompt for k steps and then the second; row 0 the second alone, the last
-    row the first alone. For `draw_embeddings`.
-    """
-    return [
-        torch.cat([first if step < k else second for k in range(steps + 1)])
-        for step in range(steps)
-    ]
+    """What each step hears, for `draw_embeddings`: `steps` tensors `(steps + 1, tokens, dim)`, of
+    which row k hears the first embedding `(1, tokens, dim)` for k steps and then the second."""
+    rows = range(steps + 1)
+    return [torch.cat([first if step < k else second for k in rows]) for step in range(steps)]

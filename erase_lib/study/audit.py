@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from typing import Any
 
 import pandas as pd
 import torch
@@ -19,13 +18,13 @@ from erase_lib.train import Run
 
 
 class Audit:
-    """Measures, at the updates `moments`, how far every candidate has moved: the exhaustive order.
+    """A callback for `erase` that measures at the updates `moments` how far every candidate has
+    moved: the exhaustive order, to be asked for `ranks` afterwards.
 
-    A callback for `erase`, to be asked for `ranks` afterwards. The measurement is the same for all
-    strategies (`Probe`: 8 timesteps × 4 noises on a latent that the teacher drew of each
-    candidate), and none of a method's evaluations; `seconds` is what it took. With several targets
-    it looks at the first. Raises `EraseError` for a method without a search, and moments outside
-    the run.
+    The measurement is the same for all strategies (`Probe`, on a latent that the teacher drew of
+    each candidate) and none of a method's evaluations; it took `seconds`. Of several targets it
+    looks at the first. Raises `EraseError` for a method without a search, and moments outside the
+    run.
     """
 
     def __init__(self, pipe: Pipeline, config: EraseConfig, moments: Collection[int]) -> None:
@@ -40,18 +39,14 @@ class Audit:
         steps, empty = config.sampling_steps, encode_prompts(pipe, [""])
         bank = fill_bank(pipe, embeddings, every, empty, steps, config.guidance_scale, g)
         self.probe = Probe(pipe, bank.clean, embeddings)
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[tuple[int, str, float]] = []
 
     def __call__(self, run: Run) -> None:
         """Before the first update, and after each."""
-        step = len(run.history)
-        if step in self.moments:
+        if (step := len(run.history)) in self.moments:
             begin = time.perf_counter()
             moved = self.probe(run.student).tolist()
-            self.rows += [
-                {"step": step, "concept": word, "moved": m}
-                for word, m in zip(self.words, moved, strict=True)
-            ]
+            self.rows += [(step, *row) for row in zip(self.words, moved, strict=True)]
             self.seconds += time.perf_counter() - begin
 
     def movements(self) -> pd.DataFrame:
@@ -63,14 +58,11 @@ class Audit:
         return table.assign(rank=rank.astype(int), percentile=100 * share)
 
     def ranks(self, history: pd.DataFrame, window: int = 10) -> pd.DataFrame:
-        """For each moment the concepts preserved in the `window` updates around it: the share of
+        """For each moment the candidates preserved in the `window` updates around it: the share of
         them that was the most moved (top1) or among the five most (top5), their mean percentile
-        (chance: 1/n, 5/n, 50), and how many (n).
-
-        Concepts that are no candidates, such as those of search 'fixed', are left out.
-        """
+        (chance: 1/n, 5/n, 50), and how many (n)."""
         truth, found = self.movements().set_index(["step", "concept"]), []
-        for moment in sorted(self.moments & {row["step"] for row in self.rows}):
+        for moment in sorted({step for step, *_ in self.rows}):
             latest = max(0, int(history["step"].max()) + 1 - window)
             start = min(max(0, moment - window // 2), latest)
             near = history[history["step"].between(start, start + window - 1)]

@@ -1,11 +1,9 @@
-"""Methods side by side on a suite: from the pictures of many runs, matched concept by concept; and
-beside what papers report, whose order may be compared, never the numbers."""
+"""Methods side by side on a suite, matched concept by concept; and beside what papers report."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from scipy import stats
 
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.files import DATA
-from erase_lib.measure import METRIC, bootstrap, flipped, holm, label, read_table
+from erase_lib.measure import METRIC, bootstrap, flipped, holm, label, read_table, successes
 
 UNIT = ["group", "targets", "concept"]  # what is drawn anew by the bootstrap
 PLAIN = {"CLIP score": "clip", "distance": "distance", "probability": "probability"}
@@ -26,10 +24,7 @@ COLUMNS = "experiment method metric value spread unit n detector source run".spl
 OURS = ("method", "metric", "value", "low", "high")
 DIGITS = {"NER": 2, "FID": 2, "CLIP": 2, "LPIPS": 3}  # as published; ESR and PSR have 1
 NONE = "–"
-NOTE = (
-    "another model, another detector: compare the order of methods within a column, never a number"
-    " across"
-)
+NOTE = "another model and detector: compare the order of methods in a column, never a number across"
 
 
 def read_runs(
@@ -37,10 +32,10 @@ def read_runs(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The runs of published sweeps that measured `suite`, and every picture of the finished ones.
 
-    `tables` are the sweeps' NAME.csv; beside each lies NAME_SUITE_pictures.parquet. Both tables get
-    a column setting: the run's values of the columns `vary`; the unedited model's pictures are of
-    the setting "original". Raises `EraseError` for a table or file that is missing, damaged, or of
-    no finished run, and for an unknown column.
+    `tables` are the sweeps' NAME.csv; beside each lies NAME_SUITE_pictures.parquet. Both get a
+    column setting: the run's values of the columns `vary`, or "original" for pictures of the
+    unedited model. Raises `EraseError` for a table or file that is missing, damaged, or of no
+    finished run, and for an unknown column.
     """
     for what, given, such in (("tables", tables, "results.csv"), ("vary", vary, "method")):
         if not given or isinstance(given, (str, Path)):
@@ -53,9 +48,7 @@ def read_runs(
         name = runs.loc[double, "id"].iloc[0]
         raise EraseError(f"run {name!r} is in {list(map(str, tables))} twice: give each table once")
     runs["setting"] = label(runs, vary)
-    paths = [
-        Path(table).with_name(f"{Path(table).stem}_{suite}_pictures.parquet") for table in tables
-    ]
+    paths = [Path(t).with_name(f"{Path(t).stem}_{suite}_pictures.parquet") for t in tables]
     pictures = pd.concat([read_table(path) for path in paths], ignore_index=True)
     done = runs[runs["status"] == "done"].set_index("id")["setting"]
     pictures = pictures[pictures["id"].isin(done.index)]
@@ -66,22 +59,18 @@ def read_runs(
 
 
 def units(pictures: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The mean of each unit, a concept in a split: group, targets, concept, setting, value.
+    """The mean of each unit, a concept in a split, over all its pictures and all seeds of the
+    erasure: group, targets, concept, setting, value.
 
-    Over all its pictures and all seeds of the erasure. `metric`: ESR-k, PSR-k, ESR-1 style,
-    PSR-1 style, CLIP score, distance, probability. Raises `EraseError` for another, and for one
-    that these pictures were not measured by.
+    `metric`: ESR-k, PSR-k, either with " style", or one of `PLAIN`. Raises `EraseError` for another
+    and for one that these pictures were not measured by.
     """
-    kind, _, k = metric.removesuffix(" style").partition("-")
-    ranked = kind in ("ESR", "PSR") and METRIC.fullmatch(metric)
+    ranked = metric[:4] in ("ESR-", "PSR-") and METRIC.fullmatch(metric)
     rank = "style_rank" if metric.endswith(" style") else "rank"
     column = rank if ranked else PLAIN.get(metric)
     if column not in pictures:
         raise unknown("metric", metric, ["ESR-1", "PSR-1", *PLAIN])
-    value = pictures[column]
-    if ranked:
-        value = (value < int(k)).where(value.notna()).astype(float)
-        value = 1 - value if kind == "ESR" else value
+    value = successes(metric, pictures[column]) if ranked else pictures[column]
     found = pictures.assign(value=value).dropna(subset=["value"])
     return found.groupby([*UNIT, "setting"], as_index=False, sort=False)["value"].mean()
 
@@ -97,7 +86,7 @@ def _units_of(pictures: pd.DataFrame, group: str, metric: str) -> pd.DataFrame:
 
 
 def levels(pictures: pd.DataFrame, asked: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """Each setting's mean of each (group, metric): with its interval and its spread over splits.
+    """Each setting's mean of each (group, metric).
 
     Columns: setting, group, metric, value, low, high (95 %, bootstrap over `UNIT`s), spread
     (standard deviation over the splits, as the paper gives), units, splits. Raises `EraseError` for
@@ -105,23 +94,19 @@ def levels(pictures: pd.DataFrame, asked: Sequence[tuple[str, str]]) -> pd.DataF
     """
     rows = []
     for group, metric in asked:
-        found = _units_of(pictures, group, metric)
-        for setting, part in found.groupby("setting", sort=False):
+        for setting, part in _units_of(pictures, group, metric).groupby("setting", sort=False):
             low, high = bootstrap(part["value"].to_numpy())
             splits = part.groupby("targets")["value"].mean()
             row = {"setting": setting, "group": group, "metric": metric}
-            row |= {"value": part["value"].mean(), "low": low, "high": high}
-            spread = splits.std() if len(splits) > 1 else np.nan
-            rows.append(row | {"spread": spread, "units": len(part), "splits": len(splits)})
+            row |= {"value": part["value"].mean(), "low": low, "high": high, "spread": splits.std()}
+            rows.append(row | {"units": len(part), "splits": len(splits)})
     return pd.DataFrame(rows)
 
 
 def wide(levels: pd.DataFrame) -> pd.DataFrame:
     """`levels` to read: a row a setting, a column a metric and group, "0.91 [0.88, 0.94]"."""
-    text = [
-        f"{v:.2f} [{low:.2f}, {high:.2f}]"
-        for v, low, high in levels[["value", "low", "high"]].to_numpy()
-    ]
+    numbers = levels[["value", "low", "high"]].to_numpy()
+    text = ["{:.2f} [{:.2f}, {:.2f}]".format(*row) for row in numbers]
     shown = levels.assign(text=text, what=levels["metric"] + " " + levels["group"])
     found = shown.pivot(index="setting", columns="what", values="text")
     return found.loc[shown["setting"].unique(), shown["what"].unique()]
@@ -132,28 +117,26 @@ def differences(
 ) -> pd.DataFrame:
     """Every setting against `base`, matched concept by concept, with a test.
 
-    Columns: setting, group, metric, value (setting − base), low, high (95 %, bootstrap over
-    `UNIT`s), p (sign-flip permutation of the units' differences, two-sided), q (p after Holm's
-    correction over the settings of a metric), units. Raises `EraseError` for an unknown base, one
-    without a match, and as `levels`.
+    Columns: setting, group, metric, value (setting − base), low, high (as in `levels`), p
+    (`measure.flipped`), q (p after Holm's correction over the settings of a metric), units. Raises
+    `EraseError` for an unknown base, one without a match, and as `levels`.
     """
     rows: list[dict[str, Any]] = []
     for group, metric in asked:
-        found = _units_of(pictures, group, metric)
+        found, some = _units_of(pictures, group, metric), []
         wide = found.pivot(index=UNIT, columns="setting", values="value")
         if base not in wide:
             raise unknown("setting", base, wide.columns)
-        some = []
         for setting in wide.columns.drop(base):
             gaps = (wide[setting] - wide[base]).dropna().to_numpy()
             if not len(gaps):
                 raise EraseError(f"no concept of {setting!r} is matched in {base!r}: leave it out")
             low, high = bootstrap(gaps)
             row = {"setting": setting, "group": group, "metric": metric, "value": gaps.mean()}
-            some.append(row | {"low": low, "high": high, "p": flipped(gaps, seed=seed)})
-            some[-1] |= {"units": len(gaps)}
-        for row, q in zip(some, holm([row["p"] for row in some]), strict=True):
-            rows.append(row | {"q": q})
+            row |= {"low": low, "high": high, "p": flipped(gaps, seed=seed), "units": len(gaps)}
+            some.append(row)
+        corrected = holm([row["p"] for row in some])
+        rows += [row | {"q": q} for row, q in zip(some, corrected, strict=True)]
     return pd.DataFrame(rows)
 
 
@@ -171,24 +154,22 @@ def caption(pictures: pd.DataFrame, runs: pd.DataFrame) -> str:
 
 
 def paper_form(levels: pd.DataFrame) -> pd.DataFrame:
-    """Of `levels` what table 1 of Bui et al. 2024 has, ready for `beside`: method, metric, value,
-    low, high, spread. Of several settings of a method, such as searches, the first counts as the
-    method, the others keep their names."""
+    """Of `levels` what table 1 of Bui et al. 2024 has, for `beside`: method, metric, value, low,
+    high, spread. The first setting of a method counts as it, others (searches) keep their names."""
     table = levels[levels["group"].isin(["target", "kept"])]
-    first: dict[str, str] = {}
-    for setting in levels["setting"].unique():
-        name = setting.partition(",")[0]
-        first[setting] = setting if name in first.values() else name
+    settings = pd.Series(levels["setting"].unique(), dtype=object)
+    named = settings.str.partition(",")[0]
+    first = dict(zip(settings, named.where(~named.duplicated(), settings), strict=True))
     columns = ["method", "metric", "value", "low", "high", "spread"]
     return table.assign(method=table["setting"].map(first))[columns].reset_index(drop=True)
 
 
 def published(experiment: str) -> pd.DataFrame:
-    """The published cells of objects, nudity or style, a row each.
+    """The published cells of one of `EXPERIMENTS`, a row each, columns `COLUMNS`.
 
-    Columns: experiment, method, metric, value and spread (± standard deviation over 4 splits, NaN
-    where not given), unit (percent or score), n, detector, source, run (which of several published
-    sets, else ""). Raises `EraseError` for an unknown experiment and a damaged file.
+    spread is the ± standard deviation over 4 splits (NaN where not given), unit percent or score,
+    run which of several published sets ("" of one). Raises `EraseError` for an unknown experiment
+    and a damaged file.
     """
     if experiment not in EXPERIMENTS:
         raise unknown("experiment", experiment, EXPERIMENTS)
@@ -211,32 +192,22 @@ def beside(ours: pd.DataFrame, experiment: str) -> pd.DataFrame:
     """Ours and the published cells as text: a row a method, columns (metric, ours or published).
 
     `ours`: method, metric, value, low, high, a row each; ESR, PSR and NER are shares in [0, 1] and
-    shown in percent, as "96.3 [92.5, 100]". Published "98.6 ± 1.2", two sets of runs "95.5 / 78.1".
-    "–" where a side has nothing. Only metrics that were published; `attrs["note"]` says how to read
-    it. Raises `EraseError` for columns that lack, a method twice, a share that is none, and when no
-    metric is a published one.
+    shown in percent, as "96.3 [92.5, 100]". Published "98.6 ± 1.2", two sets of runs "95.5 / 78.1";
+    `NONE` where a side has nothing. `attrs["note"]` says how to read it. Raises `EraseError` for
+    columns that lack, a method twice, a share that is none, and when no metric was published.
     """
     theirs = published(experiment)
-    mine = _own(ours, theirs)
-    numbers = [mine[name] * mine["scale"] for name in OURS[2:]]
-    texts = [
-        _text(metric, v, math.nan, low, high)
-        for metric, v, low, high in zip(mine["metric"], *numbers, strict=True)
-    ]
-    cells = theirs.assign(
-        text=[_text(*cell) for cell in theirs[["metric", "value", "spread"]].to_numpy()]
-    )
-    sides = {
-        "ours": mine.assign(text=texts).set_index(["method", "metric"])["text"],
-        "published": cells.groupby(["method", "metric"])["text"].agg(" / ".join),
-    }
-    methods = dict.fromkeys([*theirs["method"], *mine["method"]])
-    columns = list(product(dict.fromkeys(theirs["metric"]), sides))
-    found = pd.DataFrame(
-        [[sides[s].get((method, metric), NONE) for metric, s in columns] for method in methods],
-        pd.Index(methods, name="method"),
-        pd.MultiIndex.from_tuples(columns, names=["metric", "side"]),
-    )
+    mine = _own(ours, theirs).assign(side="ours", spread=math.nan)
+    numbers = list(OURS[2:])
+    mine[numbers] = mine[numbers].mul(mine["scale"], axis=0)
+    cells = pd.concat([mine, theirs.assign(side="published", low=math.nan, high=math.nan)])
+    told = cells[["metric", "value", "spread", "low", "high"]].to_numpy()
+    cells["text"] = [_text(*row) for row in told]
+    found = cells.pivot_table("text", "method", ["metric", "side"], aggfunc=" / ".join)
+    sides = [theirs["metric"].unique(), ["ours", "published"]]
+    columns = pd.MultiIndex.from_product(sides, names=["metric", "side"])
+    methods = pd.Index([*theirs["method"], *mine["method"]], name="method").unique()
+    found = found.reindex(methods).reindex(columns=columns, fill_value=NONE).fillna(NONE)
     found.attrs["note"] = NOTE
     return found
 
@@ -244,10 +215,9 @@ def beside(ours: pd.DataFrame, experiment: str) -> pd.DataFrame:
 def published_order(ours: pd.DataFrame, experiment: str, metric: str) -> pd.DataFrame:
     """Kendall's τ_b between our order of methods and the published one, by those that both have.
 
-    `ours` as in `beside`. A row for each published set of runs; columns: metric, run, n (methods),
-    tau (NaN where one side is all ties), ours and published (lists of methods, the highest value
-    first, equal ones as they stand in `ours`). Raises `EraseError` for an unknown metric, fewer
-    than 3 methods in common, and as `beside`.
+    A row for each published set of runs: metric, run, n (methods), tau (NaN where one side is all
+    ties), ours and published (methods, the highest value first, equal ones as in `ours`). Raises
+    `EraseError` for an unknown metric, fewer than 3 methods in common, and as `beside`.
     """
     theirs = published(experiment)
     if metric not in set(theirs["metric"]):
@@ -255,27 +225,23 @@ def published_order(ours: pd.DataFrame, experiment: str, metric: str) -> pd.Data
     mine = _own(ours, theirs)
     own = mine[mine["metric"] == metric].set_index("method")["value"]
     part = theirs[(theirs["metric"] == metric) & theirs["method"].isin(own.index)]
-    if (n := part["method"].nunique()) < 3:
+    if len(both := part["method"].unique()) < 3:
         raise EraseError(
-            f"{n} methods ({', '.join(part['method'].unique()) or 'none'}) have {metric} of"
-            f" {experiment} both here and published: an order needs 3 or more, measure others"
+            f"{len(both)} methods ({', '.join(both) or 'none'}) have {metric} here and published:"
+            " an order needs 3, measure others"
         )
     rows = []
     for run in [run for run in part["run"].unique() if run] or [""]:
         known = part[part["run"].isin(["", run])].set_index("method")["value"]
-        both = pd.DataFrame({"ours": own, "published": known.reindex(own.index)}).dropna()
-        lists = {
-            side: both[side].sort_values(ascending=False, kind="stable").index.tolist()
-            for side in both
-        }
-        tau = float(stats.kendalltau(both["ours"], both["published"]).statistic)
-        rows.append({"metric": metric, "run": run, "n": len(both), "tau": tau} | lists)
+        sides = pd.DataFrame({"ours": own, "published": known.reindex(own.index)}).dropna()
+        tau = float(stats.kendalltau(sides["ours"], sides["published"]).statistic)
+        orders = {s: sides.index[np.argsort(-sides[s], kind="stable")].tolist() for s in sides}
+        rows.append({"metric": metric, "run": run, "n": len(sides), "tau": tau} | orders)
     return pd.DataFrame(rows)
 
 
 def _own(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `ours` whose metric was published and that have a value, checked, and the
-    `scale` by which they are shown."""
+    """Rows of `ours` with a published metric and a value, checked; `scale` is how to show them."""
     if lacking := [name for name in OURS if name not in ours]:
         raise EraseError(f"our table lacks the columns {lacking}: expected {', '.join(OURS)}")
     units = zip(theirs["metric"], theirs["unit"], strict=True)
@@ -297,16 +263,10 @@ def _own(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
     return mine
 
 
-def _text(
-    metric: str, value: float, spread: float, low: float = math.nan, high: float = math.nan
-) -> str:
+def _text(metric: str, value: float, spread: float, low: float, high: float) -> str:
     """As "98.6 ± 1.2", "96.3 [92.5, 100]" or "95.5": what is NaN is left out."""
     digits = DIGITS.get(metric.partition("-")[0].partition(" ")[0], 1)
-
-    def number(x: float) -> str:
-        return "100" if float(text := f"{x:.{digits}f}") == 100 else text
-
-    text = number(value)
-    if not math.isnan(spread):
-        text += f" ± {number(spread)}"
-    return text if math.isnan(low + high) else f"{text} [{number(low)}, {number(high)}]"
+    told = [f"{x:.{digits}f}" for x in (value, spread, low, high)]
+    told = ["100" if float(text) == 100 else text for text in told]
+    text = told[0] if math.isnan(spread) else f"{told[0]} ± {told[1]}"
+    return text if math.isnan(low + high) else f"{text} [{told[2]}, {told[3]}]"

@@ -1,9 +1,9 @@
-"""Who hurts whom: is δ(A → B) also δ(B → A), and the graph of the largest, its communities, and
-whether they are the categories."""
+"""Who hurts whom: is δ(A → B) also δ(B → A), and the communities in the graph of the largest."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import networkx as nx
@@ -20,19 +20,21 @@ from erase_lib.study.atlas import Delta, correlation
 def asymmetries(delta: Delta, repeats: int = 200, seed: int = 0) -> pd.DataFrame:
     """Every pair of targets: is δ(A → B) another than δ(B → A)?
 
-    Two pictures of a cell cannot say how uncertain their own mean is. So all cells lend each other
-    their noise: half the difference of a cell's two pictures is as uncertain as their mean, and is
-    nothing but noise. Its root mean square among cells of a like δ is the `error`; differences of
-    two such contrasts, of cells drawn at random and brought to the pair's errors, `repeats` of them
-    a pair, are what symmetric pairs would show. p is the place of |difference| among all of them, q
-    its false discovery rate over all pairs (Benjamini & Hochberg 1995).
-    Columns: a, b, forward (A → B), backward, forward_error, backward_error (half of a 95 %
-    interval), difference, low, high, p, q; the surest first. Noise has to be symmetric about 0.
+    Two pictures cannot say how uncertain their mean is, so all cells lend each other their noise:
+    half the difference of a cell's two is as uncertain as their mean, and nothing but noise. Its
+    root mean square among cells of a like δ is the `error`; differences of two such contrasts, of
+    cells drawn at random and brought to the pair's errors, `repeats` a pair, are what symmetric
+    pairs would show, if noise is symmetric about 0. p is the place of |difference| among them all,
+    q its false discovery rate over all pairs (Benjamini & Hochberg 1995). Columns: a, b, forward
+    (A → B), backward, forward_error, backward_error (half of a 95 % interval), difference, low,
+    high, p, q; the surest first.
     """
     pairs = delta.among_targets()
     mean, first, second = pairs.values.mean(2), *np.triu_indices(len(pairs.targets), 1)
-    contrast = _contrast(pairs.values)
-    cells = ~np.isnan(mean)
+    # every other picture against the ones between, as uncertain as the mean of all of them
+    cells, even = ~np.isnan(mean), pairs.values.shape[2] // 2 * 2
+    apart = (pairs.values[..., 0:even:2] - pairs.values[..., 1:even:2]).sum(2)
+    contrast = apart / even * np.sqrt(even / pairs.values.shape[2])
     bins = pd.qcut(mean[cells], max(1, cells.sum() // 100), labels=False, duplicates="drop")
     squares = pd.Series(contrast[cells] ** 2).groupby(bins).transform("mean")
     error = np.full_like(mean, np.nan)
@@ -43,12 +45,10 @@ def asymmetries(delta: Delta, repeats: int = 200, seed: int = 0) -> pd.DataFrame
     unit = contrast[cells] / np.maximum(error[cells], np.finfo(float).tiny)
     one, two = np.random.default_rng(seed).choice(unit, (2, repeats, len(first)))
     null = np.sort(np.abs(error[away] * one - error[back] * two).ravel() / np.tile(both, repeats))
-    difference = mean[away] - mean[back]
+    difference, reach, names = mean[away] - mean[back], np.quantile(null, 0.95), pairs.targets
     beyond = len(null) - np.searchsorted(null, np.abs(difference) / both)
     p = (1 + beyond) / (1 + len(null))
-    reach = np.quantile(null, 0.95)
-    names = np.array(pairs.targets)
-    table = pd.DataFrame({"a": names[first], "b": names[second]})
+    table = pd.DataFrame(combinations(names, 2), columns=["a", "b"])
     table = table.assign(forward=mean[away], backward=mean[back])
     table = table.assign(forward_error=reach * error[away], backward_error=reach * error[back])
     table = table.assign(difference=difference, low=difference - reach * both)
@@ -57,19 +57,12 @@ def asymmetries(delta: Delta, repeats: int = 200, seed: int = 0) -> pd.DataFrame
     return table.iloc[surest].reset_index(drop=True)
 
 
-def _contrast(values: np.ndarray) -> np.ndarray:
-    """Every other picture against the ones between, as uncertain as the mean of all of them."""
-    even = values.shape[2] // 2 * 2
-    apart = (values[..., 0:even:2] - values[..., 1:even:2]).sum(2)
-    return apart / even * np.sqrt(even / values.shape[2])
-
-
 def symmetry(delta: Delta, kind: str = "spearman", draws: int = 300, seed: int = 0) -> dict:
-    """The correlation of δ(A → B) with δ(B → A) over all ordered pairs of targets.
+    """The correlation, spearman or pearson, of δ(A → B) with δ(B → A) over pairs of targets.
 
-    `kind` is spearman or pearson. Keys: value, ceiling (two halves of the pictures with each other,
-    stepped up to all by Spearman–Brown: as good as a perfect symmetry could look), corrected (value
-    / ceiling), each with `… low` and `… high` (95 %: targets drawn with replacement), and pairs.
+    Keys: value, ceiling (of two halves of the pictures, stepped up to all by Spearman–Brown: as
+    good as a perfect symmetry could look), corrected (value / ceiling), each with `… low` and
+    `… high` (95 %: targets drawn with replacement), and pairs.
     """
     pairs, rng = delta.among_targets(), np.random.default_rng(seed)
     n = len(pairs.targets)
@@ -84,32 +77,28 @@ def symmetry(delta: Delta, kind: str = "spearman", draws: int = 300, seed: int =
         half = correlation(one[seen], two[seen], kind)
         return value, 2 * half / (1 + half), value * (1 + half) / (2 * half)
 
-    names = ("value", "ceiling", "corrected")
     drawn = [once(rng.integers(0, n, n)) for _ in range(draws)]
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0) if draws else np.full((2, 3), np.nan)
-    result = dict(zip(names, once(np.arange(n)), strict=True))
-    result |= {f"{name} low": float(v) for name, v in zip(names, low, strict=True)}
-    result |= {f"{name} high": float(v) for name, v in zip(names, high, strict=True)}
+    result: dict[str, float] = {}
+    for end, values in (("", once(np.arange(n))), (" low", low), (" high", high)):
+        names = ("value" + end, "ceiling" + end, "corrected" + end)
+        result |= dict(zip(names, map(float, values), strict=True))
     return result | {"pairs": n * (n - 1) // 2}
 
 
 def delta_graph(table: pd.DataFrame, most: int = 3) -> nx.DiGraph:
-    """An edge A → B for the `most` concepts that an erasure of A hurts most, weight δ > 0.
-
-    `table`: erased concepts down, harmed ones across; only those that are both become nodes.
-    Raises `EraseError` for fewer than 3 of them, or `most` below 1.
-    """
+    """An edge A → B for the `most` concepts that an erasure of A hurts most, weight δ > 0. Nodes:
+    the concepts both down and across `Delta.table`. Raises `EraseError` for fewer than 3 of them,
+    or `most` below 1."""
     names = [name for name in table.index if name in table.columns]
     if len(names) < 3 or most < 1:
-        raise EraseError(
-            f"{len(names)} concepts, {most} edges each: a graph needs 3, and 1 or more"
-        )
+        raise EraseError(f"{len(names)} concepts, {most} edges each: a graph needs 3, and 1 edge")
     graph = nx.DiGraph()
     graph.add_nodes_from(names)
     for name in names:
-        strongest = table.loc[name, names].drop(name).nlargest(most)
-        edges = strongest[strongest > 0].items()
-        graph.add_weighted_edges_from((name, other, float(weight)) for other, weight in edges)
+        worst = table.loc[name, names].drop(name).nlargest(most)
+        edges = ((name, other, float(δ)) for other, δ in worst[worst > 0].items())
+        graph.add_weighted_edges_from(edges)
     return graph
 
 
@@ -122,8 +111,7 @@ def communities(graph: nx.DiGraph, seed: int = 0) -> dict[str, int]:
 
 
 def modularity_of(graph: nx.DiGraph, labels: Mapping[str, Any]) -> float:
-    """Modularity of a labelling: the weight of edges within groups, beyond what chance would put
-    there."""
+    """Modularity of a labelling: the weight of edges within groups beyond that of chance."""
     groups: dict[Any, set[str]] = {}
     for node in graph:
         groups.setdefault(labels[node], set()).add(node)
@@ -140,8 +128,8 @@ def against_labels(
     """Are the communities the labels, and do the labels hold the graph together?
 
     Keys: rand (adjusted Rand index: 1 the same groups, 0 as by chance), rand p; modularity of the
-    labels, with the mean and the 97.5 % quantile of shuffled ones, and p; groups, nodes. p is the
-    share of shuffles that reach as much, the labels as they are counted among them.
+    labels, with mean and 97.5 % quantile of shuffled ones, and p; groups, nodes. p is the share of
+    shuffles that reach as much, the labels themselves among them.
     """
     nodes, rng = list(graph), np.random.default_rng(seed)
     own, theirs = [labels[node] for node in nodes], [found[node] for node in nodes]
@@ -167,7 +155,7 @@ def against_labels(
 def chance_modularity(
     table: pd.DataFrame, most: int = 3, shuffles: int = 20, seed: int = 0
 ) -> tuple[float, float]:
-    """Mean and 97.5 % quantile of the modularity that Louvain finds where there is nothing to find:
+    """Mean and 97.5 % quantile of the modularity that Louvain finds where nothing is to be found:
     each erasure's δ shuffled among the other concepts. Even such graphs fall into groups."""
     names = [name for name in table.index if name in table.columns]
     rng, found = np.random.default_rng(seed), []

@@ -20,18 +20,16 @@ PROJECTIONS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 
 
 def text_space(pipe: Pipeline, concepts: Sequence[str]) -> np.ndarray:
-    """The concepts as the UNet is told of them: text embeddings of the bare words, flattened,
-    `(n, tokens · dim)`. Distance in it is what the published search calls near."""
+    """Text embeddings of the bare words, flattened `(n, tokens · dim)`; distance in this space is
+    what the published search calls near."""
     return encode_prompts(pipe, list(concepts)).flatten(1).cpu().numpy()
 
 
 def image_space(
     clip: SmallCLIP, pictures: Sequence[Image.Image], drawn: Sequence[str], concepts: Sequence[str]
 ) -> np.ndarray:
-    """The concepts as they are drawn: mean CLIP image features `(n, dim)` of each one's pictures.
-
-    `drawn` says which concept a picture is of. Raises `EraseError` for one without a picture.
-    """
+    """Mean CLIP image features `(n, dim)` of each concept's pictures; `drawn` says which concept a
+    picture is of. Raises `EraseError` for one without a picture."""
     features = pd.DataFrame(clip.image_features(pictures).numpy())
     mean = features.groupby(pd.Series(list(drawn))).mean()
     if lacking := [c for c in concepts if c not in mean.index]:
@@ -40,12 +38,9 @@ def image_space(
 
 
 def project(points: np.ndarray, method: str = "umap", seed: int = 0) -> np.ndarray:
-    """Points `(n, dim)` on a plane `(n, 2)`, by one of `PROJECTIONS`.
-
-    Only PCA keeps distances as far as it can; t-SNE and UMAP keep neighbourhoods, and neither the
-    size of a cluster nor the gap between two means anything. UMAP differs between machines, even
-    with a seed. Raises `EraseError` for an unknown method and fewer than 3 points.
-    """
+    """Points `(n, dim)` on a plane `(n, 2)`, by one of `PROJECTIONS`. t-SNE and UMAP keep only
+    neighbourhoods, not gaps or the sizes of clusters; UMAP differs between machines, even with a
+    seed. Raises `EraseError` for an unknown method and fewer than 3 points."""
     if method not in PROJECTIONS:
         raise unknown("projection", method, PROJECTIONS)
     if len(points) < 3:
@@ -69,12 +64,11 @@ def nearness_rho(
 ) -> float:
     """Does nearness to the target in this space predict δ? Spearman's ρ between δ (by concept) and
     the negative distance of `points` `(n, dim)`; the target itself is left out."""
-    place = {concept: i for i, concept in enumerate(concepts)}
-    if target not in place:
-        raise unknown("concept of the map", target, concepts)
-    others = [c for c in concepts if c != target and c in delta.index]
+    names = list(concepts)
+    if target not in names:
+        raise unknown("concept of the map", target, names)
+    near = pd.Series(-np.linalg.norm(points - points[names.index(target)], axis=1), names)
+    others = [c for c in names if c != target and c in delta.index]
     if len(others) < 3:
         raise EraseError(f"δ of {len(others)} concepts on the map: a correlation needs 3 or more")
-    apart = np.linalg.norm(points - points[place[target]], axis=1)
-    near = -apart[[place[c] for c in others]]
-    return float(stats.spearmanr(near, delta.loc[others]).statistic)
+    return float(stats.spearmanr(near[others], delta[others]).statistic)

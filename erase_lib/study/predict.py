@@ -1,13 +1,13 @@
 """Sensitivity predicted: who will be hurt, before the erasure is made.
 
-Every prediction is one number a concept, larger where more δ is expected; only their order means
-something. None trains for more than `UPDATES` updates, and none sees the noise of the
-pictures that it is compared with.
+One number a concept, larger where more δ is expected; only their order means something. None trains
+for more than `UPDATES` updates or sees the noise of the pictures that it is compared with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -36,10 +36,10 @@ PREDICTORS = {
     "draft": "change of four-step drafts after ten updates of ESD, by the same score",
     "both": "mean of the ranks of distance and draft",
 }
-UPDATES = 10
-DRAFT_STEPS = 4
-FORMS = 4  # prompts of a concept, in the styles in turn
-SEED = 60_000  # of the predictions' own noise
+UPDATES, DRAFT_STEPS = 10, 4
+FORMS, SEED = 4, 60_000  # prompts of a concept, in the styles in turn; the predictions' own noise
+# which edit a predictor looks at
+EDITS = {"kv": "uce", "noise_closed": "uce", "gradient": "gradient", "noise": "esd", "draft": "esd"}
 
 
 def predict_sensitivity(
@@ -53,11 +53,10 @@ def predict_sensitivity(
 ) -> pd.DataFrame:
     """How much each concept, and each neutral one, is expected to be hurt: concept, prediction.
 
-    `method` is one of `PREDICTORS`; `score` (of `SCORES`) is what a draft is compared
-    by. Evaluations of the UNet a concept: distance, cosine and kv none; noise, noise_closed and
-    gradient 8; draft 64, half of them of the original model, whose drafts are cached. Those with
-    updates spend some hundreds more, once. Raises `EraseError` for an unknown method or score, and
-    as `sensitivity_prompts`.
+    `method` is one of `PREDICTORS`; `score` (of `SCORES`) is what a draft is compared by.
+    Evaluations of the UNet a concept: distance, cosine and kv none; noise, noise_closed and
+    gradient 8; draft 64, half of them cached; those with updates some hundreds more, once. Raises
+    `EraseError` for an unknown method or score, and as `sensitivity_prompts`.
     """
     check_score(score)
     targets = [target] if isinstance(target, str) else list(target)
@@ -105,50 +104,35 @@ def predicted(table: pd.DataFrame, method: str, score: str) -> pd.Series:
 
 
 def agreement(pairs: pd.DataFrame, table: pd.DataFrame, targets: Sequence[str]) -> pd.DataFrame:
-    """How well each prediction orders the concepts by what was measured, for one erasure.
-
-    `pairs` as `pair_deltas` makes it, `table` as `predictions`. One row a score and a
-    predictor: score, predictor, rho (Spearman's), reliability (of what was measured: no prediction
-    can be expected above its root), n (concepts). Targets and neutral concepts are left out. Raises
-    `EraseError` as `reliability`.
-    """
+    """How well `predictions`, the `table`, order the concepts by what `measure_pairs` found of one
+    erasure, targets and neutral concepts left out: score, predictor, rho (Spearman's), reliability
+    (as the function, with its errors), n (concepts)."""
     others = pairs["style"].notna() & ~pairs["concept"].isin(list(targets))
     kept, rows = pairs[others], []
     for score in SCORES:
         delta = kept.groupby("concept")[score].mean().dropna()
-        found = table.set_index("concept").loc[delta.index].reset_index()
-        certain = reliability(kept, score)
+        found = table.set_index("concept").loc[delta.index]
+        shared = {"reliability": reliability(kept, score), "n": len(delta)}
         for method in PREDICTORS:
-            columns = {"both": ["distance", f"draft {score}"], "draft": [f"draft {score}"]}
-            if set(columns.get(method, [method])) <= set(found.columns):
-                rho = delta.reset_index(drop=True).corr(predicted(found, method, score), "spearman")
-                row = {"score": score, "predictor": method, "rho": rho}
-                rows.append(row | {"reliability": certain, "n": len(delta)})
+            with suppress(KeyError):  # not predicted
+                rho = delta.corr(predicted(found, method, score), "spearman")
+                rows.append({"score": score, "predictor": method, "rho": rho} | shared)
     return pd.DataFrame(rows)
 
 
-# which edit a predictor looks at
-EDITS = {"kv": "uce", "noise_closed": "uce", "gradient": "gradient", "noise": "esd", "draft": "esd"}
-
-
 def short_edit(pipe: Pipeline, targets: Sequence[str], kind: str, seed: int = 0) -> Erasure:
-    """The edit that a predictor looks at: uce, one step down the `gradient` of L1, or `UPDATES`
-    updates of esd."""
+    """The edit that a predictor looks at: uce, a `gradient` step, or `UPDATES` updates of esd."""
     if kind == "uce":
         return erase(pipe, EraseConfig(targets=tuple(targets), method="uce"), callbacks=[])
     given = {"targets": tuple(targets), "method": "esd", "batch": 8, "lr": 1e-3, "seed": seed}
     config = EraseConfig.from_dict(given | {"steps": UPDATES})
-    if kind == "gradient":
-        return gradient_step(pipe, config)
-    return erase(pipe, config, callbacks=[])
+    return gradient_step(pipe, config) if kind == "gradient" else erase(pipe, config, callbacks=[])
 
 
 def gradient_step(pipe: Pipeline, config: EraseConfig, latents: int = 32) -> Erasure:
-    """θ − α ∇L1, L1 over `latents` of each target, as far from θ as one step of Adam would go.
-
-    L2 of every concept has its minimum at θ, so its gradient there is 0; what an L1 step does to
-    it begins with the second order, α² ‖J_c ∇L1‖², the movement of c's prediction.
-    """
+    """θ − α ∇L1, L1 over `latents` of each target, as far from θ as one step of Adam would go. The
+    gradient of L2 at θ is 0; what the step does to L2 begins with α² ‖J_c ∇L1‖², the movement of
+    c's prediction."""
     run = Run(pipe, config)
     names, student = list(run.student), list(run.student.values())
     total = [torch.zeros_like(p) for p in student]
@@ -173,15 +157,11 @@ def nearness(
     of the embeddings, or their cosine."""
     every, found = encode_prompts(pipe, list(prompts["prompt"])), []
     for target in targets:
-        texts = [
-            target if is_style(target) or pd.isna(style) else f"a {target} in {style} style"
-            for style in prompts["style"]
-        ]
-        at = encode_prompts(pipe, texts)
-        if method == "distance":
-            found.append(-distances(every, at))
-        else:
-            found.append(torch.cosine_similarity(every.flatten(1), at.flatten(1)))
+        same = f"a {target} in " + prompts["style"] + " style"
+        texts = same.where(prompts["style"].notna() & (not is_style(target)), target)
+        at = encode_prompts(pipe, texts.tolist())
+        cosine = torch.cosine_similarity(every.flatten(1), at.flatten(1))
+        found.append(cosine if method == "cosine" else -distances(every, at))
     return torch.stack(found).amax(0).cpu().numpy()
 
 
@@ -196,18 +176,15 @@ def kv_movement(pipe: Pipeline, tensors: Mapping[str, Tensor], prompts: list[str
 def noise_movement(
     pipe: Pipeline, tensors: Mapping[str, Tensor], prompts: pd.DataFrame, batch: int = 64
 ) -> np.ndarray:
-    """How far the UNet's output moves for each prompt, root mean square, at pure noise, where a
-    picture's layout is decided; z from the prompt's own seed. The output is ε or v: the order of
-    the concepts is the same."""
-    last = pipe.scheduler.config.num_train_timesteps - 1
-    found = []
+    """How far the UNet's output (ε or v) moves for each prompt, root mean square, at pure noise
+    from its own seed, where a picture's layout is decided."""
+    last, found = pipe.scheduler.config.num_train_timesteps - 1, []
     for start in range(0, len(prompts), batch):
         part = prompts.iloc[start : start + batch]
-        z = start_noise(pipe, list(part["seed"]))
-        t = torch.full((len(z),), last, device=z.device)
-        c = encode_prompts(pipe, list(part["prompt"]))
-        before = predict(pipe, z, t, c)
+        z, c = start_noise(pipe, list(part["seed"])), encode_prompts(pipe, list(part["prompt"]))
+        given = pipe, z, torch.full((len(z),), last, device=z.device), c
+        before = predict(*given)
         with in_place(pipe.unet, {n: e.to(pipe.unet.dtype) for n, e in tensors.items()}):
-            after = predict(pipe, z, t, c)
+            after = predict(*given)
         found.append((after - before).pow(2).mean((1, 2, 3)).sqrt().cpu())
     return torch.cat(found).numpy()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from functools import partial
 
 import pytest
 
-from erase_lib.measure import draw
+from erase_lib import measure
 
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path):
-    module = importlib.import_module("erase_lib.study.sensitivity")
-    monkeypatch.setattr(module, "draw", partial(draw, folder=tmp_path / "cache"))
+    monkeypatch.setattr(measure, "draw", partial(measure.draw, folder=tmp_path / "cache"))

@@ -9,14 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
-from erase_lib import EraseConfig, EraseError, erase
+from erase_lib import EraseConfig, EraseError, erase, measure
 from erase_lib.diffusion import generate
 from erase_lib.measure import Judge, load_clip, sensitivity_prompts
 from erase_lib.study.sensitivity import (
     SCORES,
     deltas,
     measure_pairs,
-    pair_deltas,
     reliability,
     sensitivity,
 )
@@ -38,6 +37,17 @@ def pairs_by_hand(**values):
     """Pairs of pictures: a δ for each concept's picture, by the judge unless another score."""
     rows = [(c, d) for c, deltas in values.items() for d in deltas]
     return pd.DataFrame(rows, columns=["concept", "judge"])
+
+
+def pairs_of(before, after, *given):
+    """`measure_pairs` of these pictures, as if they had been drawn."""
+
+    def drawn(*asked, erasure=None, **how):
+        return after if erasure else before
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "draw", drawn)
+        return measure_pairs(None, SimpleNamespace(check=lambda pipe: None), *given)
 
 
 def test_delta_by_every_score_against_a_hand_calculation():
@@ -62,7 +72,7 @@ def test_delta_by_every_score_against_a_hand_calculation():
         ),
         text_features=lambda prompts: torch.tensor([[1.0, 0.0], [-0.6, 0.8], [0.0, 1.0]]),
     )
-    found = pair_deltas(before, after, prompts_by_hand(), judge, clip)
+    found = pairs_of(before, after, prompts_by_hand(), judge, clip)
     # a dog is lost, a cat has won; of the neutral concept the judge says nothing
     assert found["judge"].tolist() == pytest.approx([0.65, -0.2, np.nan], nan_ok=True)
     assert found["clip"].tolist() == pytest.approx([100 - 60, 28 - 80, 0], abs=1e-4)
@@ -82,7 +92,7 @@ def test_a_fit_below_zero_counts_as_none():
         image_features=lambda pictures: torch.tensor([[2 * pictures.max() - 1, 0.0]]).expand(3, 2),
         text_features=lambda prompts: torch.tensor([[1.0, 0.0]]).expand(3, 2),
     )
-    found = pair_deltas(before, after, prompts_by_hand(), judge, clip)
+    found = pairs_of(before, after, prompts_by_hand(), judge, clip)
     assert found["clip"].tolist() == [-100] * 3 and found["features"].tolist() == [2] * 3
 
 
@@ -158,7 +168,7 @@ def test_the_sensitivity_of_three_concepts(tiny, erasure):
 
 def test_the_distance_is_that_to_the_nearest_of_several_targets(tiny):
     config = EraseConfig(targets=("dog", "church"), method="uce")
-    erasure = erase(tiny, config, progress=False)
+    erasure = erase(tiny, config, [])
     given = {"pictures": 1, "steps": 1, "progress": False}
     table = sensitivity(tiny, erasure, ["church", "castle", "dog"], "pixels", **given)
     dog, church, castle = encode_prompts(tiny, ["dog", "church", "castle"])
@@ -182,7 +192,7 @@ def test_pairs_are_the_original_and_the_erased_picture_of_the_same_noise(tiny, e
         after = generate(tiny, *given, progress=False)
     weights = {n: p.clone() for n, p in tiny.unet.state_dict().items()}
     pairs = measure_pairs(tiny, erasure, prompts, steps=2, progress=False)
-    expected = pair_deltas(before, after, prompts, Judge.load(), load_clip())
+    expected = pairs_of(before, after, prompts, Judge.load(), load_clip())
     pd.testing.assert_frame_equal(pairs, expected)
     assert all(torch.equal(p, weights[n]) for n, p in tiny.unet.state_dict().items())
 
