@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 
 from course.plan import NOTEBOOKS, ROOT, notebook, tagged
-from erase_lib.sweep.run import DONE, run_notebook
+from erase_lib.sweep import DONE, run_notebook
 
 # for a kernel that inherits MPLBACKEND=Agg shows no picture
 INLINE = "module://matplotlib_inline.backend_inline"

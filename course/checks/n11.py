@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from course.exercise import check, mistakes
-from erase_lib.sweep.grid import expand
+from erase_lib.sweep import expand
 
 
 def exercise1(guess: Any, runs: pd.DataFrame) -> None:

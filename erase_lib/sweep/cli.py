@@ -14,19 +14,16 @@ import pandas as pd
 from tqdm import tqdm
 
 from erase_lib.errors import EraseError, unknown, unwritable
-from erase_lib.files import alone
+from erase_lib.files import alone, read_mapping
 from erase_lib.sweep import grid, run
 from erase_lib.sweep.run import DONE, FAILED, Case, Settings
 from erase_lib.sweep.table import collect, publish
-from erase_lib.sweep.workers import BACKENDS, executed
+from erase_lib.sweep.workers import BACKENDS
 
 
 def plan(notebook: str | Path, spec: grid.Values, out: str | Path) -> list[Case]:
-    """The cases of a grid, checked against the notebook; the same run only once.
-
-    `spec` has the sections of a grid file: fixed, grid, zip, cases (its `notebook` is for the
-    command line). Raises `EraseError` for the first thing that is wrong.
-    """
+    """The cases of a grid (fixed, grid, zip, cases, as in its file), checked against the notebook;
+    the same run only once. Raises `EraseError` for the first thing that is wrong."""
     notebook, known = Path(notebook), grid.parameters(notebook)
     values = grid.check(known, grid.expand(spec))
     code, out = run.computed(notebook), Path(out).resolve()  # a cluster's workers stand elsewhere
@@ -42,9 +39,8 @@ def overview(cases: Sequence[Case], workers: int = 1) -> str:
     rows.insert(0, "(run)", [case.id for case in cases])
     rows["(state)"] = [record.get("status", "to do") for record in records]
     spent = [r["seconds"] for r in records if r.get("status") == DONE]
-    left, text = len(cases) - len(spent), rows.to_string(index=False)
-    text += f"\n{len(cases)} runs, {len(spent)} of them done"
-    if spent and left:
+    text = f"{rows.to_string(index=False)}\n{len(cases)} runs, {len(spent)} of them done"
+    if spent and (left := len(cases) - len(spent)):
         each = sum(spent) / len(spent)
         text += f"\nabout {left * each / workers / 60:.1f} minutes left on {workers} workers"
         text += f" ({each:.0f} s a run, the mean of those done)"
@@ -67,10 +63,10 @@ def sweep(
     """Run a notebook with every case of a grid, each in a folder under `out`; the table of results.
 
     Finished runs are skipped (unless `force`), failed ones run again, alone with `only_failed`. A
-    run that fails is recorded and the others go on. `workers` processes run side by side, each with
-    `threads` (default: the cores divided among them). With `backend` dask or ray the cluster at
-    `scheduler` (default: one on this machine) does the work; it sees the same files. Raises
-    `EraseError` for a wrong grid before the first run, and when another sweep uses the folder.
+    failure is recorded and the others go on. `workers` processes run side by side, each with
+    `threads` (default: the cores divided among them); with `backend` dask or ray the cluster at
+    `scheduler` (default: one here), which sees the same files. Raises `EraseError` for a wrong grid
+    before the first run, and when another sweep uses the folder.
     """
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
@@ -93,7 +89,7 @@ def sweep(
             (out / run.OWNER).write_text(settings.sweep, "utf-8")
             failed: dict[str, str] = {}
             with tqdm(total=len(chosen), desc="sweep", unit="run", disable=quiet) as bar:
-                for record in executed(settings, chosen, backend, workers, scheduler):
+                for record in BACKENDS[backend](settings, chosen, workers, scheduler):
                     if record["status"] == FAILED:
                         failed[record["id"]] = record["error"]
                     bar.set_postfix(failed=len(failed))
@@ -158,7 +154,7 @@ def started(words: Sequence[str]) -> int:
     parser.add_argument("--publish", type=Path, metavar="FOLDER", help="put the table there too")
     given = vars(parser.parse_args(words))
     pairs, file, dry = given.pop("pairs"), given.pop("grid"), given.pop("dry_run")
-    target, spec = given.pop("publish"), grid.read_yaml(file) if file else {}
+    target, spec = given.pop("publish"), read_mapping(file, "grid", grid.SECTIONS) if file else {}
     if file and "notebook" in spec:  # a path from the grid file on
         given["notebook"] = given["notebook"] or Path(file).parent / str(spec["notebook"])
     if not given["notebook"]:
@@ -184,9 +180,8 @@ def started(words: Sequence[str]) -> int:
 def report(found: pd.DataFrame, out: Path) -> int:
     """Say how it ended; 1 if a run failed."""
     bad = found[(found["status"] != DONE) | found["error"].notna()]
-    for row in bad.itertuples():
-        error = "run the sweep again" if pd.isna(row.error) else row.error
-        print(f"{row.status}: {row.id}: {error}", file=sys.stderr)
+    for row in bad.fillna({"error": "run the sweep again"}).itertuples():
+        print(f"{row.status}: {row.id}: {row.error}", file=sys.stderr)
     print(f"{len(found) - len(bad)} of {len(found)} runs done, table in {out / 'results.csv'}")
     return int(len(bad) > 0)
 

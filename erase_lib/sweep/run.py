@@ -18,30 +18,55 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from erase_lib.errors import reason, unwritable
-from erase_lib.files import DATA, alone
+from erase_lib.config import PROFILES
+from erase_lib.errors import reason, unknown, unwritable
+from erase_lib.files import DATA, alone, whole
 from erase_lib.sweep.grid import OUTPUT, Parameter, Values
-from erase_lib.sweep.notebook import write
 
-RECORD, EXECUTED, LOG, LOCK = "run.json", "executed.ipynb", "log.txt", "lock"
-OWNER = "sweep"  # beside the run folders: which sweep is at them
+METRICS, RECORD, EXECUTED, LOG = "metrics.json", "run.json", "executed.ipynb", "log.txt"
+LOCK, OWNER = "lock", "sweep"  # the latter beside the run folders: which sweep is at them
 DONE, FAILED, RUNNING = "done", "failed", "running"
 VERSIONS = ("erase-lib", "torch", "diffusers", "transformers")
 ASIDE = {"parameters", "exercise", "solution", "check"}  # no part of what a run computes
+SMOKE = "SMOKE RUN: A FEW STEPS TO SEE THAT EVERYTHING WORKS. DO NOT QUOTE ITS NUMBERS."
 
 
-@dataclass(frozen=True)
-class Case:
-    """One run to do: where, and with which parameters."""
+def start(profile: str, output: str | Path) -> Path:
+    """The run's folder, made if it is not there; a smoke run says so in large letters. Raises
+    `EraseError` for an unknown profile, and a folder that cannot be made."""
+    if profile not in PROFILES:
+        raise unknown("profile", profile, PROFILES)
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    if profile == "smoke":
+        print(SMOKE)
+    return folder
 
-    id: str
-    folder: Path
-    values: Values
-    """Every parameter of the notebook but `output`."""
 
-    def record(self) -> dict[str, Any]:
-        """What run.json holds; empty before the first run."""
-        return read_json(self.folder / RECORD)
+def finish(folder: str | Path, result: Mapping[str, Any]) -> None:
+    """Write `result` to metrics.json, whole or not at all: plain values, and tables as their rows.
+    Raises `EraseError` when it cannot be written."""
+    path = Path(folder) / METRICS
+    try:
+        write(path, result)
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def write(path: Path, values: Mapping[str, Any]) -> None:
+    """A JSON file, whole or not at all."""
+    with whole(path) as (temporary,):
+        temporary.write_text(json.dumps(dict(values), indent=2, default=_plain), "utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """A table as its rows, NumPy's numbers and arrays as Python's."""
+    if hasattr(value, "to_dict"):
+        return value.to_dict("records")
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -50,6 +75,19 @@ def read_json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text("utf-8"))
         return found if isinstance(found, dict) else {}
     return {}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run to do: where, and with which values of every parameter but `output`."""
+
+    id: str
+    folder: Path
+    values: Values
+
+    def record(self) -> dict[str, Any]:
+        """What run.json holds; empty before the first run."""
+        return read_json(self.folder / RECORD)
 
 
 def computed(notebook: Path) -> str:
@@ -71,11 +109,9 @@ def computed(notebook: Path) -> str:
 
 
 def make_case(out: Path, code: str, known: Mapping[str, Parameter], values: Values) -> Case:
-    """The case of these values, its id made of them, what is computed and the library's version.
-
-    The id begins with the values that differ from the notebook's defaults, for the reader; its last
-    eight digits hash everything, so the same run has the same folder in every grid.
-    """
+    """The case of these values. Its id begins with those that differ from the notebook's defaults,
+    for the reader; its last eight digits hash all of them, what is computed and the library's
+    version, so the same run has the same folder in every grid."""
     own = {name: value for name, value in values.items() if value != known[name].default}
     shown = "-".join(shorten(value) for value in own.values()) or "defaults"
     text = json.dumps([values, code, version("erase-lib")], sort_keys=True)
@@ -104,23 +140,21 @@ def threads_of(number: int) -> Iterator[None]:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     new = dict.fromkeys(names, str(number)) | {"JUPYTER_PREFER_ENV_PATH": "1"}
     new["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "10000")
-    old = {name: os.environ[name] for name in new if name in os.environ}
+    old = dict(os.environ)
     os.environ.update(new)
     try:
         yield
     finally:
-        for name in new:
-            del os.environ[name]
+        os.environ.clear()
         os.environ.update(old)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a sweep does its runs."""
+    """How a sweep does its runs; `sweep` tells its records from those of an older one."""
 
     notebook: Path
     sweep: str
-    """Which sweep it is: what a record of it may be told from an older one by."""
     threads: int = 1
     cell_timeout: int = 3600
     commit: str = ""
@@ -128,15 +162,11 @@ class Settings:
 
 
 def execute(settings: Settings, case: Case) -> dict[str, Any]:
-    """Run the notebook in the case's folder; its record, which is also written to run.json.
-
-    Nothing is raised for a notebook that fails: the record then holds the cell, the error and the
-    traceback, and the executed notebook stays. A case that is done is not done twice: if another
-    process is at it, this one waits and returns what came of it. With `force` only this sweep's own
-    result counts, and the files of an older one go; so does what another commit left half done, or
-    its checkpoint would go on under other code. The workers of a killed sweep begin nothing once
-    another has taken over.
-    """
+    """Run the notebook in the case's folder; its record, also written to run.json, holds an error
+    and its cell and traceback. What is done is not done twice: if another process is at it, this
+    one waits and returns what came of it. With `force` only this sweep's own result counts, and the
+    files of an older one go; so does what another commit left half done, or its checkpoint would go
+    on under other code. Workers of a killed sweep begin nothing once another has taken over."""
     try:
         case.folder.mkdir(parents=True, exist_ok=True)
         with alone(case.folder / LOCK, wait=True):
@@ -185,25 +215,15 @@ def logged(path: Path) -> Iterator[None]:
 def run_notebook(
     notebook: Path, executed: Path, values: Mapping[str, Any], cell_timeout: int, **more: Any
 ) -> dict[str, Any]:
-    """Run a notebook into `executed`: its status, and for a failure cell, error and traceback.
-
-    `more` goes to papermill.
-    """
+    """Run a notebook into `executed`: its status, and for a failure cell, error and traceback;
+    `more` goes to papermill."""
     import papermill  # at use, as in grid
 
+    more |= {"kernel_name": "python3", "start_timeout": 180, "execution_timeout": cell_timeout}
+    more |= {"progress_bar": False, "log_output": True}
+    more["extra_arguments"] = ["--log-level=CRITICAL"]  # on transport and shutdown, every time
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(executed),
-            parameters=dict(values),
-            kernel_name="python3",
-            start_timeout=180,
-            execution_timeout=cell_timeout,
-            progress_bar=False,
-            log_output=True,
-            extra_arguments=["--log-level=CRITICAL"],  # on transport and shutdown, every time
-            **more,
-        )
+        papermill.execute_notebook(notebook, executed, dict(values), **more)
         return {"status": DONE}
     except papermill.PapermillExecutionError as error:
         text = " ".join(f"{error.ename}: {error.evalue}".split())
@@ -217,8 +237,8 @@ def run_notebook(
 
 
 def last_begun(notebook: Path) -> int | None:
-    """Index of the cell at which a run broke off."""
-    # when a run ends papermill calls all its cells completed; only those begun have a time
+    """Index of the cell at which a run broke off: of those that were begun, which have a time, the
+    last; when a run ends papermill calls all its cells completed."""
     told = [c["metadata"].get("papermill", {}) for c in read_json(notebook).get("cells", [])]
     return max((i for i, cell in enumerate(told) if cell.get("start_time")), default=None)
 
@@ -238,8 +258,8 @@ def fail(case: Case, error: str) -> dict[str, Any]:
     """Record as failed what could not do so itself; unless, at the last moment, it has ended."""
     with alone(case.folder / LOCK, wait=True):
         record = {"id": case.id, "parameters": case.values} | case.record()
-        if record.get("status") in (DONE, FAILED):
-            return record
-        record |= {"status": FAILED, "cell": last_begun(case.folder / EXECUTED), "error": error}
-        write(case.folder / RECORD, record)
+        if record.get("status") not in (DONE, FAILED):
+            cell = last_begun(case.folder / EXECUTED)
+            record |= {"status": FAILED, "cell": cell, "error": error}
+            write(case.folder / RECORD, record)
         return record

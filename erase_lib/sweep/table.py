@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,18 @@ import pandas as pd
 
 from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.files import alone, whole
-from erase_lib.sweep.notebook import METRICS
-from erase_lib.sweep.run import DONE, FAILED, RECORD, VERSIONS, read_json
+from erase_lib.sweep.grid import Values
+from erase_lib.sweep.run import DONE, FAILED, METRICS, RECORD, VERSIONS, read_json
 
-UNFINISHED = "unfinished"
 KEPT = ("seconds", "threads", "started", "git_commit", *VERSIONS)  # of a run's record
 
 
 def collect(out: str | Path, ids: Iterable[str] | None = None) -> pd.DataFrame:
-    """One row a run: id, status, parameters, metrics, seconds, versions, error; also written to
-    results.parquet and results.csv.
+    """A row for each run in `out`, or of `ids`, also written to results.parquet and results.csv.
 
-    All runs in `out`, or those of `ids`. The status is done, failed, or unfinished: without a
-    record, or of a sweep that broke off. A metric with an interval fills columns `ESR-1 erased`,
-    `… low`, `… high` and `… n`. Raises `EraseError` for a folder without runs.
-    """
+    Columns: id, status (done, failed, or unfinished, of a sweep that broke off), the parameters and
+    metrics, seconds, versions, error. A metric with an interval has columns `ESR-1 erased`,
+    `… low`, `… high` and `… n`. Raises `EraseError` for a folder without runs."""
     out = Path(out)
     names = sorted(path.parent.name for path in out.glob(f"*/{RECORD}")) if ids is None else ids
     table = pd.DataFrame([row(out / name) for name in names])
@@ -35,11 +32,9 @@ def collect(out: str | Path, ids: Iterable[str] | None = None) -> pd.DataFrame:
     for name in table.columns[table.map(type).nunique() > 1]:  # Parquet has one kind a column
         if table[name].map(lambda value: isinstance(value, str)).any():
             table[name] = table[name].map(lambda value: None if pd.isna(value) else str(value))
+    lock, files = out / "results.lock", (out / "results.parquet", out / "results.csv")
     try:
-        with (
-            alone(out / "results.lock", wait=True),  # `collect` by hand beside a sweep
-            whole(out / "results.parquet", out / "results.csv") as (parquet, csv),
-        ):
+        with alone(lock, wait=True), whole(*files) as (parquet, csv):  # by hand beside a sweep
             table.to_parquet(parquet, index=False)
             table.to_csv(csv, index=False, lineterminator="\n")
     except OSError as error:
@@ -50,7 +45,7 @@ def collect(out: str | Path, ids: Iterable[str] | None = None) -> pd.DataFrame:
 def row(folder: Path) -> dict[str, Any]:
     """One run as a row."""
     record = read_json(folder / RECORD)
-    status = record["status"] if record.get("status") in (DONE, FAILED) else UNFINISHED
+    status = record["status"] if record.get("status") in (DONE, FAILED) else "unfinished"
     found: dict[str, Any] = {"id": folder.name, "status": status}
     for name, value in record.get("parameters", {}).items():
         found[name] = "+".join(map(str, value)) if isinstance(value, list) else value
@@ -77,17 +72,11 @@ def flat(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def question(
-    runs: pd.DataFrame,
-    vary: str,
-    settings: Sequence[str],
-    fixed: Mapping[str, object],
-    defaults: Mapping[str, object],
+    runs: pd.DataFrame, vary: str, settings: Sequence[str], fixed: Values, defaults: Values
 ) -> pd.DataFrame:
-    """The runs that differ in `vary` alone: all other `settings` are as in `fixed`, or not given.
-
-    `runs` is a sweep's table, empty where a setting was not given; those of `vary` are filled from
-    `defaults`, and sorted by it. Raises `EraseError` when fewer than two values of it are left.
-    """
+    """The rows of a sweep's table that differ in `vary` alone, sorted by it: all other `settings`
+    are as in `fixed`, or empty, not given; where `vary` is, it becomes the one of `defaults`.
+    Raises `EraseError` when fewer than two values of it are left."""
     kept = pd.Series(True, index=runs.index)
     for name in settings:
         if name in fixed:
@@ -95,26 +84,13 @@ def question(
         elif name != vary:
             kept &= runs[name].isna()
     part = runs[kept].copy()
-    kind: Callable[[object], object] = type(defaults[vary])
+    kind = type(defaults[vary])
     # beside empty cells a table's integers and truth values have become others
     values = [defaults[vary] if pd.isna(value) else kind(value) for value in part[vary]]
     part[vary] = pd.Series(values, index=part.index, dtype=object)
     if part[vary].nunique() < 2:
         raise EraseError(f"no two runs differ in {vary} alone: expected a grid that varies it")
     return part.sort_values(vary, kind="stable")
-
-
-def gather(table: pd.DataFrame, out: Path) -> dict[str, pd.DataFrame]:
-    """The tables that the runs themselves wrote as Parquet, by file name, each of all runs together
-    with the run's id and targets in front."""
-    parts: dict[str, list[pd.DataFrame]] = {}
-    for run in table.to_dict("records"):
-        for path in (out / run["id"]).glob("*.parquet"):
-            part = pd.read_parquet(path)
-            for column in ("targets", "id"):
-                part.insert(0, column, run.get(column))
-            parts.setdefault(path.name, []).append(part)
-    return {name: pd.concat(parts[name], ignore_index=True) for name in sorted(parts)}
 
 
 def write_short(rows: pd.DataFrame, path: Path) -> None:
@@ -125,19 +101,15 @@ def write_short(rows: pd.DataFrame, path: Path) -> None:
     for name in numbers:
         bits = rows[name].to_numpy("float32", copy=True).view("int32")
         rows[name] = ((bits + 0x1000) & ~0x1FFF).view("float32")
-    rows.to_parquet(
-        path,
-        index=False,
-        compression="zstd",
-        compression_level=19,
-        use_dictionary=[name for name in rows if name not in numbers],
-        use_byte_stream_split=numbers,
-    )
+    words = [name for name in rows if name not in numbers]
+    small = {"compression": "zstd", "compression_level": 19, "use_byte_stream_split": numbers}
+    rows.to_parquet(path, index=False, use_dictionary=words, **small)
 
 
 def publish(table: pd.DataFrame, out: Path, target: Path, grid: Path) -> None:
     """Put a finished table where later notebooks read it: NAME.csv, the grid, and NAME.json with
-    the hours it took and the versions, NAME being the grid file's; and what `gather` finds."""
+    the hours it took and the versions, NAME being the grid file's. So also the tables that the runs
+    wrote as Parquet: NAME_TABLE.parquet has the rows of all, each run's id and targets in front."""
     target.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {"runs": len(table), "hours": round(table["seconds"].sum() / 3600, 2)}
     for name in ("threads", "git_commit", *VERSIONS):
@@ -146,8 +118,15 @@ def publish(table: pd.DataFrame, out: Path, target: Path, grid: Path) -> None:
         # what differs from machine to machine stays out of the table
         table.drop(columns=["cell", "error", *VERSIONS]).to_csv(csv, index=False)
         text.write_text(json.dumps(about, indent=1), encoding="utf-8")
-    for name, rows in gather(table, out).items():
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for run in table.to_dict("records"):
+        for path in (out / run["id"]).glob("*.parquet"):
+            part = pd.read_parquet(path)
+            for column in ("targets", "id"):
+                part.insert(0, column, run.get(column))
+            parts.setdefault(path.name, []).append(part)
+    for name, tables in parts.items():
         with whole(target / f"{grid.stem}_{name}") as (path,):
-            write_short(rows, path)
+            write_short(pd.concat(tables, ignore_index=True), path)
     if grid.suffix == ".yaml" and grid.resolve() != (target / grid.name).resolve():
         shutil.copy(grid, target)

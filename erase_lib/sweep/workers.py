@@ -1,7 +1,7 @@
 """Where the runs of a sweep are done: processes of this machine, or a cluster of Dask or Ray.
 
-joblib has backends for both clusters, but with Dask's a run that kills its worker three times hangs
-the sweep, and with Ray's one lost worker ends it; so their own calls are used.
+Of joblib's backends for clusters Dask's hangs the sweep when a run kills its worker three times,
+and Ray's ends it when one worker is lost; so the clusters' own calls are used.
 """
 
 from __future__ import annotations
@@ -21,25 +21,13 @@ Cases = Sequence[Case]
 Records = Iterator[dict[str, Any]]
 
 
-def executed(
-    settings: Settings, cases: Cases, backend: str, workers: int, scheduler: str | None
-) -> Records:
-    """The cases' records, each as soon as its run has ended; a lost run counts as failed.
-
-    Raises `EraseError` when the backend is not installed, nothing answers at `scheduler`, or
-    workers die before they have begun a run.
-    """
-    try:
-        yield from BACKENDS[backend](settings, cases, workers, scheduler)
-    except ImportError:
-        raise EraseError(f"{backend} is missing: pip install 'erase-lib[{backend}]'") from None
-
-
 @contextmanager
 def connecting(backend: str, scheduler: str | None) -> Iterator[None]:
-    """Whatever goes wrong within the block is one line."""
+    """Raises `EraseError` when the backend is not installed, or nothing answers at `scheduler`."""
     try:
         yield
+    except ImportError:
+        raise EraseError(f"{backend} is missing: pip install 'erase-lib[{backend}]'") from None
     except (OSError, ValueError) as error:  # a lost connection and a timeout are OSErrors
         raise EraseError(f"no {backend} cluster at {scheduler} ({reason(error)})") from None
 
@@ -71,10 +59,10 @@ def on_processes(settings: Settings, cases: Cases, workers: int, _: str | None) 
 
 def on_dask(settings: Settings, cases: Cases, workers: int, scheduler: str | None) -> Records:
     """Dask: a dead worker's runs go on at another, as often as the cluster allows."""
-    from distributed import Client, as_completed
-
     own = {} if scheduler else {"n_workers": workers, "threads_per_worker": 1}
     with connecting("dask", scheduler):
+        from distributed import Client, as_completed
+
         client = Client(scheduler, **own)
     with client:
         with connecting("dask", scheduler):
@@ -90,9 +78,9 @@ def on_dask(settings: Settings, cases: Cases, workers: int, scheduler: str | Non
 
 def on_ray(settings: Settings, cases: Cases, workers: int, scheduler: str | None) -> Records:
     """Ray: a dead worker's runs go on at another, three times."""
-    import ray
-
     with connecting("ray", scheduler):
+        import ray
+
         ray.init(scheduler, num_cpus=None if scheduler else workers, log_to_driver=False)
     try:
         remote = ray.remote(execute)
@@ -108,4 +96,5 @@ def on_ray(settings: Settings, cases: Cases, workers: int, scheduler: str | None
         ray.shutdown()
 
 
+# each yields the cases' records as their runs end; a lost run counts as failed
 BACKENDS = {"loky": on_processes, "dask": on_dask, "ray": on_ray}

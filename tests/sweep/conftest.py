@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import nbformat
 import pytest
+
+from erase_lib.sweep.run import read_json
 
 CELL = """
 number: int = 0  # which run this is
@@ -37,11 +41,10 @@ def notebook(tmp_path):
 
     def write(cell=CELL, more="", prose="", **tagged):
         kind = nbformat.v4.new_code_cell
-        first = kind("from typing import Optional")
-        known = kind(cell.strip(), metadata={"tags": ["parameters"]})
-        cells = [first, known, kind(BODY + more), kind("'the end'")]
-        cells += [nbformat.v4.new_markdown_cell(prose)] if prose else []
-        cells += [kind(source, metadata={"tags": [tag]}) for tag, source in tagged.items()]
+        cells = [kind("from typing import Optional"), kind(BODY + more), kind("'the end'")]
+        cells.append(nbformat.v4.new_markdown_cell(prose))
+        tags = {"parameters": cell.strip()} | tagged
+        cells[1:1] = [kind(text, metadata={"tags": [tag]}) for tag, text in tags.items()]
         kernel = {"name": "python3", "language": "python", "display_name": "P"}
         book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
         nbformat.write(book, tmp_path / "book.ipynb")
@@ -56,14 +59,18 @@ def book(notebook):
 
 
 @pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+@pytest.fixture
 def numbers():
     return lambda *values: {"grid": {"number": list(values)}}
 
 
 @pytest.fixture
-def logs():
-    """What the runs in a folder say they have done, by their id."""
-    return lambda out: {path.parent.name: path.read_text().split() for path in out.glob("*/log")}
+def logs(out):
+    return lambda: {path.parent.name: path.read_text().split() for path in out.glob("*/log")}
 
 
 @pytest.fixture
@@ -75,3 +82,14 @@ def wait_for():
             time.sleep(0.1)
 
     return wait
+
+
+@pytest.fixture
+def kill_a_worker(out, logs, wait_for):
+    def kill():
+        wait_for(lambda: sum("started" in log for log in logs().values()) == 2)
+        worker = read_json(next(out.glob("*/run.json")))["worker"]
+        os.kill(worker, signal.SIGKILL)
+        return worker
+
+    return kill

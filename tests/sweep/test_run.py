@@ -7,15 +7,14 @@ import re
 import subprocess
 import sys
 
-import pytest
+import pandas as pd
 
-from erase_lib.sweep import run
+from erase_lib.sweep import collect, run
 from erase_lib.sweep.cli import plan, sweep
 
 
-def test_a_sweep_fills_a_table_and_skips_what_is_done(book, tmp_path, logs, numbers):
-    out = tmp_path / "out"
-    found = sweep(book, numbers(0, 1), out, threads=1, progress=False)
+def test_a_sweep_fills_a_table_and_skips_what_is_done(book, out, logs, numbers):
+    found = sweep(book, numbers(0, 1), out, threads=1)
     assert found["status"].tolist() == ["done", "done"] and found["number"].tolist() == [0, 1]
     assert found["ESR-1 erased"].tolist() == [0.0, 0.5] and set(found["ESR-1 erased n"]) == {4}
     assert (found["seconds"] > 0).all() and found["error"].isna().all()
@@ -23,26 +22,26 @@ def test_a_sweep_fills_a_table_and_skips_what_is_done(book, tmp_path, logs, numb
     for name in found["id"]:
         assert (out / name / run.EXECUTED).is_file()
         assert re.search(r"^20.*Executing Cell 4", (out / name / run.LOG).read_text(), re.M)
-    more = sweep(book, numbers(0, 1, 2), out, threads=1, progress=False)
-    assert len(more) == 3 and all(log == ["started", "finished"] for log in logs(out).values())
+    for file in ("results.parquet", "results.csv"):
+        (out / file).unlink()
+    again = collect(out).set_index("id").loc[found["id"]].reset_index()
+    pd.testing.assert_frame_equal(found, again)
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "results.parquet"), collect(out))
+    more = sweep(book, numbers(0, 1, 2), out, threads=1)
+    assert len(more) == 3 and all(log == ["started", "finished"] for log in logs().values())
     (out / more["id"][2] / "checkpoint").mkdir()  # would answer for a run that is forced
-    sweep(book, numbers(2), out, threads=1, force=True, progress=False)
+    sweep(book, numbers(2), out, threads=1, force=True)
     assert not (out / more["id"][2] / "checkpoint").exists()
-    assert all(log == ["started", "finished"] for log in logs(out).values())
+    assert all(log == ["started", "finished"] for log in logs().values())
 
 
-def test_the_same_run_has_the_same_folder_in_every_grid(book, tmp_path, numbers):
-    (one,) = plan(book, numbers(1), tmp_path)
-    (two,) = plan(book, {"cases": [{"number": "1", "wait": 0}]}, tmp_path)
-    assert one.id == two.id and one.id.startswith("1-")
-    assert len(plan(book, numbers(1, "1", 1.0, 2), tmp_path)) == 2
-
-
-def test_a_run_hangs_on_what_is_computed_and_not_on_how_it_is_told(notebook, tmp_path, numbers):
-    def name(*given, **tagged):
-        (case,) = plan(notebook(*given, **tagged), numbers(1), tmp_path)
+def test_a_run_hangs_on_what_is_computed_and_not_on_how_it_is_told(notebook, out, numbers):
+    def name(*given, spec=None, **tagged):
+        (case,) = plan(notebook(*given, **tagged), spec or numbers(1), out)
         return case.id
 
+    assert name() == name(spec={"cases": [{"number": "1", "wait": 0}]})
+    assert name().startswith("1-") and len(plan(notebook(), numbers(1, "1", 1.0, 2), out)) == 2
     cell = 'number: int = 0  # a hint\noutput: str = "x"'
     code = "\ndef f():\n    return 1"
     first = name(cell, code)
@@ -54,40 +53,36 @@ def test_a_run_hangs_on_what_is_computed_and_not_on_how_it_is_told(notebook, tmp
     assert name(cell, "\n%matplotlib inline") != name(cell, "\n%matplotlib agg")
 
 
-@pytest.mark.parametrize("given", [None, "5"])
-def test_the_threads_of_a_kernel(monkeypatch, given):
-    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
-    if given:
-        monkeypatch.setenv("GOMP_SPINCOUNT", given)
+def test_the_threads_of_a_kernel(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
     before = dict(os.environ)
     with run.threads_of(3):
         assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "3"
-        assert os.environ["GOMP_SPINCOUNT"] == (given or "10000"), "the user's own stays"
+        assert os.environ["GOMP_SPINCOUNT"] == "5", "the user's own stays"
     assert dict(os.environ) == before
 
 
-def test_a_dead_kernel_and_a_hanging_cell_are_failures(book, tmp_path):
+def test_a_dead_kernel_and_a_hanging_cell_are_failures(book, out):
     spec = {"cases": [{"number": 99}, {"wait": 60.0}, {"number": 1}]}
-    found = sweep(book, spec, tmp_path / "out", cell_timeout=4, progress=False)
+    found = sweep(book, spec, out, cell_timeout=4)
     assert found["status"].tolist() == ["failed", "failed", "done"]
     assert "Dead" in found["error"][0] and "Timeout" in found["error"][1]
     assert found["cell"].tolist()[:2] == [3, 3], found[["cell", "error"]]
 
 
-def test_a_run_that_another_process_is_at_is_waited_for(book, tmp_path, logs, wait_for):
-    out = tmp_path / "out"
+def test_a_run_that_another_process_is_at_is_waited_for(book, out, logs, wait_for):
     (case,) = plan(book, {"fixed": {"wait": 3.0}}, out)
     call = [sys.executable, "-m", "erase_lib.sweep.cli", str(book), "-p", "wait=3.0", "--out"]
     with subprocess.Popen([*call, str(out)]):
-        wait_for(lambda: logs(out))
+        wait_for(lambda: logs())
         record = run.execute(run.Settings(book, "another sweep"), case)
     assert record["status"] == "done"
-    assert logs(out)[case.id] == ["started", "finished"]
+    assert logs()[case.id] == ["started", "finished"]
 
 
-def test_a_forced_run_replaces_only_what_is_older_than_its_sweep(book, tmp_path, numbers):
-    (case,) = plan(book, numbers(0), tmp_path / "out")
+def test_a_forced_run_replaces_only_what_is_older_than_its_sweep(book, out, numbers):
+    (case,) = plan(book, numbers(0), out)
     first = run.execute(run.Settings(book, "first"), case)
     forced = run.Settings(book, "second", force=True)
     second = run.execute(forced, case)
@@ -99,8 +94,8 @@ def test_a_forced_run_replaces_only_what_is_older_than_its_sweep(book, tmp_path,
     assert not (case.folder / "mark").exists()
 
 
-def test_what_another_commit_left_half_done_is_begun_anew(book, tmp_path, numbers):
-    (case,) = plan(book, numbers(0), tmp_path / "out")
+def test_what_another_commit_left_half_done_is_begun_anew(book, out, numbers):
+    (case,) = plan(book, numbers(0), out)
     (case.folder / "checkpoint").mkdir(parents=True)
     left = {"status": "running", "sweep": "old", "git_commit": "one"}
     run.write(case.folder / run.RECORD, left)
@@ -111,12 +106,11 @@ def test_what_another_commit_left_half_done_is_begun_anew(book, tmp_path, number
     assert not (case.folder / "checkpoint").exists()
 
 
-def test_workers_of_a_killed_sweep_begin_nothing_under_another(book, tmp_path, logs, numbers):
-    out = tmp_path / "out"
+def test_workers_of_a_killed_sweep_begin_nothing_under_another(book, out, logs, numbers):
     first, second = plan(book, numbers(0, 1), out)
     run.execute(run.Settings(book, "new"), first)
     (out / run.OWNER).write_text("new")
     orphan = run.Settings(book, "old", force=True)
     for case in (first, second):
         assert run.execute(orphan, case)["error"] == "another sweep has taken over"
-    assert first.record()["sweep"] == "new" and logs(out).keys() == {first.id}
+    assert first.record()["sweep"] == "new" and logs().keys() == {first.id}

@@ -14,37 +14,34 @@ def test_toy_on_a_cpu(capsys):
     out = capsys.readouterr().out
     assert "gpu-check: all is well" in out
     rows = [line.split() for line in out.splitlines() if "float" in line]
-    assert [row[:2] for row in rows] == [
-        ["float32", "False"],
-        ["bfloat16", "False"],
-        ["bfloat16", "True"],
-    ]
+    kinds = [["float32", "False"], ["bfloat16", "False"], ["bfloat16", "True"]]
+    assert [row[:2] for row in rows] == kinds
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--device", "cpu"], "use a GPU, or add --tiny"),
-        (["--tiny", "--device", "cpu", "--updates", "1"], "--updates is 1: expected 2 or more"),
-        (["--tiny", "--device", "gpu"], "device 'gpu' cannot be used"),
-        ([], "no CUDA GPU found"),
-    ],
-)
-def test_nothing_to_check_is_one_line_and_status_2(capsys, monkeypatch, arguments, words):
+REFUSED = {
+    "--device cpu": "--tiny",
+    "--tiny --device cpu --updates 1": "--updates is 1",
+    "--tiny --device gpu": "'gpu'",
+    "": "CUDA",
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSED)
+def test_nothing_to_check_is_one_line_and_status_2(capsys, monkeypatch, arguments):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert main(arguments) == 2
+    assert main(arguments.split()) == 2
     out, err = capsys.readouterr()
-    assert not out and words in err and err.count("\n") == 1
+    assert not out and REFUSED[arguments] in err and err.count("\n") == 1
 
 
 def test_faults_are_named():
     good = {"l1": [1.0, 1.1, 0.9], "finite": [True] * 3, "teacher_kept": [True] * 3}
     assert faults(pd.DataFrame(good)) == []
     for change, words in (
-        ({"l1": [1.0, 1.4, 1.0]}, "differ by 40% in the first L1"),
+        ({"l1": [1.0, 1.4, 1.0]}, "40%"),
         ({"l1": [1.0, float("nan"), 1.0]}, ""),
-        ({"finite": [True, False, True]}, "a loss is NaN or infinite"),
-        ({"teacher_kept": [True, True, False]}, "the teacher's weights changed"),
+        ({"finite": [True, False, True]}, "infinite"),
+        ({"teacher_kept": [True, True, False]}, "teacher"),
     ):
         found = faults(pd.DataFrame(good | change))
         assert len(found) == 1 and words in found[0]
