@@ -8,6 +8,7 @@ from erase_lib.measure.evaluate import (
     evaluate,
     evaluate_runs,
     first_strength,
+    successes,
     summary,
 )
 from erase_lib.measure.instruments import PAPER, Instruments, NudeNet, load_instruments

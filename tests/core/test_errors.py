@@ -154,8 +154,8 @@ def test_vocabularies_with_too_few_words(refused, tiny, tmp_path):
 def test_a_loss_that_diverges_names_its_target(tiny, monkeypatch):
     goal = Run.goal
 
-    def broken(run, z, t, c_n, c_e):
-        return goal(run, z, t, c_n, c_e) * (float("nan") if (c_e == dog).all() else 1)
+    def broken(run, z, t, c_n, c_e, known=None):
+        return goal(run, z, t, c_n, c_e, known) * (float("nan") if (c_e == dog).all() else 1)
 
     dog = encode_prompts(tiny, ["dog"])
     config = smoke(method="esd", targets=["church", "dog"], styles=(), steps=20)
