@@ -5,7 +5,6 @@ Type a concept, erase it, watch, look and save; choose a target and see who is h
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from erase_lib.measure import near_and_far, sensitivity_prompts
 from erase_lib.models import Pipeline
 from erase_lib.show.charts import delta_bars
 from erase_lib.show.curves import losses
-from erase_lib.show.jobs import Job, canvas, picture, png, put
+from erase_lib.show.jobs import Job, canvas, picture, put
 from erase_lib.show.pictures import grid, thumbnails
 from erase_lib.study import SCORES, STEPS, deltas, measure_pairs
 from erase_lib.train import Run, erase
@@ -32,14 +31,15 @@ from erase_lib.train import Run, erase
 MEASURED = ("esd", "uce", "eap", "eap_closed")  # methods of the sensitivity explorer
 METHODS = ("eap", "esd", "esd_neutral", "age", "uce", "eap_closed", "rece", "speed")
 EVERY = 5  # updates between two pictures of the losses
+WIDE: dict[str, Any] = {"layout": {"width": "420px"}}
 
 
 class SensitivityExplorer:
     """Target, method and score → who is hurt; a concept → its pictures before and after.
 
     `pairs` is the damage atlas, one row a pair of pictures with a column `targets`, of plain ESD;
-    `strengths` says how far each of its edits goes. Of it the bars are instant; `Measure` makes
-    another method's, `Draw` the pictures. Show `.box`.
+    `strengths` says how far each of its edits goes. Its bars are instant; `Measure` makes another
+    method's, `Draw` the pictures. Show `.box`.
     """
 
     def __init__(
@@ -59,27 +59,19 @@ class SensitivityExplorer:
         known = list(dict.fromkeys(pairs["targets"]))
         self.target = w.Combobox(value=known[0], options=known, description="target")
         self.method = w.Dropdown(options=MEASURED, description="method")
-        self.score = w.Dropdown(
-            options=[(text, name) for name, text in SCORES.items()],
-            value="features",
-            description="score",
-            layout=w.Layout(width="420px"),
-        )
-        self.measure_button = w.Button(description="Measure", tooltip="of another method or target")
-        self.concept = w.Dropdown(description="concept", layout=w.Layout(width="420px"))
+        scores = [(text, name) for name, text in SCORES.items()]
+        self.score = w.Dropdown(options=scores, value="features", description="score", **WIDE)
+        self.concept = w.Dropdown(description="concept", **WIDE)
         self.pictures = w.BoundedIntText(pictures, min=1, max=8, description="seeds")
-        self.draw_button = w.Button(description="Draw before / after", button_style="primary")
         self.bars, self.strip = picture(), picture()
-        self.job = Job([self.measure_button, self.draw_button])
         for control in (self.target, self.method, self.score):
             control.observe(lambda _: self.show(), "value")
-        self.measure_button.on_click(lambda _: self.job.start(self.measure, "measuring"))
-        self.draw_button.on_click(lambda _: self.job.start(self.draw, "drawing"))
-        choose = w.VBox(
-            [w.HBox([self.target, self.method]), w.HBox([self.score, self.measure_button])]
-        )
-        look = w.HBox([self.concept, self.pictures, self.draw_button])
-        self.box = w.VBox([choose, self.job.status, self.bars, look, self.strip])
+        self.job = job = Job()
+        other = job.button("Measure", self.measure, "measuring", tooltip="another method or target")
+        draw = job.button("Draw before / after", self.draw, "drawing", button_style="primary")
+        asked = [w.HBox([self.target, self.method]), w.HBox([self.score, other])]
+        look = w.HBox([self.concept, self.pictures, draw])
+        self.box = w.VBox([*asked, job.status, self.bars, look, self.strip])
         self.show()
 
     def table(self) -> pd.DataFrame:
@@ -102,12 +94,10 @@ class SensitivityExplorer:
             label = f"δ: {SCORES[self.score.value]}"
             ax = delta_bars(shown, [target], neutral, self.thumbs, 10, label, canvas(8.5, 7))
             ax.set_title(f"{self.method.value} erases “{target}”: least and most hurt")
-            put(self.bars, png(ax.figure))
-            order = table.sort_values("delta", ascending=False)
-            self.concept.options = [
-                (f"{c or '(empty)'}   δ {d:+.3f}", c)
-                for c, d in zip(order["concept"], order["delta"], strict=True)
-            ]
+            put(self.bars, ax.figure)
+            order = table.sort_values("delta", ascending=False)[["concept", "delta"]]
+            named = [(f"{c or '(empty)'}   δ {d:+.3f}", c) for c, d in order.to_numpy()]
+            self.concept.options = named
             self.concept.index = 0
 
         self.job.attempt(redraw)
@@ -131,16 +121,12 @@ class SensitivityExplorer:
         if concept is None:
             raise EraseError("no concept to draw: measure first")
         edit = self.edit(self.target.value, self.method.value)
-        styles = (
-            [""] if concept in neutral_concepts() else [f" in {s} style" for s in style_names()]
-        )
-        forms = [
-            f"a {concept}{styles[i % len(styles)]}" if styles[0] else concept for i in range(n)
-        ]
-        rows = without_and_with(self.pipe, edit, forms, 0)
+        forms = [concept]
+        if concept not in neutral_concepts():
+            forms = [f"a {concept} in {style} style" for style in style_names()]
+        asked = {f"seed {i}": forms[i % len(forms)] for i in range(n)}
         title = f"“{concept}” when {self.method.value} erases “{self.target.value}”"
-        heads = [f"seed {i}" for i in range(n)]
-        put(self.strip, png(grid(rows, heads, title=title, figure=Figure())))
+        put(self.strip, _strip(self.pipe, edit, list(asked.values()), list(asked), title))
         return f"{2 * n} pictures drawn"
 
     def edit(self, target: str, method: str) -> Erasure:
@@ -163,27 +149,31 @@ def without_and_with(
         return {"original": before, "erased": generate(pipe, prompts, seed, STEPS, progress=False)}
 
 
+def _strip(
+    pipe: Pipeline, edit: Erasure, prompts: list[str], heads: list[str], title: str, seed: int = 0
+) -> Figure:
+    """`without_and_with` as a figure of its own, for a thread."""
+    rows = without_and_with(pipe, edit, prompts, seed)
+    return grid(rows, heads, title=title, figure=Figure())
+
+
 def known_words() -> list[str]:
     """What may be typed: the concepts, the styles, and common English words."""
-    named = [*concept_table()["concept"], *(f"{s} style" for s in style_names())]
-    return list(dict.fromkeys([*named, *vocabulary("english")]))
+    styles = (f"{style} style" for style in style_names())
+    return list(dict.fromkeys([*concept_table()["concept"], *styles, *vocabulary("english")]))
 
 
 def check_word(pipe: Pipeline, concept: str) -> None:
-    """Raise `EraseError` for an empty concept, or a rare word that the tokenizer reads in pieces.
-
-    Such a word is no concept of the text encoder's: what is erased would be its pieces.
-    """
+    """Raise `EraseError` for an empty concept, or a rare word that the tokenizer reads in pieces:
+    no concept of the text encoder's, what is erased would be its pieces."""
     if not concept:
         raise EraseError("the concept is empty: type one or more words, such as church")
     known = {word for phrase in known_words() for word in phrase.split()}
     for word in concept.split():
         pieces = pipe.tokenizer.tokenize(word)
         if word not in known and len(pieces) != 1:
-            shown = " + ".join(piece.removesuffix("</w>") for piece in pieces)
-            near = difflib.get_close_matches(word, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "type a more common word"
-            raise EraseError(f"unknown word {word!r}, which the model reads as {shown}: {hint}")
+            read = " + ".join(piece.removesuffix("</w>") for piece in pieces)
+            raise EraseError(f"{unknown('word', word, known)} (the model reads {read})")
 
 
 class Studio:
@@ -197,33 +187,20 @@ class Studio:
         self.pipe, self.folder, self.steps = pipe, Path(folder), steps
         self.word = w.Combobox(options=known_words(), value="church", description="concept")
         self.method = w.Dropdown(options=METHODS, description="method")
-        self.strength = w.FloatSlider(
-            1.0,
-            min=0.1,
-            max=2.0,
-            step=0.1,
-            description="strength",
-            continuous_update=False,
-            layout=w.Layout(width="420px"),
-        )
+        given = WIDE | {"description": "strength", "continuous_update": False}
+        self.strength = w.FloatSlider(1.0, min=0.1, max=2.0, step=0.1, **given)
         self.seed = w.BoundedIntText(0, min=0, max=99_999, description="seed")
-        self.erase_button = w.Button(description="Erase", button_style="primary")
-        self.stop_button = w.Button(description="Stop", button_style="warning")
-        self.draw_button = w.Button(description="Draw again", tooltip="at this strength and seed")
-        self.save_button = w.Button(description="Save")
-        self.bar = w.IntProgress(0, 0, 1, layout=w.Layout(width="100%"))
-        self.losses, self.strip = picture(), picture()
-        self.preserved = w.HTML()
+        self.bar = w.IntProgress(0, 0, 1, layout={"width": "100%"})
+        self.losses, self.strip, self.preserved = picture(), picture(), w.HTML()
         self.edit: Erasure | None = None
-        buttons = [self.erase_button, self.draw_button, self.save_button]
-        self.job = Job(buttons, self.stop_button)
-        self.erase_button.on_click(lambda _: self.job.start(self.erase, "erasing"))
-        self.draw_button.on_click(lambda _: self.job.start(self.draw, "drawing"))
-        self.save_button.on_click(lambda _: self.job.start(self.save, "saving"))
-        asked = w.VBox([w.HBox([self.word, self.method]), w.HBox([self.strength, self.seed])])
-        pressed = w.HBox([self.erase_button, self.stop_button, self.draw_button, self.save_button])
+        self.job = job = Job()
+        begin = job.button("Erase", self.erase, "erasing", button_style="primary")
+        again = job.button("Draw again", self.draw, "drawing", tooltip="at this strength and seed")
+        keep = job.button("Save", self.save, "saving")
+        asked = [w.HBox([self.word, self.method]), w.HBox([self.strength, self.seed])]
+        pressed = w.HBox([begin, job.stop_button, again, keep])
         seen = w.HBox([self.losses, self.preserved])
-        self.box = w.VBox([asked, pressed, self.bar, self.job.status, self.strip, seen])
+        self.box = w.VBox([*asked, pressed, self.bar, job.status, self.strip, seen])
 
     def erase(self) -> str:
         """Erase what was typed, showing each update; then draw."""
@@ -232,18 +209,13 @@ class Studio:
         given: dict[str, Any] = {"steps": self.steps} if self.steps else {}
         config = EraseConfig.from_dict({"targets": (word,), "method": self.method.value} | given)
         self.edit = None
-        self.bar.max, self.bar.value = config.steps, 0
-        put(self.losses, b"")
-        self.preserved.value = ""
+        self.bar.max, self.bar.value, self.preserved.value = config.steps, 0, ""
+        put(self.losses)
         self.edit = erase(self.pipe, config, callbacks=[self.watch])
-        done = len(self.edit.history)
-        self.bar.value = self.bar.max
-        stopped = self.job.stopping.is_set()
-        end = (
-            f"stopped after {done} of {config.steps} updates, which are kept"
-            if stopped
-            else "erased"
-        )
+        self.bar.value, end = self.bar.max, "erased"
+        if self.job.stopping.is_set():
+            done = len(self.edit.history)
+            end = f"stopped after {done} of {config.steps} updates, which are kept"
         self.job.say(f"{end}; drawing …")
         self.draw()
         return f"“{word}” {end}"
@@ -254,7 +226,7 @@ class Studio:
         self.bar.value = done = len(run.history)
         if done and done % EVERY == 0:
             table = pd.DataFrame(run.history)
-            put(self.losses, png(losses(table, canvas(6, 2.8)).figure))
+            put(self.losses, losses(table, canvas(6, 2.8)).figure)
             if "chosen" in table:
                 now = table["chosen"].iloc[-EVERY:].str.split("|").explode().unique()
                 self.preserved.value = "preserved just now:<br>" + "<br>".join(now[:10])
@@ -262,31 +234,31 @@ class Studio:
 
     def draw(self) -> str:
         """Before and after, at the strength of the slider."""
-        if self.edit is None:
-            raise EraseError("nothing is erased yet: press Erase")
-        word, strength = self.edit.config.targets[0], self.strength.value
-        styles, seed = style_names(), self.seed.value
+        edit, styles = self._scaled(), style_names()
+        word = edit.config.targets[0]
         if is_style(word):
             things = ["dog", "church", "apple", "guitar"]
-            asked = [(f"a {thing} in {word}", word) for thing in things]
-            asked += [(f"a {t} in {s} style", s) for t, s in zip(things, styles, strict=True)]
+            prompts = [f"a {thing} in {word}" for thing in things]
+            prompts += [f"a {t} in {s} style" for t, s in zip(things, styles, strict=True)]
+            heads = [word] * len(things) + styles
         else:
             near = near_and_far(self.pipe, [word], near=4, far=0)[0]
-            asked = [(f"a {word} in {s} style", s) for s in styles]
-            asked += [(f"a {c} in {styles[i]} style", c) for i, c in enumerate(near)]
-        prompts = [prompt for prompt, _ in asked]
-        scaled = self.edit.scaled(self.pipe, strength)
-        rows = without_and_with(self.pipe, scaled, prompts, seed)
-        title = f"“{word}” erased by {self.edit.config.method}, strength {strength:.1f}"
-        heads = [head for _, head in asked]
-        put(self.strip, png(grid(rows, heads, title=title, figure=Figure())))
+            prompts = [f"a {word} in {s} style" for s in styles]
+            prompts += [f"a {c} in {s} style" for c, s in zip(near, styles, strict=False)]
+            heads = styles + near
+        title = f"“{word}” erased by {edit.config.method}, strength {self.strength.value:.1f}"
+        put(self.strip, _strip(self.pipe, edit, prompts, heads, title, self.seed.value))
         return title
+
+    def _scaled(self) -> Erasure:
+        """The edit at the strength of the slider."""
+        if self.edit is None:
+            raise EraseError("nothing is erased yet: press Erase")
+        return self.edit.scaled(self.pipe, self.strength.value)
 
     def save(self) -> str:
         """Write the erasure, as strong as the slider says, into a folder of its own."""
-        if self.edit is None:
-            raise EraseError("nothing is erased yet: press Erase")
-        word, method = self.edit.config.targets[0], self.edit.config.method
-        name = f"{word.replace(' ', '-')}-{method}-{self.strength.value:.1f}"
-        folder = self.edit.scaled(self.pipe, self.strength.value).save(self.folder / name)
+        edit = self._scaled()
+        word, method = edit.config.targets[0].replace(" ", "-"), edit.config.method
+        folder = edit.save(self.folder / f"{word}-{method}-{self.strength.value:.1f}")
         return f"saved to {folder}"

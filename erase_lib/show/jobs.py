@@ -7,7 +7,7 @@ thread has to say stands in the widget, never as a traceback.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from html import escape
 from io import BytesIO
 from typing import Any
@@ -17,20 +17,27 @@ from matplotlib.figure import Figure
 
 from erase_lib.errors import EraseError, reason
 
+Work = Callable[[], str | None]
+
 
 class Job:
-    """Runs one function at a time in a thread; meanwhile `buttons` are grey and `stop` is not."""
+    """Runs one function at a time in a thread; meanwhile its buttons are grey, and Stop is not."""
 
-    def __init__(self, buttons: Sequence[w.Button], stop: w.Button | None = None) -> None:
-        self.buttons, self.stop_button = buttons, stop
+    def __init__(self) -> None:
+        self.buttons: list[w.Button] = []
+        self.stop_button = w.Button(description="Stop", button_style="warning", disabled=True)
+        self.stop_button.on_click(lambda _: self.stop())
         self.status = w.HTML()
         self.thread: threading.Thread | None = None
         self.stopping = threading.Event()
-        if stop is not None:
-            stop.disabled = True
-            stop.on_click(lambda _: self.stop())
 
-    def start(self, work: Callable[[], str | None], doing: str) -> None:
+    def button(self, description: str, work: Work, doing: str, **look: Any) -> w.Button:
+        """A button that starts `work`."""
+        self.buttons.append(w.Button(description=description, **look))
+        self.buttons[-1].on_click(lambda _: self.start(work, doing))
+        return self.buttons[-1]
+
+    def start(self, work: Work, doing: str) -> None:
         """Begin `work`, which returns what to say at its end; ignored while another job runs."""
         if self.running:
             return
@@ -65,7 +72,7 @@ class Job:
         """One line in the widget."""
         self.status.value = f"<b>✗ {escape(text)}</b>" if wrong else escape(text)
 
-    def attempt(self, work: Callable[[], str | None]) -> None:
+    def attempt(self, work: Work) -> None:
         """Do quick work at once, with its error in the widget."""
         try:
             self.say(work() or "")
@@ -76,17 +83,14 @@ class Job:
         except Exception as error:  # a traceback in a thread would be seen by nobody
             self.say(f"{type(error).__name__}: {reason(error)}", wrong=True)
 
-    def _run(self, work: Callable[[], str | None]) -> None:
-        try:
-            self.attempt(work)
-        finally:
-            self._busy(False)
+    def _run(self, work: Work) -> None:
+        self.attempt(work)
+        self._busy(False)
 
     def _busy(self, busy: bool) -> None:
+        self.stop_button.disabled = not busy
         for button in self.buttons:
             button.disabled = busy
-        if self.stop_button is not None:
-            self.stop_button.disabled = not busy
 
 
 def picture() -> Any:
@@ -94,16 +98,12 @@ def picture() -> Any:
     return w.Image(format="png", layout=w.Layout(display="none"))
 
 
-def put(image: Any, data: bytes) -> None:
-    """Show a PNG in a `picture`; none hides it."""
-    image.value, image.layout.display = data, None if data else "none"
-
-
-def png(figure: Any, dpi: int = 90) -> bytes:
-    """A figure as PNG, for an `Image` widget."""
+def put(image: Any, figure: Any = None) -> None:
+    """Show a figure in a `picture`; none hides it."""
     file = BytesIO()
-    figure.savefig(file, format="png", dpi=dpi)
-    return file.getvalue()
+    if figure is not None:
+        figure.savefig(file, format="png", dpi=90)
+    image.value, image.layout.display = file.getvalue(), None if figure else "none"
 
 
 def canvas(width: float, height: float) -> Any:

@@ -10,7 +10,6 @@ import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
-from typing import Any
 
 import ipywidgets as w
 import numpy as np
@@ -20,8 +19,8 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from erase_lib.errors import EraseError
-from erase_lib.show.charts import LOOKS, SCALE, axes
-from erase_lib.show.pictures import SMALL, stamp
+from erase_lib.show.charts import LOOKS, SCALE
+from erase_lib.show.page import SMALL, axes, stamp
 
 
 def concept_map(
@@ -33,15 +32,11 @@ def concept_map(
     ax: Axes | None = None,
 ) -> Axes:
     """Concepts on a plane, coloured by δ; the target a star, the `worst` hurt by their picture.
-
-    `table` has columns concept, x, y, delta. Colours end at the 2nd and 98th percentile.
-    """
+    `table`: concept, x, y, delta. Colours end at the 2nd and 98th percentile."""
     ax = axes(ax, 7)
     others = table[table["concept"] != target].sort_values("delta")
-    low, high = np.percentile(others["delta"], [2, 98])
-    drawn = ax.scatter(
-        others["x"], others["y"], c=others["delta"], s=38, cmap=SCALE, vmin=low, vmax=high, lw=0
-    )
+    drawn = ax.scatter("x", "y", 38, "delta", data=others, cmap=SCALE, lw=0)
+    drawn.set_clim(others["delta"].quantile(0.02), others["delta"].quantile(0.98))
     ax.figure.colorbar(drawn, ax=ax, shrink=0.7, label=label)
     span = np.ptp(table["y"]) or 1.0
     for row in others.tail(worst).itertuples():
@@ -76,24 +71,21 @@ class MapExplorer:
         if len(first) < 3:
             raise EraseError(f"{len(first)} concepts are no map: give 3 or more")
         if not len(first) == len(before) == len(after):
-            raise EraseError(
-                f"{len(before)} and {len(after)} pictures for {len(first)} concepts: one each"
-            )
+            given = f"{len(before)} and {len(after)} pictures"
+            raise EraseError(f"{given} for {len(first)} concepts: give one each")
         self.maps, self.concepts = maps, first["concept"].tolist()
         self.before, self.after = before, after
         self.space = w.Dropdown(options=list(maps), description="map")
         self.figure = go.FigureWidget(map_figure(first, target, label))
         self.name, self.table = w.HTML("hover a concept"), w.HTML("lasso some to list them")
         self.old, self.new = (w.Image(width=160, height=160) for _ in range(2))
-        self.figure.data[0].on_hover(lambda trace, points, state: self.hover(points.point_inds))
-        self.figure.data[0].on_selection(
-            lambda trace, points, selector: self.select(points.point_inds)
-        )
+        points = self.figure.data[0]
+        points.on_hover(lambda trace, points, state: self.hover(points.point_inds))
+        points.on_selection(lambda trace, points, state: self.select(points.point_inds))
         self.space.observe(lambda change: self.move(change["new"]), "value")
-        pair = w.HBox(
-            [w.VBox([w.HTML("original"), self.old]), w.VBox([w.HTML("erased"), self.new])]
-        )
-        side = w.VBox([self.name, pair, self.table], layout=w.Layout(width="360px"))
+        named = {"original": self.old, "erased": self.new}
+        pair = w.HBox([w.VBox([w.HTML(name), image]) for name, image in named.items()])
+        side = w.VBox([self.name, pair, self.table], layout={"width": "360px"})
         self.box = w.VBox([self.space, w.HBox([self.figure, side])])
         self.hover([0])
 
@@ -122,29 +114,14 @@ def map_figure(table: pd.DataFrame, target: str, label: str = "δ") -> go.Figure
     """The map as a plotly figure: colour is δ, the target a star."""
     low, high = table.loc[table["concept"] != target, "delta"].quantile([0.02, 0.98])
     gone = table["concept"] == target
-    points = go.Scatter(
-        x=table["x"],
-        y=table["y"],
-        mode="markers",
-        text=table["concept"],
-        hovertemplate="%{text}<extra></extra>",
-        marker={
-            "color": table["delta"],
-            "colorscale": SCALE,
-            "cmin": low,
-            "cmax": high,
-            "size": [18 if g else 9 for g in gone],
-            "symbol": ["star" if g else "circle" for g in gone],
-            "colorbar": {"title": label},
-        },
-    )
-    figure = go.Figure(points)
-    bare = {"visible": False}
-    figure.update_layout(
-        width=760, height=620, template="plotly_white", xaxis=bare, yaxis=bare, dragmode="pan"
-    )
-    figure.update_layout(margin={"l": 10, "r": 10, "t": 20, "b": 10})
-    return figure
+    marker = {"color": table["delta"], "colorscale": SCALE, "cmin": low, "cmax": high}
+    marker["size"], marker["symbol"] = np.where(gone, 18, 9), np.where(gone, "star", "circle")
+    marker["colorbar"] = {"title": label}
+    named = {"text": table["concept"], "hovertemplate": "%{text}<extra></extra>"}
+    points = go.Scatter(x=table["x"], y=table["y"], mode="markers", marker=marker, **named)
+    look = {"template": "plotly_white", "dragmode": "pan", "width": 760, "height": 620}
+    look |= {"xaxis_visible": False, "yaxis_visible": False}
+    return go.Figure(points).update_layout(margin={"l": 10, "r": 10, "t": 20, "b": 10}, **look)
 
 
 def map_page(
@@ -157,33 +134,28 @@ def map_page(
     """The map as a page of HTML that needs neither kernel nor network: hover shows before and
     after."""
     figure = map_figure(table, target, label)
-    figure.data[0].customdata = [
-        [f"{delta:+.3f}", *(as_url(picture) for picture in pair)]
-        for delta, *pair in zip(table["delta"], before, after, strict=True)
-    ]
+    cards = []
+    for row, old, new in zip(table.itertuples(), before, after, strict=True):
+        name = escape(str(row.concept))
+        pair = [_image(old, f"original {name}"), _image(new, f"erased {name}")]
+        cards.append(f"{''.join(pair)}{name}, δ {row.delta:+.3f} (left: original, right: erased)")
+    figure.data[0].customdata = cards
     return figure.to_html(include_plotlyjs=True, post_script=_HOVER)
 
 
 _HOVER = """
-const at = document.getElementById('{plot_id}');
-const card = document.createElement('div');
+const at = document.getElementById('{plot_id}'), card = document.createElement('div');
 card.style.cssText = 'font:15px sans-serif;display:flex;gap:12px;align-items:center;height:150px';
 card.textContent = 'Hover a concept to see it before and after.';
 at.after(card);
-at.on('plotly_hover', function (event) {
-  const point = event.points[0], [delta, before, after] = point.customdata;
-  card.replaceChildren();
-  for (const source of [before, after]) {
-    const image = document.createElement('img');
-    image.src = source; image.width = image.height = 140;
-    image.alt = (source === before ? 'original ' : 'erased ') + point.text;
-    card.append(image);
-  }
-  const text = document.createElement('div');
-  text.textContent = point.text + ', δ ' + delta + ' (left: original, right: erased)';
-  card.append(text);
-});
+at.on('plotly_hover', event => { card.innerHTML = event.points[0].customdata; });
 """
+
+
+def _image(picture: Image.Image, alt: str) -> str:
+    """A picture as an element of HTML, for a page that stands alone."""
+    data = base64.b64encode(as_png(picture)).decode()
+    return f'<img src="data:image/png;base64,{data}" alt="{alt}" width="140" height="140">'
 
 
 def as_png(picture: Image.Image) -> bytes:
@@ -191,8 +163,3 @@ def as_png(picture: Image.Image) -> bytes:
     file = BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()
-
-
-def as_url(picture: Any) -> str:
-    """A picture within an address, for a page that stands alone."""
-    return "data:image/png;base64," + base64.b64encode(as_png(picture)).decode()
