@@ -12,7 +12,6 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from erase_lib.show.charts import COLOURS, GREY, INK, SCALE, dots, stacked
@@ -30,11 +29,8 @@ def _colour(group: int) -> str:
 
 def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") -> Figure:
     """Erased concepts down, harmed ones across, alike ones (1 − correlation, average linkage) side
-    by side; up to 100 rows and 60 columns are named.
-
-    `groups`: the category of each concept, a strip of colour. The cells' colours end at the 98th
-    percentile of |value|, or of all of one sign at the 2nd and 98th; a concept itself is blank.
-    """
+    by side, up to 100 rows and 60 columns named; `groups`, their categories, as a strip of colour.
+    Colours end at the 98th percentile of |value|, or of all of one sign at the 2nd and 98th."""
     low, high = (float(np.nanquantile(table, share)) for share in (0.02, 0.98))
     two_sided = low < 0 < high
     if two_sided:
@@ -48,14 +44,8 @@ def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") 
     look |= {"xticklabels": len(table.columns) <= 60, "yticklabels": len(table) <= 100}
     look |= {"cbar_pos": (0.1, 1.005, 0.2, 0.012), "cbar_kws": {"orientation": "horizontal"}}
     look |= {"dendrogram_ratio": (0.07, 0.07), "colors_ratio": 0.015, "figsize": (WIDTH, height)}
-    grid = sns.clustermap(
-        table.fillna(0.0),
-        mask=table.isna(),
-        metric="correlation",
-        row_colors=strip,
-        col_colors=strip,
-        **look,
-    )
+    look |= {"row_colors": strip, "col_colors": strip, "metric": "correlation"}
+    grid = sns.clustermap(table.fillna(0.0), mask=table.isna(), **look)
     grid.ax_cbar.set_title(label, fontsize=MEDIUM)
     grid.ax_cbar.tick_params(labelsize=SMALL)
     grid.ax_heatmap.tick_params(labelsize=7.5, length=0)
@@ -99,7 +89,7 @@ def extremes(effects: pd.DataFrame, label: str = "δ", most: int = 8) -> Figure:
         ax.axhline(n - 0.5, color=GREY, lw=1, ls=":")
         ax.set_title(title, fontsize=MEDIUM)
         ax.set_xlabel(f"{label} beyond the mean, 95 %", fontsize=SMALL)
-        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.locator_params(axis="x", nbins=5)
     return figure
 
 
@@ -136,10 +126,12 @@ def dumbbells(table: pd.DataFrame, label: str = "δ", ax: Axes | None = None) ->
     for row in table.itertuples():
         both = [(row.forward, row.forward_error, row.a), (row.backward, row.backward_error, row.b)]
         more, less = sorted(both, reverse=True)
-        pair = f"{more[2]} → {less[2]}"
+        pair, stamps = (
+            f"{more[2]} → {less[2]}",
+            [known[end[2]].convert("RGBA") for end in (more, less)],
+        )
         ends.append((less[0], more[0]))
-        both_pictures = [np.asarray(known[end[2]].convert("RGBA")) for end in (more, less)]
-        pictures[pair] = Image.fromarray(np.hstack(both_pictures))
+        pictures[pair] = Image.fromarray(np.hstack([np.asarray(one) for one in stamps]))
         for (value, error, _), way in ((more, "as the arrow says"), (less, "the other way round")):
             rows.append((pair, way, value, value - error, value + error))
     shown = pd.DataFrame(rows, columns=["pair", "way", "value", "low", "high"])
@@ -161,29 +153,22 @@ def graph(
         a: {b: steps[a].get(b, 6) ** 0.6 * (1 if groups[a] == groups[b] else 2) for b in both}
         for a in both
     }
-    start = nx.spring_layout(both, seed=seed, weight=None)
-    at = nx.kamada_kawai_layout(both, apart, start)
+    at = nx.kamada_kawai_layout(both, apart, nx.spring_layout(both, seed=seed, weight=None))
     colour = {node: _colour(k) for node, k in groups.items()}
     edges = nx.to_pandas_edgelist(harms).sort_values("weight")
     size = edges["weight"].to_numpy() / edges["weight"].max()
     inside = edges["source"].map(groups) == edges["target"].map(groups)
-    nx.draw_networkx_edges(
-        harms,
-        at,
-        list(zip(edges["source"], edges["target"], strict=True)),
-        width=0.6 + 4.4 * size,
-        edge_color=edges["source"].map(colour).where(inside, "#AAAAAA").tolist(),
-        alpha=np.where(inside, 0.8, 0.45),
-        node_size=900,
-        arrowsize=9 + 8 * size,
-        connectionstyle="arc3,rad=0.12",
-        ax=ax,
-    )
+    shades = edges["source"].map(colour).where(inside, "#AAAAAA").tolist()
+    look: dict[str, Any] = {"width": 0.6 + 4.4 * size, "node_size": 900}
+    look |= {"arrowsize": list(9 + 8 * size), "alpha": np.where(inside, 0.8, 0.45)}
+    arrows = list(zip(edges["source"], edges["target"], strict=True))
+    look |= {"edge_color": shades, "connectionstyle": "arc3,rad=0.12"}
+    nx.draw_networkx_edges(harms, at, arrows, ax=ax, **look)
     pictures = thumbnails()
+    look = {"fontsize": MEDIUM, "bbox": GROUND, "ha": "center", "va": "center", "zorder": 5}
     for node, (x, y) in at.items():
         ax.scatter(x, y, s=820, color="w", edgecolors=colour[node], linewidths=2.2, zorder=3)
         stamp(ax, pictures[node], (x, y), size=20)
-        look = {"fontsize": MEDIUM, "bbox": GROUND, "ha": "center", "va": "center", "zorder": 5}
         said(ax, node, (x, y), (0, -20), **look)
     ax.set_axis_off()
     ax.margins(0.04)

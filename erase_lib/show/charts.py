@@ -1,17 +1,15 @@
 """One dot-and-interval plot and its callers; what stands under a figure; what colours mean.
 
-The colour language, the same in every figure: a single series is `INK`; what it is compared with,
-zero lines and frames are `GREY`. The original model is an open mark and the erased one a filled
-mark of the same ink. A target is a pink star, a neutral concept an amber diamond. Methods, searches
-and settings each have a colour *and* a marker, never two alike (`series`). A verdict has no colour:
-it is a mark and a word. Amounts are read from one scale, cividis, darker is less. The colours are
-Okabe & Ito's, told apart by colour-blind readers.
-"""
+A single series is `INK`; what it is compared with, zero lines and frames are `GREY`. The original
+model is an open mark, the erased one a filled mark of the same ink; a target a pink star, a neutral
+concept an amber diamond. Methods, searches and settings each have a colour *and* a marker, never
+two alike (`series`). A verdict has no colour: it is a mark and a word. Amounts are read from one
+scale, darker is less. The colours are Okabe & Ito's, told apart by colour-blind readers."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -19,7 +17,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from erase_lib.errors import EraseError
@@ -61,9 +58,7 @@ def dots(
 ) -> Axes:
     """A line for every name in the column `rows`, in its order: a mark at `value`, and its interval
     from `low` to `high` where the table has them; `pictures` between a name and the axis.
-
-    `by`: a column of series, side by side by `spread` of a line, each with its own mark.
-    """
+    `by`: a column of series, side by side by `spread` of a line, each with its own mark."""
     names = list(dict.fromkeys(table[rows]))
     ax = axes(ax, 0.3 * len(names) + 1.1)
     parts = table.groupby(by, sort=False) if by else [("", table)]
@@ -92,17 +87,15 @@ def dots(
 
 def forest(pooled: pd.DataFrame, rows: str, marks: Mapping[str, float] | None = None) -> Figure:
     """A panel a metric: mean and 95 % interval of each setting in the column `rows`, in its order;
-    `pooled` as `measure.means` makes it: columns metric, `rows`, value, low, high.
-
-    `marks`: a metric's dashed line, such as the unedited model's value, or chance.
-    """
+    `pooled` as `measure.means` makes it: columns metric, `rows`, value, low, high. `marks`: a
+    metric's dashed line, such as the unedited model's value, or chance."""
     names, metrics = list(pooled[rows].unique()), list(pooled["metric"].unique())
     letters = max(len(line) for name in names for line in str(name).split("\n"))
     figure, every = panels(len(metrics), 0.3 * len(names) + 1.0, 0.3 + 0.078 * letters)
     for ax, metric in zip(every, metrics, strict=True):
         part = pooled[pooled["metric"] == metric].set_index(rows).reindex(names).reset_index()
         dots(part, rows, ax=ax).set_title(metric, fontsize=MEDIUM)
-        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.locator_params(axis="x", nbins=4)
         if marks and metric in marks:
             ax.axvline(marks[metric], color=GREY, ls="--", lw=1)
     return figure
@@ -131,13 +124,11 @@ def intervals(rows: pd.DataFrame) -> Figure:
     intervals: a panel a unit, and the caption at the foot. `rows`: columns metric, model, value,
     low, high, n, measured_by and, if known, group."""
     rows = rows[rows["model"].isin(["original", "erased"])].copy()
-    groups = rows["group"] + " · " if "group" in rows else ""
-    names = groups + rows["metric"]
-    numbers = rows.groupby(names)["n"].first()
-    rows["label"] = [f"{name}  (n {numbers[name]})" for name in names]
+    names = (rows["group"] + " · " if "group" in rows else "") + rows["metric"]
+    rows["label"] = names + "  (n " + rows.groupby(names)["n"].transform("first").astype(str) + ")"
     rows = rows.sort_values("model", key=lambda m: m == "erased", kind="stable")
-    every = {unit: rows[rows["metric"].str.startswith(names)] for unit, names in UNITS.items()}
-    units = {unit: part for unit, part in every.items() if len(part)}
+    units = {unit: rows[rows["metric"].str.startswith(start)] for unit, start in UNITS.items()}
+    units = {unit: part for unit, part in units.items() if len(part)}
     heights = [part["label"].nunique() + 1.4 for part in units.values()]
     figure = plt.figure(figsize=(WIDTH, 0.37 * sum(heights) + 0.9), layout="constrained")
     stack = figure.subplots(len(units), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -146,7 +137,7 @@ def intervals(rows: pd.DataFrame) -> Figure:
         if legend and ax is not stack[0]:
             legend.remove()
         ax.set_xlabel(unit, fontsize=SMALL)
-        ax.xaxis.set_major_locator(MaxNLocator(6))
+        ax.locator_params(axis="x", nbins=6)
         if unit.startswith("share"):
             ax.set_xlim(-0.03, 1.03)
     return footnote(figure, rows)
@@ -154,16 +145,15 @@ def intervals(rows: pd.DataFrame) -> Figure:
 
 def delta_bars(
     table: pd.DataFrame,
-    targets: tuple[str, ...] | list[str] = (),
-    neutral: tuple[str, ...] | list[str] = (),
+    targets: Sequence[str] = (),
+    neutral: Sequence[str] = (),
     pictures: Mapping[str, Image.Image] | None = None,
     most: int = 12,
     label: str = "δ",
     ax: Axes | None = None,
 ) -> Axes:
     """δ of the `most` and as many of the least hurt concepts, the most hurt on top; targets and
-    neutral concepts always, by their own marks. `table`: concept, delta and, if known, low, high.
-    """
+    neutral concepts always, by their own marks. `table`: concept, delta, if known low and high."""
     rows = table.sort_values("delta", ascending=False).reset_index(drop=True)
     special = rows["concept"].isin([*targets, *neutral])
     ends = rows.index[~special]
@@ -188,17 +178,17 @@ def plane(
     """The erased × kept plane: each setting a mark with both its 95 % intervals, best at the top
     right; the dashed line is what the unedited model keeps. `levels` as `study.levels`."""
     ax = axes(ax, 5.2)
-    known = levels.set_index(["group", "metric", "setting"])
-    x, y = known.loc[erased], known.loc[kept]
+    x, y = (
+        levels[(levels["group"] == group) & (levels["metric"] == metric)].set_index("setting")
+        for group, metric in (erased, kept)
+    )
     given: dict[str, Any] = {"ls": "", "ms": 9, "mec": "black", "mew": 0.6, "elinewidth": 1}
     for i, name in enumerate(s for s in x.index if s in y.index and s != "original"):
         a, b = x.loc[[name]], y.loc[[name]]
-        look = given | series(i)
-        ax.errorbar(a["value"], b["value"], reach(b), reach(a), label=name, **look)
+        ax.errorbar(a["value"], b["value"], reach(b), reach(a), label=name, **given | series(i))
     if "original" in y.index:
-        at = y.loc["original", "value"]
+        at, place = y.loc["original", "value"], ax.get_yaxis_transform()
         ax.axhline(at, color=GREY, ls="--", lw=1)
-        place = ax.get_yaxis_transform()
         said(ax, "not erased", (0.01, at), (0, -12), color=GREY, xycoords=place)
     ax.set_xlabel(f"{erased[1]} of {erased[0]}: erased →", fontsize=MEDIUM)
     ax.set_ylabel(f"{kept[1]} of {kept[0]}: kept →", fontsize=MEDIUM)
@@ -212,9 +202,9 @@ def stacked(table: pd.DataFrame, labels: Mapping[str, str], ax: Axes) -> Axes:
     left = table.cumsum(axis=1) - table
     looks = ((0, ""), (5, "///"), (4, "..."), (3, "xxx"))
     for part, (place, hatch) in zip(table, looks, strict=True):
-        given: dict[str, Any] = {"color": COLOURS[place], "hatch": hatch, "ec": "white", "lw": 0.5}
-        name = labels.get(str(part), part)
-        ax.barh(table.index, table[part], left=left[part], label=name, **given)
+        look: dict[str, Any] = {"color": COLOURS[place], "hatch": hatch, "ec": "white", "lw": 0.5}
+        look["label"] = labels.get(str(part), part)
+        ax.barh(table.index, table[part], left=left[part], **look)
     key(ax, 5)
     ax.tick_params(labelsize=SMALL)
     ax.spines[["top", "right"]].set_visible(False)
@@ -225,9 +215,7 @@ def stacked(table: pd.DataFrame, labels: Mapping[str, str], ax: Axes) -> Axes:
 def caption(rows: pd.DataFrame, width: int = 140) -> str:
     """What measured the rows: for each instrument its metrics, n, prompts, seeds, what the interval
     is of, and the notes; so that the numbers can be quoted. Lines of at most `width` letters.
-
-    Raises `EraseError` for a table without n or measured_by, and for an empty one.
-    """
+    Raises `EraseError` for a table without n or measured_by, and for an empty one."""
     lacking = sorted({"metric", "n", "measured_by"} - set(rows))
     if lacking or rows.empty:
         what = f"lacks {lacking}" if lacking else "is empty"
@@ -240,8 +228,7 @@ def caption(rows: pd.DataFrame, width: int = 140) -> str:
             line += f" of {_span(part['prompts'])} prompts"
         if "seeds" in part:
             line += f", seeds {' | '.join(dict.fromkeys(part['seeds'].astype(str)))}"
-        if "seconds" in part:
-            # the rows of a group share one look at its pictures
+        if "seconds" in part:  # the rows of a group share one look at its pictures
             each = part.groupby("group")["seconds"].max() if "group" in part else part["seconds"]
             line += f" · {each.sum():.1f} s"
         lines += textwrap.wrap(line, width)

@@ -33,8 +33,8 @@ def losses(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def preserved(history: pd.DataFrame, most: int = 12, ax: Axes | None = None) -> Axes:
     """How often each concept was preserved: the `most` frequent, from the history's `chosen`."""
     counts = history["chosen"].str.split("|").explode().value_counts()
-    ax = axes(ax, 0.26 * min(most, len(counts)) + 1, 7)
     shown = counts[:most][::-1]
+    ax = axes(ax, 0.26 * len(shown) + 1, 7)
     ax.barh(shown.index, shown, color=INK)
     ax.set_xlabel(f"latents preserved, of {counts.sum()} ({len(counts)} concepts)")
     return ax
@@ -53,22 +53,19 @@ def spectrum(
     ax = axes(ax, 3.9)
     rows = table.sort_values("delta").reset_index(drop=True)
     ax.fill_between(rows.index, rows["low"], rows["high"], color=INK, alpha=0.2, lw=0)
-    ax.plot(rows.index, rows["delta"], color=INK, lw=2)
+    ax.plot(rows["delta"], color=INK, lw=2)
     ax.axhline(0, color=GREY, lw=0.8)
     plain, gone = rows["concept"].isin(list(neutral)), rows["concept"].isin(list(targets))
     for some, kind in ((plain, "neutral"), (gone, "target")):
         if some.any():
-            look: dict[str, Any] = LOOKS[kind] | {"ls": "", "label": f"{kind} ({some.sum()})"}
-            ax.plot(rows.index[some], rows["delta"][some], zorder=3, **look)
+            name = f"{kind} ({some.sum()})"
+            ax.plot(rows["delta"][some], zorder=3, ls="", label=name, **LOOKS[kind])
+            ax.legend(frameon=False, loc="upper left")
     for k, i in enumerate(rows.index[plain & rows["concept"].isin(list(named))]):
-        late = i > 0.8 * len(rows)
-        to = (-30 if late else 0, 26 + 20 * (k % 3))  # to the left at the right end
-        look = {"ha": "right" if late else "center", "fontsize": MEDIUM}
-        look["arrowprops"] = {"arrowstyle": "-", "color": GREY}
-        said(ax, f"“{rows['concept'][i]}”", (i, rows["delta"][i]), to, **look)
+        side, x = ("right", -30) if i > 0.8 * len(rows) else ("center", 0)
+        look = {"ha": side, "fontsize": MEDIUM, "arrowprops": {"arrowstyle": "-", "color": GREY}}
+        said(ax, f"“{rows['concept'][i]}”", (i, rows["delta"][i]), (x, 26 + 20 * (k % 3)), **look)
     ax.set(xlabel=f"{len(rows)} concepts, the least hurt first", ylabel=label)
-    if plain.any() or gone.any():
-        ax.legend(frameon=False, loc="upper left")
     ax.margins(x=0.02)
     return ax
 
@@ -109,9 +106,8 @@ def chosen_map(
 def pi_map(
     history: pd.DataFrame, words: Sequence[str], order: Sequence[str], ax: Axes | None = None
 ) -> Axes:
-    """softmax(π) over the updates as a multiple of chance, 1/n: candidates down in `order`.
-
-    `words`: the candidates in π's own order."""
+    """softmax(π) over the updates as a multiple of chance, 1/n: candidates down in `order`;
+    `words` are they in π's own order."""
     pi = pd.DataFrame(history["pi"].tolist(), columns=list(words)).T.loc[list(order)] * len(words)
     limit = max(pi.to_numpy().max() - 1, 1 - pi.to_numpy().min(), 1e-3)
     ax = _over_updates(pi, len(history), "softmax(π) as a multiple of chance", ax)
@@ -141,8 +137,7 @@ def pivots(table: pd.DataFrame, rows: str, columns: str) -> Figure:
         means = part.pivot_table(index=rows, columns=columns, values="value", sort=False)
         given: dict[str, Any] = {"vmin": 0, "vmax": 1, "annot": True, "fmt": ".2f", "cbar": False}
         sns.heatmap(means, cmap=SCALE, ax=ax, annot_kws={"fontsize": SMALL}, **given)
-        ax.tick_params(length=0, labelsize=SMALL)
-        ax.tick_params(axis="y", rotation=0)
+        ax.tick_params(length=0, labelsize=SMALL, rotation=0)
         ax.set_xticklabels(ax.get_xticklabels(), rotation=40, ha="right")
         ax.set_title(metric, fontsize=MEDIUM)
         ax.set(xlabel="", ylabel="")
@@ -158,8 +153,7 @@ def thresholds(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     groups = list(part["group"].unique())
     for (group, model), some in part.groupby(["group", "model"], sort=False):
         look = series(groups.index(group))
-        if model == "original":
-            look |= {"mfc": "white", "ls": "--"}
+        look |= {"mfc": "white", "ls": "--"} if model == "original" else {}
         ax.plot(some["τ"], some["value"], label=f"{group}, {model}", **look)
         ax.fill_between(some["τ"], some["low"], some["high"], color=look["color"], alpha=0.12, lw=0)
     ax.set(xlabel="threshold τ of the detector", ylabel="NER: share of pictures above τ")
@@ -170,9 +164,7 @@ def thresholds(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def costs(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Seconds of every method on a logarithmic scale, its evaluations at the right; hatched where
-    not all of its updates were timed, the others extrapolated.
-
-    Columns name, seconds, updates, timed_updates, evaluations."""
+    not all updates were timed. Columns name, seconds, updates, timed_updates, evaluations."""
     ax = axes(ax, 0.3 * len(rows) + 1.2)
     for i, row in enumerate(rows.itertuples()):
         text = f"{row.seconds:.3g} s"
@@ -191,9 +183,7 @@ def costs(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def memory(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The most that each part of an update held, stacked, and by ◆ the most that all held at once.
-
-    Columns train_method, arrangement, and in MB weights_mb, gradients_mb, optimiser_mb,
-    activations_mb, peak_mb."""
+    Columns train_method, arrangement, {weights, gradients, optimiser, activations, peak}_mb."""
     names = list(rows["train_method"] + ", " + rows["arrangement"])
     parts = ("weights", "gradients", "optimiser", "activations")
     held = pd.DataFrame({part: list(rows[f"{part}_mb"] / 1000) for part in parts}, names)

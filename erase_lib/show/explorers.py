@@ -1,11 +1,13 @@
-"""The explorers: layout around figures, and every callback a plain method.
-
-Type a concept, erase it, watch, look and save; choose a target and see who is hurt.
-"""
+"""The explorers: type a concept, erase it, watch, look and save; choose a target and see who is
+hurt. Every callback is a plain method. While a cell runs, the kernel handles no click; so a button
+starts a thread and returns, and what it has to say stands in the widget, never as a traceback."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from html import escape
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,11 @@ from erase_lib.concepts import concept_table, is_style, neutral_concepts, style_
 from erase_lib.config import EraseConfig
 from erase_lib.diffusion import generate
 from erase_lib.erasure import Erasure
-from erase_lib.errors import EraseError, unknown
+from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.measure import near_and_far, sensitivity_prompts
 from erase_lib.models import Pipeline
 from erase_lib.show.charts import delta_bars
 from erase_lib.show.curves import losses
-from erase_lib.show.jobs import Job, canvas, picture, put
 from erase_lib.show.pictures import grid, thumbnails
 from erase_lib.study import SCORES, STEPS, deltas, measure_pairs
 from erase_lib.train import Run, erase
@@ -33,13 +34,106 @@ METHODS = ("eap", "esd", "esd_neutral", "age", "uce", "eap_closed", "rece", "spe
 EVERY = 5  # updates between two pictures of the losses
 WIDE: dict[str, Any] = {"layout": {"width": "420px"}}
 
+Work = Callable[[], str | None]
+
+
+class Job:
+    """Runs one function at a time in a thread; meanwhile its buttons are grey, and Stop is not."""
+
+    def __init__(self) -> None:
+        self.buttons: list[w.Button] = []
+        self.stop_button = w.Button(description="Stop", button_style="warning", disabled=True)
+        self.stop_button.on_click(lambda _: self.stop())
+        self.status = w.HTML()
+        self.thread: threading.Thread | None = None
+        self.stopping = threading.Event()
+
+    def button(self, description: str, work: Work, doing: str, **look: Any) -> w.Button:
+        """A button that starts `work`."""
+        self.buttons.append(w.Button(description=description, **look))
+        self.buttons[-1].on_click(lambda _: self.start(work, doing))
+        return self.buttons[-1]
+
+    def start(self, work: Work, doing: str) -> None:
+        """Begin `work`, which returns what to say at its end; ignored while another job runs."""
+        if self.running:
+            return
+        self.stopping.clear()
+        self._busy(True)
+        self.say(doing + " …")
+
+        def run() -> None:
+            self.attempt(work)
+            self._busy(False)
+
+        self.thread = threading.Thread(target=run, daemon=True)
+        self.thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether a job is at work."""
+        return self.thread is not None and self.thread.is_alive()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Until the job is done: for scripts and tests."""
+        if self.thread is not None:
+            self.thread.join(seconds)
+
+    def stop(self) -> None:
+        """Ask the job to end; it does so where it calls `check`."""
+        self.stopping.set()
+        self.say("stopping …")
+
+    def check(self) -> None:
+        """Called by the work: `KeyboardInterrupt` if it shall stop; `erase` keeps what is done."""
+        if self.stopping.is_set():
+            raise KeyboardInterrupt
+
+    def say(self, text: str, wrong: bool = False) -> None:
+        """One line in the widget."""
+        self.status.value = f"<b>✗ {escape(text)}</b>" if wrong else escape(text)
+
+    def attempt(self, work: Work) -> None:
+        """Do quick work at once, with its error in the widget."""
+        try:
+            self.say(work() or "")
+        except EraseError as error:
+            self.say(str(error), wrong=True)
+        except KeyboardInterrupt:
+            self.say("stopped")
+        except Exception as error:  # a traceback in a thread would be seen by nobody
+            self.say(f"{type(error).__name__}: {reason(error)}", wrong=True)
+
+    def _busy(self, busy: bool) -> None:
+        self.stop_button.disabled = not busy
+        for button in self.buttons:
+            button.disabled = busy
+
+
+def picture() -> Any:
+    """A widget for a picture that is not there yet: hidden, for an empty one looks broken."""
+    return w.Image(format="png", layout=w.Layout(display="none"))
+
+
+def put(image: Any, figure: Any = None) -> None:
+    """Show a figure in a `picture`; none hides it."""
+    file = BytesIO()
+    if figure is not None:
+        figure.savefig(file, format="png", dpi=90)
+    image.value, image.layout.display = file.getvalue(), None if figure else "none"
+
+
+def canvas(width: float, height: float) -> Any:
+    """Axes of a figure of its own, in inches: pyplot's would be shown by the next cell that ends,
+    and is not to be used in a thread."""
+    return Figure(figsize=(width, height), layout="constrained").subplots()
+
 
 class SensitivityExplorer:
-    """Target, method and score → who is hurt; a concept → its pictures before and after.
+    """Target, method and score → who is hurt; a concept → its pictures. Show `.box`.
 
     `pairs` is the damage atlas, one row a pair of pictures with a column `targets`, of plain ESD;
-    `strengths` says how far each of its edits goes. Its bars are instant; `Measure` makes another
-    method's, `Draw` the pictures. Show `.box`.
+    `strengths` how far each of its edits goes. `Measure` makes another method's, `Draw` pictures.
     """
 
     def __init__(
@@ -74,33 +168,25 @@ class SensitivityExplorer:
         self.box = w.VBox([*asked, job.status, self.bars, look, self.strip])
         self.show()
 
-    def table(self) -> pd.DataFrame:
-        """δ of the chosen target, method and score. Raises `EraseError` if it is not measured."""
-        key = (self.target.value, self.method.value)
-        if key not in self.tables:
-            raise EraseError(f"{key[1]} of {key[0]!r} is not measured yet: press Measure")
-        table = deltas(self.tables[key], self.score.value)
+    def show(self) -> None:
+        """δ of the chosen target, method and score, if it is measured: the bars, and the concepts
+        to choose from, the most hurt first."""
+        self.job.attempt(self._show)
+
+    def _show(self) -> None:
+        target, method, score = self.target.value, self.method.value, self.score.value
+        if (target, method) not in self.tables:
+            raise EraseError(f"{method} of {target!r} is not measured yet: press Measure")
+        table = deltas(self.tables[target, method], score)
         # an interval of two pictures would span the figure
         table.loc[table["n"] < 4, ["low", "high"]] = float("nan")
-        return table
-
-    def show(self) -> None:
-        """The bars, and the concepts to choose from, the most hurt first."""
-
-        def redraw() -> None:
-            table, target = self.table(), self.target.value
-            neutral = [c for c in neutral_concepts()[:3] if c in set(table["concept"])]
-            shown = table[table["concept"].isin(self.thumbs) | table["concept"].isin(neutral)]
-            label = f"δ: {SCORES[self.score.value]}"
-            ax = delta_bars(shown, [target], neutral, self.thumbs, 10, label, canvas(8.5, 7))
-            ax.set_title(f"{self.method.value} erases “{target}”: least and most hurt")
-            put(self.bars, ax.figure)
-            order = table.sort_values("delta", ascending=False)[["concept", "delta"]]
-            named = [(f"{c or '(empty)'}   δ {d:+.3f}", c) for c, d in order.to_numpy()]
-            self.concept.options = named
-            self.concept.index = 0
-
-        self.job.attempt(redraw)
+        neutral = [c for c in neutral_concepts()[:3] if c in set(table["concept"])]
+        shown, label = table[table["concept"].isin([*self.thumbs, *neutral])], f"δ: {SCORES[score]}"
+        ax = delta_bars(shown, [target], neutral, self.thumbs, 10, label, canvas(8.5, 7))
+        put(self.bars, ax.set_title(f"{method} erases “{target}”: least and most hurt").figure)
+        order = table.sort_values("delta", ascending=False)[["concept", "delta"]].to_numpy()
+        self.concept.options = [(f"{c or '(empty)'}   δ {d:+.3f}", c) for c, d in order]
+        self.concept.index = 0
 
     def measure(self) -> str:
         """Erase and measure every `thin`-th concept, one pair of pictures each."""
@@ -110,8 +196,8 @@ class SensitivityExplorer:
             raise unknown("target", target, names)
         concepts = [target, *(c for c in names[:: self.thin] if c != target)]
         prompts = sensitivity_prompts(concepts, 1, neutral_concepts()[:3])
-        pairs = measure_pairs(self.pipe, self.edit(target, method), prompts, progress=False)
-        self.tables[target, method] = pairs
+        edit = self.edit(target, method)
+        self.tables[target, method] = measure_pairs(self.pipe, edit, prompts, progress=False)
         self.show()
         return f"{len(concepts)} concepts measured, one pair of pictures each: no intervals"
 
@@ -124,16 +210,16 @@ class SensitivityExplorer:
         forms = [concept]
         if concept not in neutral_concepts():
             forms = [f"a {concept} in {style} style" for style in style_names()]
-        asked = {f"seed {i}": forms[i % len(forms)] for i in range(n)}
+        rows = without_and_with(self.pipe, edit, [forms[i % len(forms)] for i in range(n)], 0)
         title = f"“{concept}” when {self.method.value} erases “{self.target.value}”"
-        put(self.strip, _strip(self.pipe, edit, list(asked.values()), list(asked), title))
+        heads = [f"seed {i}" for i in range(n)]
+        put(self.strip, grid(rows, heads, title=title, figure=Figure()))
         return f"{2 * n} pictures drawn"
 
     def edit(self, target: str, method: str) -> Erasure:
         """The erasure, made once; ESD's as far as in the atlas."""
         if (target, method) not in self.edits:
-            config = EraseConfig(targets=(target,), method=method)
-            edit = erase(self.pipe, config, callbacks=[])
+            edit = erase(self.pipe, EraseConfig(targets=(target,), method=method), callbacks=[])
             strength = self.strengths.get(target, 1.0) if method == "esd" else 1.0
             self.edits[target, method] = edit.scaled(self.pipe, strength)
         return self.edits[target, method]
@@ -142,19 +228,10 @@ class SensitivityExplorer:
 def without_and_with(
     pipe: Pipeline, edit: Erasure, prompts: list[str], seed: int
 ) -> dict[str, list[Image.Image]]:
-    """Pictures of the prompts without ("original") and with the edit ("erased"), from the same
-    noise."""
+    """Pictures of the prompts without and with the edit, from the same noise."""
     before = generate(pipe, prompts, seed, STEPS, progress=False)
     with edit.applied(pipe):
         return {"original": before, "erased": generate(pipe, prompts, seed, STEPS, progress=False)}
-
-
-def _strip(
-    pipe: Pipeline, edit: Erasure, prompts: list[str], heads: list[str], title: str, seed: int = 0
-) -> Figure:
-    """`without_and_with` as a figure of its own, for a thread."""
-    rows = without_and_with(pipe, edit, prompts, seed)
-    return grid(rows, heads, title=title, figure=Figure())
 
 
 def known_words() -> list[str]:
@@ -164,8 +241,8 @@ def known_words() -> list[str]:
 
 
 def check_word(pipe: Pipeline, concept: str) -> None:
-    """Raise `EraseError` for an empty concept, or a rare word that the tokenizer reads in pieces:
-    no concept of the text encoder's, what is erased would be its pieces."""
+    """Raise `EraseError` for an empty concept, or a rare word that the tokenizer reads in pieces,
+    for those would be erased."""
     if not concept:
         raise EraseError("the concept is empty: type one or more words, such as church")
     known = {word for phrase in known_words() for word in phrase.split()}
@@ -177,11 +254,8 @@ def check_word(pipe: Pipeline, concept: str) -> None:
 
 
 class Studio:
-    """Erase any concept by hand. Show `.box`.
-
-    `Erase` trains in a thread, `Stop` keeps the updates done. Another strength of the same edit
-    only draws again. What is drawn: the concept in every style, and its four nearest neighbours.
-    """
+    """Erase any concept by hand; the concept is drawn in every style, and its four nearest
+    neighbours. Another strength of the same edit only draws again. Show `.box`."""
 
     def __init__(self, pipe: Pipeline, folder: str | Path = "runs/studio", steps: int = 0) -> None:
         self.pipe, self.folder, self.steps = pipe, Path(folder), steps
@@ -221,8 +295,7 @@ class Studio:
         return f"“{word}” {end}"
 
     def watch(self, run: Run) -> None:
-        """Before the first update and after each: progress, and now and then the losses and the
-        search."""
+        """At each update the progress, and now and then the losses and the search."""
         self.bar.value = done = len(run.history)
         if done and done % EVERY == 0:
             table = pd.DataFrame(run.history)
@@ -247,7 +320,8 @@ class Studio:
             prompts += [f"a {c} in {s} style" for c, s in zip(near, styles, strict=False)]
             heads = styles + near
         title = f"“{word}” erased by {edit.config.method}, strength {self.strength.value:.1f}"
-        put(self.strip, _strip(self.pipe, edit, prompts, heads, title, self.seed.value))
+        rows = without_and_with(self.pipe, edit, prompts, self.seed.value)
+        put(self.strip, grid(rows, heads, title=title, figure=Figure()))
         return title
 
     def _scaled(self) -> Erasure:

@@ -1,8 +1,5 @@
-"""The map of concepts: a figure; by hand with hover and lasso; and a page that needs no kernel.
-
-plotly's FigureWidget draws it: pan, zoom, hover and lasso are there, each calls Python, its HTML
-stands alone, and nothing is fetched from a network.
-"""
+"""The map of concepts: a figure; by hand with hover and lasso; and a page that needs no kernel,
+both by plotly: its FigureWidget calls Python, its HTML stands alone, nothing is fetched."""
 
 from __future__ import annotations
 
@@ -20,7 +17,9 @@ from PIL import Image
 
 from erase_lib.errors import EraseError
 from erase_lib.show.charts import LOOKS, SCALE
-from erase_lib.show.page import SMALL, axes, stamp
+from erase_lib.show.page import axes, said, stamp
+
+Pictures = Sequence[Image.Image]
 
 
 def concept_map(
@@ -38,64 +37,54 @@ def concept_map(
     drawn = ax.scatter("x", "y", 38, "delta", data=others, cmap=SCALE, lw=0)
     drawn.set_clim(others["delta"].quantile(0.02), others["delta"].quantile(0.98))
     ax.figure.colorbar(drawn, ax=ax, shrink=0.7, label=label)
-    span = np.ptp(table["y"]) or 1.0
     for row in others.tail(worst).itertuples():
         if pictures and row.concept in pictures:
             stamp(ax, pictures[row.concept], (row.x, row.y), size=23)
-        at = (row.x, row.y - 0.022 * span)
-        ax.annotate(row.concept, at, ha="center", va="top", fontsize=SMALL)
+        said(ax, row.concept, (row.x, row.y), (0, -11), ha="center", va="top")
     for row in table[table["concept"] == target].itertuples():
         ax.plot(row.x, row.y, **LOOKS["target"] | {"ms": 24, "zorder": 4})
-        ax.annotate(target, (row.x, row.y + 0.03 * span), ha="center", fontsize=12, weight="bold")
+        said(ax, target, (row.x, row.y), (0, 14), ha="center", fontsize=12, weight="bold")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     return ax
 
 
 class MapExplorer:
-    """A map of concepts: hover shows before and after, a lasso lists what it holds.
+    """A map of concepts: hover shows before and after, a lasso lists what it holds. Show `.box`.
 
     `maps` has tables concept, x, y, delta by the name of the map, with the same concepts in the
-    same order; `before` and `after` a picture a concept, in that order too. Show `.box`.
-    """
+    same order; `before` and `after` a picture a concept, in that order too."""
 
     def __init__(
         self,
         maps: Mapping[str, pd.DataFrame],
         target: str,
-        before: Sequence[Image.Image],
-        after: Sequence[Image.Image],
+        before: Pictures,
+        after: Pictures,
         label: str = "δ",
     ) -> None:
         first = next(iter(maps.values()))
         if len(first) < 3:
             raise EraseError(f"{len(first)} concepts are no map: give 3 or more")
-        if not len(first) == len(before) == len(after):
-            given = f"{len(before)} and {len(after)} pictures"
-            raise EraseError(f"{given} for {len(first)} concepts: give one each")
-        self.maps, self.concepts = maps, first["concept"].tolist()
-        self.before, self.after = before, after
+        if not (n := len(first)) == len(before) == len(after):
+            raise EraseError(f"{len(before)} and {len(after)} pictures: give {n}, one a concept")
+        self.maps, self.before, self.after = maps, before, after
         self.space = w.Dropdown(options=list(maps), description="map")
         self.figure = go.FigureWidget(map_figure(first, target, label))
-        self.name, self.table = w.HTML("hover a concept"), w.HTML("lasso some to list them")
-        self.old, self.new = (w.Image(width=160, height=160) for _ in range(2))
+        self.card, self.table = w.HTML(), w.HTML("lasso some to list them")
         points = self.figure.data[0]
         points.on_hover(lambda trace, points, state: self.hover(points.point_inds))
         points.on_selection(lambda trace, points, state: self.select(points.point_inds))
         self.space.observe(lambda change: self.move(change["new"]), "value")
-        named = {"original": self.old, "erased": self.new}
-        pair = w.HBox([w.VBox([w.HTML(name), image]) for name, image in named.items()])
-        side = w.VBox([self.name, pair, self.table], layout={"width": "360px"})
+        side = w.VBox([self.card, self.table], layout={"width": "360px"})
         self.box = w.VBox([self.space, w.HBox([self.figure, side])])
         self.hover([0])
 
     def hover(self, places: Sequence[int]) -> None:
         """Show the first of these concepts before and after."""
-        if not places:
-            return
-        i, delta = places[0], self.maps[self.space.value]["delta"]
-        self.name.value = f"<b>{escape(self.concepts[i])}</b>, δ {delta.iloc[i]:+.3f}"
-        self.old.value, self.new.value = (as_png(p[i]) for p in (self.before, self.after))
+        for i in places[:1]:
+            row = self.maps[self.space.value].iloc[i].to_dict()
+            self.card.value = _card(row, self.before[i], self.after[i])
 
     def select(self, places: Sequence[int]) -> None:
         """List these concepts, the most hurt first."""
@@ -115,7 +104,7 @@ def map_figure(table: pd.DataFrame, target: str, label: str = "δ") -> go.Figure
     low, high = table.loc[table["concept"] != target, "delta"].quantile([0.02, 0.98])
     gone = table["concept"] == target
     marker = {"color": table["delta"], "colorscale": SCALE, "cmin": low, "cmax": high}
-    marker["size"], marker["symbol"] = np.where(gone, 18, 9), np.where(gone, "star", "circle")
+    marker |= {"size": np.where(gone, 18, 9), "symbol": np.where(gone, "star", "circle")}
     marker["colorbar"] = {"title": label}
     named = {"text": table["concept"], "hovertemplate": "%{text}<extra></extra>"}
     points = go.Scatter(x=table["x"], y=table["y"], mode="markers", marker=marker, **named)
@@ -125,41 +114,30 @@ def map_figure(table: pd.DataFrame, target: str, label: str = "δ") -> go.Figure
 
 
 def map_page(
-    table: pd.DataFrame,
-    target: str,
-    before: Sequence[Image.Image],
-    after: Sequence[Image.Image],
-    label: str = "δ",
+    table: pd.DataFrame, target: str, before: Pictures, after: Pictures, label: str = "δ"
 ) -> str:
-    """The map as a page of HTML that needs neither kernel nor network: hover shows before and
-    after."""
+    """The map as a page of HTML that needs neither kernel nor network: hover shows pictures."""
     figure = map_figure(table, target, label)
-    cards = []
-    for row, old, new in zip(table.itertuples(), before, after, strict=True):
-        name = escape(str(row.concept))
-        pair = [_image(old, f"original {name}"), _image(new, f"erased {name}")]
-        cards.append(f"{''.join(pair)}{name}, δ {row.delta:+.3f} (left: original, right: erased)")
-    figure.data[0].customdata = cards
+    cards = zip(table.to_dict("records"), before, after, strict=True)
+    figure.data[0].customdata = [_card(*card) for card in cards]
     return figure.to_html(include_plotlyjs=True, post_script=_HOVER)
 
 
 _HOVER = """
 const at = document.getElementById('{plot_id}'), card = document.createElement('div');
-card.style.cssText = 'font:15px sans-serif;display:flex;gap:12px;align-items:center;height:150px';
+card.style.cssText = 'font:15px sans-serif;height:180px';
 card.textContent = 'Hover a concept to see it before and after.';
 at.after(card);
 at.on('plotly_hover', event => { card.innerHTML = event.points[0].customdata; });
 """
 
 
-def _image(picture: Image.Image, alt: str) -> str:
-    """A picture as an element of HTML, for a page that stands alone."""
-    data = base64.b64encode(as_png(picture)).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{alt}" width="140" height="140">'
-
-
-def as_png(picture: Image.Image) -> bytes:
-    """A picture as a PNG file's bytes."""
-    file = BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
+def _card(row: Mapping[str, Any], before: Image.Image, after: Image.Image) -> str:
+    """A concept's δ and pictures in HTML, which stands alone."""
+    name, images = escape(row["concept"]), ""
+    for what, picture in (("original", before), ("erased", after)):
+        file = BytesIO()
+        picture.save(file, "PNG")
+        data = base64.b64encode(file.getvalue()).decode()
+        images += f'<img src="data:image/png;base64,{data}" alt="{what} {name}" height="150"> '
+    return f"{images}<br><b>{name}</b>, δ {row['delta']:+.3f} (left: original, right: erased)"

@@ -36,12 +36,12 @@ def grid(
     groups: Sequence[str] = (),
     figure: Figure | None = None,
 ) -> Figure:
-    """A named row of pictures above the other, a column a prompt or a setting.
+    """A named row of pictures above the other, a column a prompt or a setting; `heads` above the
+    columns, `below` a row's words under its pictures.
 
-    `heads` stand above the columns, `below` are a row's words under its pictures; `groups`, one a
-    column, those alike beside each other, are written over their columns. After eight pictures all
-    rows go on below, a group unbroken if it fits into one line; a row may be shorter than others.
-    `figure`: one of your own, for a thread, where pyplot's may not be used.
+    `groups`, one a column, those alike beside each other, are written over their columns. After
+    eight pictures all rows go on below, a group unbroken if it fits into one line; a row may be
+    shorter. `figure`: one of your own, for a thread, where pyplot's may not be used.
     Raises `EraseError` without pictures, or where heads, words or groups are too few or too many.
     """
     n, below = max((len(pictures) for pictures in rows.values()), default=0), below or {}
@@ -77,8 +77,7 @@ def grid(
         for name, pictures in rows.items():
             for k, i in enumerate(i for i in columns if i < len(pictures)):
                 x, y = left + k * side, top + 0.1 - at[name] - side
-                box = np.array([x, y, side - 0.06, side - 0.06]) * [*inch, *inch]
-                ax = figure.add_axes(tuple(box))
+                ax = figure.add_axes(np.array([x, y, side - 0.06, side - 0.06]) * [*inch, *inch])
                 head = heads[i] if name == next(r for r in rows if i < len(rows[r])) else ""
                 ax.imshow(pictures[i].convert("RGB").resize((256, 256), Image.Resampling.LANCZOS))
                 ax.set(xticks=[], yticks=[])
@@ -146,10 +145,9 @@ def before_after(
 ) -> Figure:
     """The same prompts and noise, original above erased, and below what the judge sees.
 
-    The tables of verdicts have one row a picture, in the same order: concept, rank, seen and, if
-    known, style. Where the first has a column `group` (its rows in the groups' order), the groups
-    stand over their pictures; else "erase:" over each picture of a target.
-    """
+    Verdicts: a row a picture, in the same order: concept, rank, seen and, if known, style. Where
+    the first has a column `group` (in the groups' order), the groups stand over their pictures;
+    else "erase:" over each picture of a target."""
     groups, heads = list(verdicts_before.get("group", ())), list(verdicts_before["concept"])
     if not groups:
         heads = [f"erase: {concept}" if concept in targets else concept for concept in heads]
@@ -168,13 +166,13 @@ def evaluation_pictures(evaluation: Evaluation, each: int = 8, title: str = "") 
     chosen: list[int] = []
     below: dict[str, list[str]] = {"original": [], "erased": []}
     for group, counted in evaluation.suite.groups.items():
-        places = old.index[(old["group"] == group) & (old["seed"] == old["seed"].min())]
-        places = places if len(places) else old.index[old["group"] == group]
+        seeds = old["seed"][old["group"] == group]
+        places = seeds.index[seeds == seeds.min()]
         spread = np.linspace(0, len(places) - 1, min(each, len(places)))
         some = list(places[np.unique(spread.astype(int))])
         styled = any(metric.endswith(" style") for metric in counted.metrics)
-        for name, found in (("original", old), ("erased", new)):
-            below[name] += _found(found.loc[some], styled)
+        below["original"] += _found(old.loc[some], styled)
+        below["erased"] += _found(new.loc[some], styled)
         chosen += some
     drawn = {"original": evaluation.before, "erased": evaluation.after}
     rows = {name: [pictures[i] for i in chosen] for name, pictures in drawn.items()}
@@ -184,9 +182,8 @@ def evaluation_pictures(evaluation: Evaluation, each: int = 8, title: str = "") 
 def overlay(picture: Image.Image, weights: Tensor) -> Image.Image:
     """The picture in grey, and over it how much each place listens `(h, w)`: bright is much. The
     colours of one map run from its least to its most, so they say where, not how much."""
-    size = (256, 256)
-    low, high = float(weights.min()), float(weights.max())
-    scaled = (weights.float().numpy() - low) / max(high - low, 1e-12)
+    size, low = (256, 256), weights.min()
+    scaled = ((weights - low) / (weights.max() - low).clamp(min=1e-12)).float().numpy()
     mask = Image.fromarray((scaled * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
     heard = mpl.colormaps["inferno"](np.asarray(mask), bytes=True)
     grey = (np.asarray(picture.convert("L").resize(size), dtype=float) + 120) / 375 * 255
