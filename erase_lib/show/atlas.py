@@ -126,12 +126,10 @@ def dumbbells(table: pd.DataFrame, label: str = "δ", ax: Axes | None = None) ->
     for row in table.itertuples():
         both = [(row.forward, row.forward_error, row.a), (row.backward, row.backward_error, row.b)]
         more, less = sorted(both, reverse=True)
-        pair, stamps = (
-            f"{more[2]} → {less[2]}",
-            [known[end[2]].convert("RGBA") for end in (more, less)],
-        )
+        pair = f"{more[2]} → {less[2]}"
+        stamps = [np.asarray(known[end[2]].convert("RGBA")) for end in (more, less)]
         ends.append((less[0], more[0]))
-        pictures[pair] = Image.fromarray(np.hstack([np.asarray(one) for one in stamps]))
+        pictures[pair] = Image.fromarray(np.hstack(stamps))
         for (value, error, _), way in ((more, "as the arrow says"), (less, "the other way round")):
             rows.append((pair, way, value, value - error, value + error))
     shown = pd.DataFrame(rows, columns=["pair", "way", "value", "low", "high"])

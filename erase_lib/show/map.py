@@ -7,6 +7,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
+from typing import Any
 
 import ipywidgets as w
 import numpy as np
@@ -132,7 +133,7 @@ at.on('plotly_hover', event => { card.innerHTML = event.points[0].customdata; })
 """
 
 
-def _card(row: Mapping[str, Any], before: Image.Image, after: Image.Image) -> str:
+def _card(row: dict[Any, Any], before: Image.Image, after: Image.Image) -> str:
     """A concept's δ and pictures in HTML, which stands alone."""
     name, images = escape(row["concept"]), ""
     for what, picture in (("original", before), ("erased", after)):

@@ -221,9 +221,8 @@ def test_delta_has_the_most_and_the_least_hurt_and_all_that_is_special():
 
 
 def test_the_plane_has_a_mark_and_two_intervals_a_setting():
-    settings = pd.DataFrame(
-        {"setting": ["esd", "eap, random", "original"], "value": [0.4, 0.6, 0.9]}
-    )
+    rows = [("esd", 0.4), ("eap, random", 0.6), ("original", 0.9)]
+    settings = pd.DataFrame(rows, columns=["setting", "value"])
     settings = settings.assign(low=settings["value"] - 0.1, high=settings["value"] + 0.1)
     axes = (("target", "ESR-1"), ("near", "PSR-1"))
     ax = show.plane(pd.concat([settings.assign(group=g, metric=m) for g, m in axes]))

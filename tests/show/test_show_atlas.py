@@ -32,11 +32,9 @@ def test_the_heat_map_is_two_sided_where_the_values_are():
 
 
 def test_the_heat_map_has_more_categories_than_colours():
-    table = pd.DataFrame(
-        np.random.default_rng(0).random((9, 9)), list("abcdefghi"), list("abcdefghi")
-    )
-    legend = show.heat_map(table, {c: c for c in "abcdefghi"}).legends[0]
-    assert len(legend.get_texts()) == 9
+    many = list("abcdefghi")
+    table = pd.DataFrame(np.random.default_rng(0).random((9, 9)), many, many)
+    assert len(show.heat_map(table, {c: c for c in many}).legends[0].get_texts()) == 9
 
 
 def test_shares_of_variance_stand_end_to_end():
