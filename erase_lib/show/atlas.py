@@ -38,8 +38,7 @@ def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") 
         low = -high
     known = pd.Series(groups)
     colours = {name: _colour(k) for k, name in enumerate(known[table.columns].unique())}
-    strip = known.map(colours).rename(None)
-    height = max(7.5, 0.125 * min(len(table), 100) + 1.5)
+    strip, height = known.map(colours).rename(None), max(7.5, 0.125 * min(len(table), 100) + 1.5)
     look: dict[str, Any] = {"cmap": "PuOr_r" if two_sided else SCALE, "vmin": low, "vmax": high}
     look |= {"xticklabels": len(table.columns) <= 60, "yticklabels": len(table) <= 100}
     look |= {"cbar_pos": (0.1, 1.005, 0.2, 0.012), "cbar_kws": {"orientation": "horizontal"}}
@@ -148,7 +147,7 @@ def graph(
     ax, both = axes(ax, WIDTH), harms.to_undirected()
     steps = dict(nx.all_pairs_shortest_path_length(both))
     apart = {
-        a: {b: steps[a].get(b, 6) ** 0.6 * (1 if groups[a] == groups[b] else 2) for b in both}
+        a: {b: steps[a].get(b, 6) ** 0.3 * (1 + (groups[a] != groups[b])) for b in both}
         for a in both
     }
     at = nx.kamada_kawai_layout(both, apart, nx.spring_layout(both, seed=seed, weight=None))

@@ -150,7 +150,7 @@ class SensitivityExplorer:
         self.tables = {(t, "esd"): part for t, part in pairs.groupby("targets", sort=False)}
         self.edits: dict[tuple[str, str], Erasure] = {}
         self.thumbs = thumbnails()
-        known = list(dict.fromkeys(pairs["targets"]))
+        known = pairs["targets"].unique().tolist()
         self.target = w.Combobox(value=known[0], options=known, description="target")
         self.method = w.Dropdown(options=MEASURED, description="method")
         scores = [(text, name) for name, text in SCORES.items()]

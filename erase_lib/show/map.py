@@ -65,9 +65,9 @@ class MapExplorer:
         label: str = "δ",
     ) -> None:
         first = next(iter(maps.values()))
-        if len(first) < 3:
-            raise EraseError(f"{len(first)} concepts are no map: give 3 or more")
-        if not (n := len(first)) == len(before) == len(after):
+        if (n := len(first)) < 3:
+            raise EraseError(f"{n} concepts are no map: give 3 or more")
+        if not n == len(before) == len(after):
             raise EraseError(f"{len(before)} and {len(after)} pictures: give {n}, one a concept")
         self.maps, self.before, self.after = maps, before, after
         self.space = w.Dropdown(options=list(maps), description="map")
@@ -95,9 +95,7 @@ class MapExplorer:
 
     def move(self, name: str) -> None:
         """Another map of the same concepts."""
-        rows = self.maps[name]
-        with self.figure.batch_update():
-            self.figure.data[0].x, self.figure.data[0].y = rows["x"], rows["y"]
+        self.figure.update_traces(x=self.maps[name]["x"], y=self.maps[name]["y"])
 
 
 def map_figure(table: pd.DataFrame, target: str, label: str = "δ") -> go.Figure:
