@@ -1,17 +1,15 @@
 """One dot-and-interval plot and its callers; what stands under a figure; what colours mean.
 
-The colour language, the same in every figure: a single series is `INK`; what it is compared with,
-zero lines and frames are `GREY`. The original model is an open mark and the erased one a filled
-mark of the same ink. A target is a pink star, a neutral concept an amber diamond. Methods, searches
-and settings each have a colour *and* a marker, never two alike (`series`). A verdict has no colour:
-it is a mark and a word. Amounts are read from one scale, cividis, darker is less. The colours are
-Okabe & Ito's, told apart by colour-blind readers.
-"""
+A single series is `INK`; what it is compared with, zero lines and frames are `GREY`. The original
+model is an open mark, the erased one a filled mark of the same ink; a target a pink star, a neutral
+concept an amber diamond. Methods, searches and settings each have a colour *and* a marker, never
+two alike (`series`). A verdict has no colour: it is a mark and a word. Amounts are read from one
+scale, darker is less. The colours are Okabe & Ito's, told apart by colour-blind readers."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -19,11 +17,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from erase_lib.errors import EraseError
-from erase_lib.show.pictures import MEDIUM, SMALL, WIDTH, stamp
+from erase_lib.show.page import MEDIUM, SMALL, WIDTH, axes, key, panels, said, stamp
 
 INK, GREY = "#0072B2", "#666666"
 TARGET, NEUTRAL = "#CC79A7", "#E69F00"
@@ -36,13 +33,8 @@ LOOKS: dict[Any, dict[str, Any]] = {
     "target": {"color": TARGET, "marker": "*", "ms": 12, "mec": "black"},
     "neutral": {"color": NEUTRAL, "marker": "D", "mec": "black"},
 }
-UNITS = {
-    "share of pictures": ("ESR", "PSR", "NER"),
-    "CLIP score, of 100": ("CLIP score",),
-    "distance to the original": ("distance",),
-    "FID": ("FID",),
-    "KID": ("KID",),
-}
+UNITS = {"share of pictures": ("ESR", "PSR", "NER"), "CLIP score, of 100": ("CLIP score",)}
+UNITS |= {"distance to the original": ("distance",), "FID": ("FID",), "KID": ("KID",)}
 
 
 def series(place: int) -> dict[str, Any]:
@@ -50,22 +42,10 @@ def series(place: int) -> dict[str, Any]:
     return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
 
 
-def axes(ax: Axes | None, height: float, width: float = WIDTH) -> Axes:
-    """These axes, or new ones of this size in inches."""
-    return ax or plt.figure(figsize=(width, height), layout="constrained").subplots()
-
-
-def panels(n: int, height: float, names: float = 0.0, least: float = 1.7) -> tuple[Figure, Any]:
-    """`n` axes that share their rows' names, `names` inches wide: beside each other, each at least
-    `least` inches wide, and wrapped where the page ends."""
-    lines = -(-n // max(1, int((WIDTH - names) / least)))
-    across = -(-n // lines)
-    size = (min(WIDTH, names + 3.1 * across), height * lines)
-    figure = plt.figure(figsize=size, layout="constrained")
-    every = figure.subplots(lines, across, squeeze=False, sharey=True).ravel()
-    for ax in every[n:]:
-        ax.remove()
-    return figure, every[:n]
+def reach(part: pd.DataFrame) -> list[pd.Series]:
+    """How far the intervals reach to either side of the values, for `errorbar`."""
+    # a bootstrap's end may lie on the wrong side of the value by rounding
+    return [(part["value"] - part["low"]).clip(0), (part["high"] - part["value"]).clip(0)]
 
 
 def dots(
@@ -77,11 +57,8 @@ def dots(
     ax: Axes | None = None,
 ) -> Axes:
     """A line for every name in the column `rows`, in its order: a mark at `value`, and its interval
-    from `low` to `high` where the table has them.
-
-    `by`: a column of series, side by side by `spread` of a line, each with its own mark. `pictures`
-    stand between a name and the axis.
-    """
+    from `low` to `high` where the table has them; `pictures` between a name and the axis.
+    `by`: a column of series, side by side by `spread` of a line, each with its own mark."""
     names = list(dict.fromkeys(table[rows]))
     ax = axes(ax, 0.3 * len(names) + 1.1)
     parts = table.groupby(by, sort=False) if by else [("", table)]
@@ -90,16 +67,12 @@ def dots(
         y = np.array([names.index(row) for row in part[rows]]) + aside
         look: dict[str, Any] = {"ms": 6, "ls": "", "capsize": 3, "zorder": 3}
         look |= LOOKS.get(name) or series(k)
-        gaps = None
-        if "low" in part:
-            # a bootstrap's end may lie on the wrong side of the value by rounding
-            gaps = [(part["value"] - part["low"]).clip(0), (part["high"] - part["value"]).clip(0)]
+        gaps = reach(part) if "low" in part else None
         ax.errorbar(part["value"], y, xerr=gaps, label=name, **look)
     ax.set_yticks(range(len(names)), [str(name) for name in names], fontsize=SMALL + 0.5)
     wide = {name: 17 * image.width / image.height for name, image in (pictures or {}).items()}
-    ax.tick_params(
-        axis="y", length=0, pad=max((wide.get(name, 0) + 6 for name in names), default=3)
-    )
+    pad = max((wide.get(name, 0) + 6 for name in names), default=3)
+    ax.tick_params(axis="y", length=0, pad=pad)
     ax.tick_params(axis="x", labelsize=SMALL)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.grid(axis="x", alpha=0.3)
@@ -108,32 +81,21 @@ def dots(
             shift = (-4 - wide[name] / 2, 0)
             stamp(ax, pictures[name], (0, i), shift, ax.get_yaxis_transform(), 17)
     if len(parts) > 1:
-        above: dict[str, Any] = {
-            "loc": "lower right",
-            "bbox_to_anchor": (1, 1),
-            "borderaxespad": 0.1,
-        }
-        ax.legend(ncols=min(4, len(parts)), frameon=False, fontsize=SMALL, **above)
+        key(ax)
     return ax
 
 
-def _inches(names: Any) -> float:
-    """How wide the longest of these names is."""
-    return 0.3 + 0.078 * max(len(line) for name in names for line in str(name).split("\n"))
-
-
 def forest(pooled: pd.DataFrame, rows: str, marks: Mapping[str, float] | None = None) -> Figure:
-    """A panel a metric: mean and 95 % interval of each setting in the column `rows`, in its order.
-
-    `pooled` as `measure.means` makes it: columns metric, `rows`, value, low, high. `marks`: where
-    a dashed line stands in a metric's panel, such as the unedited model's value, or chance.
-    """
+    """A panel a metric: mean and 95 % interval of each setting in the column `rows`, in its order;
+    `pooled` as `measure.means` makes it: columns metric, `rows`, value, low, high. `marks`: a
+    metric's dashed line, such as the unedited model's value, or chance."""
     names, metrics = list(pooled[rows].unique()), list(pooled["metric"].unique())
-    figure, every = panels(len(metrics), 0.3 * len(names) + 1.0, _inches(names))
+    letters = max(len(line) for name in names for line in str(name).split("\n"))
+    figure, every = panels(len(metrics), 0.3 * len(names) + 1.0, 0.3 + 0.078 * letters)
     for ax, metric in zip(every, metrics, strict=True):
         part = pooled[pooled["metric"] == metric].set_index(rows).reindex(names).reset_index()
         dots(part, rows, ax=ax).set_title(metric, fontsize=MEDIUM)
-        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.locator_params(axis="x", nbins=4)
         if marks and metric in marks:
             ax.axvline(marks[metric], color=GREY, ls="--", lw=1)
     return figure
@@ -143,8 +105,8 @@ def multiples(table: pd.DataFrame, pooled: pd.DataFrame, rows: str, hue: str) ->
     """A panel a metric: each erased run a small mark, by `hue` its own; large the mean and interval
     of `pooled` (`measure.means`); a dashed line where the table has the unedited model's PSR."""
     runs, rest = (table[table["model"] == model] for model in ("erased", "original"))
-    marks = rest[rest["metric"].str.startswith("PSR")].groupby("metric")["value"].mean()
-    figure = forest(pooled, rows, marks.to_dict())
+    kept = rest[rest["metric"].str.startswith("PSR")].groupby("metric")["value"].mean()
+    figure = forest(pooled, rows, kept.to_dict())
     names = list(pooled[rows].unique())
     for ax, metric in zip(figure.axes, pooled["metric"].unique(), strict=True):
         for k, (name, part) in enumerate(runs.groupby(hue, sort=False)):
@@ -152,38 +114,30 @@ def multiples(table: pd.DataFrame, pooled: pd.DataFrame, rows: str, hue: str) ->
             y = np.array([names.index(row) for row in part[rows]]) + 0.22
             ax.plot(part["value"], y, ls="", ms=5, alpha=0.8, label=name, **series(k + 1))
     figure.set_figheight(figure.get_figheight() + 0.7)
-    given: dict[str, Any] = {"title": hue, "fontsize": SMALL, "ncols": 6, "frameon": False}
-    known = figure.axes[0].get_legend_handles_labels()
-    figure.legend(*known, loc="outside upper center", **given)
+    marks = figure.axes[0].get_legend_handles_labels()[0]
+    key(figure, 6, handles=marks, title=hue, loc="outside upper center", bbox_to_anchor=None)
     return figure
 
 
 def intervals(rows: pd.DataFrame) -> Figure:
     """Every metric of every group, the original model open and the erased filled, with 95 %
-    intervals: a panel a unit, and the caption at the foot.
-
-    `rows`: columns metric, model, value, low, high, n, measured_by and, if known, group.
-    """
+    intervals: a panel a unit, and the caption at the foot. `rows`: columns metric, model, value,
+    low, high, n, measured_by and, if known, group."""
     rows = rows[rows["model"].isin(["original", "erased"])].copy()
-    groups = rows["group"] + " · " if "group" in rows else ""
-    names = groups + rows["metric"]
-    numbers = rows.groupby(names)["n"].first()
-    rows["label"] = [f"{name}  (n {numbers[name]})" for name in names]
+    names = (rows["group"] + " · " if "group" in rows else "") + rows["metric"]
+    rows["label"] = names + "  (n " + rows.groupby(names)["n"].transform("first").astype(str) + ")"
     rows = rows.sort_values("model", key=lambda m: m == "erased", kind="stable")
-    units = {
-        unit: rows[rows["metric"].str.startswith(metrics)]
-        for unit, metrics in UNITS.items()
-        if rows["metric"].str.startswith(metrics).any()
-    }
+    units = {unit: rows[rows["metric"].str.startswith(start)] for unit, start in UNITS.items()}
+    units = {unit: part for unit, part in units.items() if len(part)}
     heights = [part["label"].nunique() + 1.4 for part in units.values()]
     figure = plt.figure(figsize=(WIDTH, 0.37 * sum(heights) + 0.9), layout="constrained")
-    every = figure.subplots(len(units), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for ax, (unit, part) in zip(every, units.items(), strict=True):
+    stack = figure.subplots(len(units), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for ax, (unit, part) in zip(stack, units.items(), strict=True):
         legend = dots(part, "label", "model", ax=ax).get_legend()
-        if legend and ax is not every[0]:
+        if legend and ax is not stack[0]:
             legend.remove()
         ax.set_xlabel(unit, fontsize=SMALL)
-        ax.xaxis.set_major_locator(MaxNLocator(6))
+        ax.locator_params(axis="x", nbins=6)
         if unit.startswith("share"):
             ax.set_xlim(-0.03, 1.03)
     return footnote(figure, rows)
@@ -191,18 +145,15 @@ def intervals(rows: pd.DataFrame) -> Figure:
 
 def delta_bars(
     table: pd.DataFrame,
-    targets: tuple[str, ...] | list[str] = (),
-    neutral: tuple[str, ...] | list[str] = (),
+    targets: Sequence[str] = (),
+    neutral: Sequence[str] = (),
     pictures: Mapping[str, Image.Image] | None = None,
     most: int = 12,
     label: str = "δ",
     ax: Axes | None = None,
 ) -> Axes:
-    """δ of the `most` and as many of the least hurt concepts, the most hurt on top.
-
-    `table` has columns concept, delta and, if known, low and high. Targets and neutral concepts are
-    always shown, by their own marks.
-    """
+    """δ of the `most` and as many of the least hurt concepts, the most hurt on top; targets and
+    neutral concepts always, by their own marks. `table`: concept, delta, if known low and high."""
     rows = table.sort_values("delta", ascending=False).reset_index(drop=True)
     special = rows["concept"].isin([*targets, *neutral])
     ends = rows.index[~special]
@@ -228,49 +179,33 @@ def plane(
     right; the dashed line is what the unedited model keeps. `levels` as `study.levels`."""
     ax = axes(ax, 5.2)
     x, y = (
-        levels[(levels["group"] == g) & (levels["metric"] == m)].set_index("setting")
-        for g, m in (erased, kept)
+        levels[(levels["group"] == group) & (levels["metric"] == metric)].set_index("setting")
+        for group, metric in (erased, kept)
     )
+    given: dict[str, Any] = {"ls": "", "ms": 9, "mec": "black", "mew": 0.6, "elinewidth": 1}
     for i, name in enumerate(s for s in x.index if s in y.index and s != "original"):
-        a, b = x.loc[name], y.loc[name]
-        gaps = [[[of["value"] - of["low"]], [of["high"] - of["value"]]] for of in (a, b)]
-        given: dict[str, Any] = {
-            "ls": "",
-            "ms": 9,
-            "mec": "black",
-            "mew": 0.6,
-            "elinewidth": 1,
-        } | series(i)
-        ax.errorbar(a["value"], b["value"], gaps[1], gaps[0], label=name, **given)
+        a, b = x.loc[[name]], y.loc[[name]]
+        ax.errorbar(a["value"], b["value"], reach(b), reach(a), label=name, **given | series(i))
     if "original" in y.index:
-        at = y.loc["original", "value"]
+        at, place = y.loc["original", "value"], ax.get_yaxis_transform()
         ax.axhline(at, color=GREY, ls="--", lw=1)
-        place: dict[str, Any] = {
-            "xycoords": ("axes fraction", "data"),
-            "textcoords": "offset points",
-        }
-        ax.annotate("not erased", (0.01, at), (0, -12), color=GREY, fontsize=SMALL, **place)
+        said(ax, "not erased", (0.01, at), (0, -12), color=GREY, xycoords=place)
     ax.set_xlabel(f"{erased[1]} of {erased[0]}: erased →", fontsize=MEDIUM)
     ax.set_ylabel(f"{kept[1]} of {kept[0]}: kept →", fontsize=MEDIUM)
     ax.grid(alpha=0.25)
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=SMALL)
+    key(ax, 1, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
 
 
 def stacked(table: pd.DataFrame, labels: Mapping[str, str], ax: Axes) -> Axes:
     """Horizontal bars, a line a row of `table`, its columns end to end, told apart by hatch too."""
-    left = np.zeros(len(table))
-    hatches = ("", "///", "...", "xxx")
-    for k, (part, hatch) in enumerate(zip(table, hatches, strict=False)):
-        given: dict[str, Any] = {
-            "color": COLOURS[(0, 5, 4, 3)[k]],
-            "hatch": hatch,
-            "ec": "white",
-            "lw": 0.5,
-        }
-        ax.barh(table.index, table[part], left=left, label=labels.get(str(part), part), **given)
-        left += table[part].to_numpy()
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, frameon=False, fontsize=SMALL)
+    left = table.cumsum(axis=1) - table
+    looks = ((0, ""), (5, "///"), (4, "..."), (3, "xxx"))
+    for part, (place, hatch) in zip(table, looks, strict=True):
+        look: dict[str, Any] = {"color": COLOURS[place], "hatch": hatch, "ec": "white", "lw": 0.5}
+        look["label"] = labels.get(str(part), part)
+        ax.barh(table.index, table[part], left=left[part], **look)
+    key(ax, 5)
     ax.tick_params(labelsize=SMALL)
     ax.spines[["top", "right"]].set_visible(False)
     ax.invert_yaxis()
@@ -280,11 +215,10 @@ def stacked(table: pd.DataFrame, labels: Mapping[str, str], ax: Axes) -> Axes:
 def caption(rows: pd.DataFrame, width: int = 140) -> str:
     """What measured the rows: for each instrument its metrics, n, prompts, seeds, what the interval
     is of, and the notes; so that the numbers can be quoted. Lines of at most `width` letters.
-
-    Raises `EraseError` for a table without n or measured_by, and for an empty one.
-    """
-    if lacking := {"metric", "n", "measured_by"} - set(rows) or rows.empty:
-        what = f"lacks {sorted(lacking)}" if isinstance(lacking, set) else "is empty"
+    Raises `EraseError` for a table without n or measured_by, and for an empty one."""
+    lacking = sorted({"metric", "n", "measured_by"} - set(rows))
+    if lacking or rows.empty:
+        what = f"lacks {lacking}" if lacking else "is empty"
         raise EraseError(f"the table {what}: a figure without n and detector cannot be quoted")
     lines = []
     for name, part in rows.groupby("measured_by", sort=False):
@@ -294,19 +228,17 @@ def caption(rows: pd.DataFrame, width: int = 140) -> str:
             line += f" of {_span(part['prompts'])} prompts"
         if "seeds" in part:
             line += f", seeds {' | '.join(dict.fromkeys(part['seeds'].astype(str)))}"
-        if "seconds" in part:
-            # the rows of a group share one look at its pictures
+        if "seconds" in part:  # the rows of a group share one look at its pictures
             each = part.groupby("group")["seconds"].max() if "group" in part else part["seconds"]
             line += f" · {each.sum():.1f} s"
         lines += textwrap.wrap(line, width)
     sets = rows["metric"].isin(["FID", "KID"])
-    of = ["bootstrap over prompts"] * (not sets.all()) + ["jackknife over prompts"] * bool(
-        sets.any()
-    )
-    lines.append(f"Intervals: 95 %, {' (FID, KID: '.join(of)}{')' * (len(of) - 1)}.")
-    if "note" in rows:
-        for note in filter(None, dict.fromkeys(rows["note"].fillna("").astype(str))):
-            lines += textwrap.wrap(f"Note: {note}", width)
+    of = "jackknife over prompts" if sets.all() else "bootstrap over prompts"
+    also = " (FID, KID: jackknife over prompts)" if sets.any() and not sets.all() else ""
+    lines.append(f"Intervals: 95 %, {of}{also}.")
+    notes = rows["note"].fillna("").astype(str).unique() if "note" in rows else ()
+    for note in filter(None, notes):
+        lines += textwrap.wrap(f"Note: {note}", width)
     return "\n".join(lines)
 
 

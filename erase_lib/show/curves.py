@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -13,28 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from erase_lib.show.charts import (
-    COLOURS,
-    GREY,
-    INK,
-    LOOKS,
-    SCALE,
-    TARGET,
-    axes,
-    panels,
-    series,
-    stacked,
-)
-from erase_lib.show.pictures import MEDIUM, SMALL
+from erase_lib.show.charts import COLOURS, GREY, INK, LOOKS, SCALE, TARGET, series, stacked
+from erase_lib.show.page import MEDIUM, SMALL, axes, panels, said
 
 
 def losses(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """L1 and L2 over the updates, on a logarithmic scale."""
     ax = axes(ax, 3.2, 7)
-    for column, colour, dash, label in (
-        ("l1", TARGET, "-", "L1, erase"),
-        ("l2", INK, "--", "L2, preserve"),
-    ):
+    lines = (("l1", TARGET, "-", "L1, erase"), ("l2", INK, "--", "L2, preserve"))
+    for column, colour, dash, label in lines:
         if (history[column] > 0).any():
             ax.plot(history["step"], history[column], color=colour, alpha=0.25)
             smooth = history[column].rolling(10, min_periods=1).mean()
@@ -47,8 +33,8 @@ def losses(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def preserved(history: pd.DataFrame, most: int = 12, ax: Axes | None = None) -> Axes:
     """How often each concept was preserved: the `most` frequent, from the history's `chosen`."""
     counts = history["chosen"].str.split("|").explode().value_counts()
-    ax = axes(ax, 0.26 * min(most, len(counts)) + 1, 7)
     shown = counts[:most][::-1]
+    ax = axes(ax, 0.26 * len(shown) + 1, 7)
     ax.barh(shown.index, shown, color=INK)
     ax.set_xlabel(f"latents preserved, of {counts.sum()} ({len(counts)} concepts)")
     return ax
@@ -62,35 +48,24 @@ def spectrum(
     label: str = "δ",
     ax: Axes | None = None,
 ) -> Axes:
-    """All concepts from the least to the most hurt, the neutral ones where they stand among them.
-
-    `table` has columns concept, delta, low, high (the band). A target is a star; of the neutral
-    concepts those `named` are written beside their mark.
-    """
+    """All concepts from the least to the most hurt, a target a star; the neutral ones where they
+    stand among them, those `named` in words. `table`: concept, delta, low, high (the band)."""
     ax = axes(ax, 3.9)
     rows = table.sort_values("delta").reset_index(drop=True)
     ax.fill_between(rows.index, rows["low"], rows["high"], color=INK, alpha=0.2, lw=0)
-    ax.plot(rows.index, rows["delta"], color=INK, lw=2)
+    ax.plot(rows["delta"], color=INK, lw=2)
     ax.axhline(0, color=GREY, lw=0.8)
     plain, gone = rows["concept"].isin(list(neutral)), rows["concept"].isin(list(targets))
     for some, kind in ((plain, "neutral"), (gone, "target")):
         if some.any():
-            look: dict[str, Any] = LOOKS[kind] | {"ls": "", "label": f"{kind} ({some.sum()})"}
-            ax.plot(rows.index[some], rows["delta"][some], zorder=3, **look)
+            name = f"{kind} ({some.sum()})"
+            ax.plot(rows["delta"][some], zorder=3, ls="", label=name, **LOOKS[kind])
+            ax.legend(frameon=False, loc="upper left")
     for k, i in enumerate(rows.index[plain & rows["concept"].isin(list(named))]):
-        late = i > 0.8 * len(rows)
-        to = (-30 if late else 0, 26 + 20 * (k % 3))  # to the left at the right end
-        ax.annotate(
-            f"“{rows['concept'][i]}”",
-            (i, rows["delta"][i]),
-            to,
-            textcoords="offset points",
-            ha="right" if late else "center",
-            arrowprops={"arrowstyle": "-", "color": GREY},
-        )
+        side, x = ("right", -30) if i > 0.8 * len(rows) else ("center", 0)
+        look = {"ha": side, "fontsize": MEDIUM, "arrowprops": {"arrowstyle": "-", "color": GREY}}
+        said(ax, f"“{rows['concept'][i]}”", (i, rows["delta"][i]), (x, 26 + 20 * (k % 3)), **look)
     ax.set(xlabel=f"{len(rows)} concepts, the least hurt first", ylabel=label)
-    if plain.any() or gone.any():
-        ax.legend(frameon=False, loc="upper left")
     ax.margins(x=0.02)
     return ax
 
@@ -98,18 +73,13 @@ def spectrum(
 def search_spectrum(
     moved: Mapping[str, pd.DataFrame], label: int = 5, ax: Axes | None = None
 ) -> Axes:
-    """How far every candidate moved, sorted, a line a search; the first `label` of the last named.
-
-    Each table has columns concept and moved, the most moved first.
-    """
+    """How far every candidate moved, a line a search; the first `label` of the last are named. Each
+    table has columns concept and moved, the most moved first."""
     ax = axes(ax, 3.6, 7.5)
     for k, (name, table) in enumerate(moved.items()):
         ax.plot(range(1, len(table) + 1), table["moved"], ms=4, label=name, **series(k))
     for i, row in enumerate(table[:label].itertuples()):
-        at = (i + 1, row.moved)
-        ax.annotate(
-            row.concept, at, (6, 4), textcoords="offset points", fontsize=SMALL, rotation=30
-        )
+        said(ax, row.concept, (i + 1, row.moved), (6, 4), rotation=30)
     ax.set(xlabel="candidates, the most moved first", ylabel="movement of ẑ₀, squared")
     ax.set_ylim(0, None)
     ax.legend(title="search", frameon=False)
@@ -130,34 +100,26 @@ def chosen_map(
     chosen = history["chosen"].str.split("|").groupby(part).sum().explode()
     share = pd.crosstab(chosen, chosen.index, normalize="columns")
     wide = share.reindex(index=list(order[:top]), columns=range(windows), fill_value=0.0)
-    ax = _over_updates(wide, updates, (None, None), "share of what is preserved", ax)
-    return ax
+    return _over_updates(wide, updates, "share of what is preserved", ax)
 
 
 def pi_map(
     history: pd.DataFrame, words: Sequence[str], order: Sequence[str], ax: Axes | None = None
 ) -> Axes:
-    """softmax(π) over the updates as a multiple of chance, 1/n: candidates down in `order`.
-
-    `words`: the candidates in π's own order."""
+    """softmax(π) over the updates as a multiple of chance, 1/n: candidates down in `order`;
+    `words` are they in π's own order."""
     pi = pd.DataFrame(history["pi"].tolist(), columns=list(words)).T.loc[list(order)] * len(words)
     limit = max(pi.to_numpy().max() - 1, 1 - pi.to_numpy().min(), 1e-3)
-    label = "softmax(π) as a multiple of chance"
-    return _over_updates(pi, len(history), (1 - limit, 1 + limit), label, ax)
+    ax = _over_updates(pi, len(history), "softmax(π) as a multiple of chance", ax)
+    ax.images[0].set_clim(1 - limit, 1 + limit)
+    return ax
 
 
-def _over_updates(
-    wide: pd.DataFrame,
-    updates: int,
-    ends: tuple[float | None, float | None],
-    label: str,
-    ax: Axes | None,
-) -> Axes:
+def _over_updates(wide: pd.DataFrame, updates: int, label: str, ax: Axes | None) -> Axes:
     """A heat map, candidates down and the updates across."""
     ax = axes(ax, 0.17 * len(wide) + 1.2, 7.5)
-    given: dict[str, Any] = {"aspect": "auto", "cmap": SCALE, "interpolation": "nearest"}
     extent = (0, updates, len(wide) - 0.5, -0.5)
-    picture = ax.imshow(wide, vmin=ends[0], vmax=ends[1], extent=extent, **given)
+    picture = ax.imshow(wide, SCALE, aspect="auto", interpolation="nearest", extent=extent)
     ax.figure.colorbar(picture, ax=ax).set_label(label, fontsize=SMALL)
     ax.set_yticks(range(len(wide)), list(wide.index), fontsize=SMALL)
     ax.set_xlabel("update of θ'")
@@ -168,17 +130,14 @@ def pivots(table: pd.DataFrame, rows: str, columns: str) -> Figure:
     """A heat map a metric: mean `value` of the runs, `rows` down, `columns` across, both in the
     table's own order."""
     metrics = list(table["metric"].unique())
-    across = table[columns].nunique()
-    high = 0.3 * table[rows].nunique() + 1.4
-    figure, every = panels(len(metrics), high, 0.9, max(1.7, 0.55 * across))
+    high, wide = 0.3 * table[rows].nunique() + 1.4, 0.55 * table[columns].nunique()
+    figure, every = panels(len(metrics), high, 0.9, max(1.7, wide))
     for ax, metric in zip(every, metrics, strict=True):
         part = table[table["metric"] == metric]
-        wide = part.pivot_table(index=rows, columns=columns, values="value")
-        wide = wide.loc[part[rows].unique(), part[columns].unique()]
+        means = part.pivot_table(index=rows, columns=columns, values="value", sort=False)
         given: dict[str, Any] = {"vmin": 0, "vmax": 1, "annot": True, "fmt": ".2f", "cbar": False}
-        sns.heatmap(wide, cmap=SCALE, ax=ax, annot_kws={"fontsize": SMALL}, **given)
-        ax.tick_params(length=0, labelsize=SMALL)
-        ax.tick_params(axis="y", rotation=0)
+        sns.heatmap(means, cmap=SCALE, ax=ax, annot_kws={"fontsize": SMALL}, **given)
+        ax.tick_params(length=0, labelsize=SMALL, rotation=0)
         ax.set_xticklabels(ax.get_xticklabels(), rotation=40, ha="right")
         ax.set_title(metric, fontsize=MEDIUM)
         ax.set(xlabel="", ylabel="")
@@ -194,8 +153,7 @@ def thresholds(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     groups = list(part["group"].unique())
     for (group, model), some in part.groupby(["group", "model"], sort=False):
         look = series(groups.index(group))
-        if model == "original":
-            look |= {"mfc": "white", "ls": "--"}
+        look |= {"mfc": "white", "ls": "--"} if model == "original" else {}
         ax.plot(some["τ"], some["value"], label=f"{group}, {model}", **look)
         ax.fill_between(some["τ"], some["low"], some["high"], color=look["color"], alpha=0.12, lw=0)
     ax.set(xlabel="threshold τ of the detector", ylabel="NER: share of pictures above τ")
@@ -206,21 +164,17 @@ def thresholds(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def costs(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Seconds of every method on a logarithmic scale, its evaluations at the right; hatched where
-    not all of its updates were timed, the others extrapolated.
-
-    Columns name, seconds, updates, timed_updates, evaluations."""
+    not all updates were timed. Columns name, seconds, updates, timed_updates, evaluations."""
     ax = axes(ax, 0.3 * len(rows) + 1.2)
     for i, row in enumerate(rows.itertuples()):
-        whole = row.timed_updates == row.updates
-        look: dict[str, Any] = {"color": INK}
-        if not whole:
-            look = {"color": "white", "ec": INK, "hatch": "///"}
-        ax.barh(i, row.seconds, **look)
         text = f"{row.seconds:.3g} s"
         text += f", {row.evaluations:,} evaluations" if row.evaluations else ""
-        text += "" if whole else f" (from {row.timed_updates} updates)"
-        at = ax.get_yaxis_transform()
-        ax.text(1.02, i, text, transform=at, va="center", fontsize=SMALL)
+        look: dict[str, Any] = {"color": INK}
+        if row.timed_updates != row.updates:
+            look = {"color": "white", "ec": INK, "hatch": "///"}
+            text += f" (from {row.timed_updates} updates)"
+        ax.barh(i, row.seconds, **look)
+        ax.text(1.02, i, text, transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
     ax.set_yticks(range(len(rows)), rows["name"], fontsize=SMALL)
     ax.set(xscale="log", xlabel="seconds of one erasure (logarithmic)")
     ax.invert_yaxis()
@@ -229,9 +183,7 @@ def costs(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def memory(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """The most that each part of an update held, stacked, and by ◆ the most that all held at once.
-
-    Columns train_method, arrangement, and in MB weights_mb, gradients_mb, optimiser_mb,
-    activations_mb, peak_mb."""
+    Columns train_method, arrangement, {weights, gradients, optimiser, activations, peak}_mb."""
     names = list(rows["train_method"] + ", " + rows["arrangement"])
     parts = ("weights", "gradients", "optimiser", "activations")
     held = pd.DataFrame({part: list(rows[f"{part}_mb"] / 1000) for part in parts}, names)
@@ -246,61 +198,49 @@ def choice_weights(
     weights: Sequence[Tensor], temperatures: Sequence[float], title: str = ""
 ) -> Figure:
     """The weight of each candidate in several choices, a panel a temperature; ○ marks the largest.
-
-    `weights`: for each temperature `(choices, n)`, from the same noise.
-    """
-    fig, axes = plt.subplots(
-        1, len(weights), figsize=(2.75 * len(weights), 2.9), sharey=True, layout="constrained"
-    )
-    for ax, w, tau in zip(axes, weights, temperatures, strict=True):
-        sns.heatmap(
-            w, vmin=0, vmax=1, cmap="cividis", cbar=ax is axes[-1], ax=ax, xticklabels=False
-        )
+    `weights`: for each temperature `(choices, n)`, from the same noise."""
+    figure, every = panels(len(weights), 2.9)
+    for ax, w, tau in zip(every, weights, temperatures, strict=True):
+        given: dict[str, Any] = {"vmin": 0, "vmax": 1, "cmap": SCALE, "xticklabels": False}
+        sns.heatmap(w, cbar=ax is every[-1], ax=ax, **given)
         ax.scatter(w.argmax(-1) + 0.5, np.arange(len(w)) + 0.5, c="white", edgecolors="black", s=40)
         ax.set(title=f"τ = {tau:g}", xlabel=f"candidate, 1 to {w.shape[1]}")
         ax.tick_params(length=0)
-    axes[0].set_ylabel("choice")
-    fig.suptitle(title)
-    return fig
+    every[0].set_ylabel("choice")
+    figure.suptitle(title)
+    return figure
 
 
 def movement_bars(
-    moved: pd.DataFrame,
-    title: str = "",
-    colours: Sequence[str] = (COLOURS[1], INK),
-    bold: str = "",
+    moved: pd.DataFrame, title: str = "", colours: Sequence[str] = (COLOURS[1], INK), bold: str = ""
 ) -> Axes:
     """How far each concept's ẑ₀ has moved: a row a concept, a bar a column of `moved`; the concept
     `bold` stands out."""
-    ax = moved.plot.barh(color=list(colours), figsize=(7, 0.34 * len(moved) + 1), width=0.8)
+    ax = axes(None, 0.34 * len(moved) + 1, 7)
+    moved.plot.barh(color=list(colours), width=0.8, ax=ax)
     ax.set(xlabel="$L_2$: how far the student's prediction has moved", ylabel="", title=title)
     for tick, name in zip(ax.get_yticklabels(), moved.index, strict=True):
         tick.set(fontweight="bold" if name == bold else "normal")
     # the bars stand from below upwards, so their names do too
     ax.legend(*(x[::-1] for x in ax.get_legend_handles_labels()), frameon=False, loc="lower right")
-    ax.figure.set_layout_engine("constrained")
     return ax
 
 
 def slopes(truth: pd.Series, gradients: pd.DataFrame, title: str = "") -> Figure:
-    """Where a gradient sends π against how far each candidate has truly moved, a panel a column.
-
-    The three most moved are named, and in each panel the two that it rises towards most.
-    """
+    """Where a gradient sends π against how far each candidate has truly moved, a panel a column;
+    named are the three most moved, and of each panel the two that it rises towards most."""
     told = [gradients[name].nlargest(2).index for name in gradients]
     named = set(truth.nlargest(3).index).union(*told)
-    fig, axes = plt.subplots(
-        1, len(told), figsize=(4.5 * len(told), 3.8), squeeze=False, layout="constrained"
-    )
-    for ax, name in zip(axes[0], gradients, strict=True):
+    figure, every = panels(len(told), 3.8, 2.3, 3, sharey=False)
+    for ax, name in zip(every, gradients, strict=True):
         ax.scatter(truth, gradients[name], color=INK)
         for word in named:
-            at = (truth[word], gradients.loc[word, name])
-            ax.annotate(word, at, xytext=(4, 4), textcoords="offset points", fontsize=9)
+            said(ax, word, (truth[word], gradients.loc[word, name]), (4, 4))
         ax.margins(x=0.3, y=0.1)
         ax.axhline(0, color=GREY, linewidth=1)
         rank = truth.corr(gradients[name], method="spearman")
-        ax.set(title=f"{name}: rank correlation {rank:+.2f}", xlabel="$L_2$ of the student")
-    axes[0, 0].set_ylabel("gradient of $L_2$ by $\\pi_i$")
-    fig.suptitle(title)
-    return fig
+        ax.set_title(f"{name}: rank correlation {rank:+.2f}", fontsize=MEDIUM)
+        ax.set_xlabel("$L_2$ of the student")
+    every[0].set_ylabel("gradient of $L_2$ by $\\pi_i$")
+    figure.suptitle(title)
+    return figure

@@ -1,12 +1,13 @@
-"""The explorers: layout around figures, and every callback a plain method.
-
-Type a concept, erase it, watch, look and save; choose a target and see who is hurt.
-"""
+"""The explorers: type a concept, erase it, watch, look and save; choose a target and see who is
+hurt. Every callback is a plain method. While a cell runs, the kernel handles no click; so a button
+starts a thread and returns, and what it has to say stands in the widget, never as a traceback."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from html import escape
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,11 @@ from erase_lib.concepts import concept_table, is_style, neutral_concepts, style_
 from erase_lib.config import EraseConfig
 from erase_lib.diffusion import generate
 from erase_lib.erasure import Erasure
-from erase_lib.errors import EraseError, unknown
+from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.measure import near_and_far, sensitivity_prompts
 from erase_lib.models import Pipeline
 from erase_lib.show.charts import delta_bars
 from erase_lib.show.curves import losses
-from erase_lib.show.jobs import Job, canvas, picture, png, put
 from erase_lib.show.pictures import grid, thumbnails
 from erase_lib.study import SCORES, STEPS, deltas, measure_pairs
 from erase_lib.train import Run, erase
@@ -32,14 +32,108 @@ from erase_lib.train import Run, erase
 MEASURED = ("esd", "uce", "eap", "eap_closed")  # methods of the sensitivity explorer
 METHODS = ("eap", "esd", "esd_neutral", "age", "uce", "eap_closed", "rece", "speed")
 EVERY = 5  # updates between two pictures of the losses
+WIDE: dict[str, Any] = {"layout": {"width": "420px"}}
+
+Work = Callable[[], str | None]
+
+
+class Job:
+    """Runs one function at a time in a thread; meanwhile its buttons are grey, and Stop is not."""
+
+    def __init__(self) -> None:
+        self.buttons: list[w.Button] = []
+        self.stop_button = w.Button(description="Stop", button_style="warning", disabled=True)
+        self.stop_button.on_click(lambda _: self.stop())
+        self.status = w.HTML()
+        self.thread: threading.Thread | None = None
+        self.stopping = threading.Event()
+
+    def button(self, description: str, work: Work, doing: str, **look: Any) -> w.Button:
+        """A button that starts `work`."""
+        self.buttons.append(w.Button(description=description, **look))
+        self.buttons[-1].on_click(lambda _: self.start(work, doing))
+        return self.buttons[-1]
+
+    def start(self, work: Work, doing: str) -> None:
+        """Begin `work`, which returns what to say at its end; ignored while another job runs."""
+        if self.running:
+            return
+        self.stopping.clear()
+        self._busy(True)
+        self.say(doing + " …")
+
+        def run() -> None:
+            self.attempt(work)
+            self._busy(False)
+
+        self.thread = threading.Thread(target=run, daemon=True)
+        self.thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether a job is at work."""
+        return self.thread is not None and self.thread.is_alive()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Until the job is done: for scripts and tests."""
+        if self.thread is not None:
+            self.thread.join(seconds)
+
+    def stop(self) -> None:
+        """Ask the job to end; it does so where it calls `check`."""
+        self.stopping.set()
+        self.say("stopping …")
+
+    def check(self) -> None:
+        """Called by the work: `KeyboardInterrupt` if it shall stop; `erase` keeps what is done."""
+        if self.stopping.is_set():
+            raise KeyboardInterrupt
+
+    def say(self, text: str, wrong: bool = False) -> None:
+        """One line in the widget."""
+        self.status.value = f"<b>✗ {escape(text)}</b>" if wrong else escape(text)
+
+    def attempt(self, work: Work) -> None:
+        """Do quick work at once, with its error in the widget."""
+        try:
+            self.say(work() or "")
+        except EraseError as error:
+            self.say(str(error), wrong=True)
+        except KeyboardInterrupt:
+            self.say("stopped")
+        except Exception as error:  # a traceback in a thread would be seen by nobody
+            self.say(f"{type(error).__name__}: {reason(error)}", wrong=True)
+
+    def _busy(self, busy: bool) -> None:
+        self.stop_button.disabled = not busy
+        for button in self.buttons:
+            button.disabled = busy
+
+
+def picture() -> Any:
+    """A widget for a picture that is not there yet: hidden, for an empty one looks broken."""
+    return w.Image(format="png", layout=w.Layout(display="none"))
+
+
+def put(image: Any, figure: Any = None) -> None:
+    """Show a figure in a `picture`; none hides it."""
+    file = BytesIO()
+    if figure is not None:
+        figure.savefig(file, format="png", dpi=90)
+    image.value, image.layout.display = file.getvalue(), None if figure else "none"
+
+
+def canvas(width: float, height: float) -> Any:
+    """Axes of a figure of its own, in inches: pyplot's would be shown by the next cell that ends,
+    and is not to be used in a thread."""
+    return Figure(figsize=(width, height), layout="constrained").subplots()
 
 
 class SensitivityExplorer:
-    """Target, method and score → who is hurt; a concept → its pictures before and after.
+    """Target, method and score → who is hurt; a concept → its pictures. Show `.box`.
 
     `pairs` is the damage atlas, one row a pair of pictures with a column `targets`, of plain ESD;
-    `strengths` says how far each of its edits goes. Of it the bars are instant; `Measure` makes
-    another method's, `Draw` the pictures. Show `.box`.
+    `strengths` how far each of its edits goes. `Measure` makes another method's, `Draw` pictures.
     """
 
     def __init__(
@@ -56,61 +150,43 @@ class SensitivityExplorer:
         self.tables = {(t, "esd"): part for t, part in pairs.groupby("targets", sort=False)}
         self.edits: dict[tuple[str, str], Erasure] = {}
         self.thumbs = thumbnails()
-        known = list(dict.fromkeys(pairs["targets"]))
+        known = pairs["targets"].unique().tolist()
         self.target = w.Combobox(value=known[0], options=known, description="target")
         self.method = w.Dropdown(options=MEASURED, description="method")
-        self.score = w.Dropdown(
-            options=[(text, name) for name, text in SCORES.items()],
-            value="features",
-            description="score",
-            layout=w.Layout(width="420px"),
-        )
-        self.measure_button = w.Button(description="Measure", tooltip="of another method or target")
-        self.concept = w.Dropdown(description="concept", layout=w.Layout(width="420px"))
+        scores = [(text, name) for name, text in SCORES.items()]
+        self.score = w.Dropdown(options=scores, value="features", description="score", **WIDE)
+        self.concept = w.Dropdown(description="concept", **WIDE)
         self.pictures = w.BoundedIntText(pictures, min=1, max=8, description="seeds")
-        self.draw_button = w.Button(description="Draw before / after", button_style="primary")
         self.bars, self.strip = picture(), picture()
-        self.job = Job([self.measure_button, self.draw_button])
         for control in (self.target, self.method, self.score):
             control.observe(lambda _: self.show(), "value")
-        self.measure_button.on_click(lambda _: self.job.start(self.measure, "measuring"))
-        self.draw_button.on_click(lambda _: self.job.start(self.draw, "drawing"))
-        choose = w.VBox(
-            [w.HBox([self.target, self.method]), w.HBox([self.score, self.measure_button])]
-        )
-        look = w.HBox([self.concept, self.pictures, self.draw_button])
-        self.box = w.VBox([choose, self.job.status, self.bars, look, self.strip])
+        self.job = job = Job()
+        other = job.button("Measure", self.measure, "measuring", tooltip="another method or target")
+        draw = job.button("Draw before / after", self.draw, "drawing", button_style="primary")
+        asked = [w.HBox([self.target, self.method]), w.HBox([self.score, other])]
+        look = w.HBox([self.concept, self.pictures, draw])
+        self.box = w.VBox([*asked, job.status, self.bars, look, self.strip])
         self.show()
 
-    def table(self) -> pd.DataFrame:
-        """δ of the chosen target, method and score. Raises `EraseError` if it is not measured."""
-        key = (self.target.value, self.method.value)
-        if key not in self.tables:
-            raise EraseError(f"{key[1]} of {key[0]!r} is not measured yet: press Measure")
-        table = deltas(self.tables[key], self.score.value)
+    def show(self) -> None:
+        """δ of the chosen target, method and score, if it is measured: the bars, and the concepts
+        to choose from, the most hurt first."""
+        self.job.attempt(self._show)
+
+    def _show(self) -> None:
+        target, method, score = self.target.value, self.method.value, self.score.value
+        if (target, method) not in self.tables:
+            raise EraseError(f"{method} of {target!r} is not measured yet: press Measure")
+        table = deltas(self.tables[target, method], score)
         # an interval of two pictures would span the figure
         table.loc[table["n"] < 4, ["low", "high"]] = float("nan")
-        return table
-
-    def show(self) -> None:
-        """The bars, and the concepts to choose from, the most hurt first."""
-
-        def redraw() -> None:
-            table, target = self.table(), self.target.value
-            neutral = [c for c in neutral_concepts()[:3] if c in set(table["concept"])]
-            shown = table[table["concept"].isin(self.thumbs) | table["concept"].isin(neutral)]
-            label = f"δ: {SCORES[self.score.value]}"
-            ax = delta_bars(shown, [target], neutral, self.thumbs, 10, label, canvas(8.5, 7))
-            ax.set_title(f"{self.method.value} erases “{target}”: least and most hurt")
-            put(self.bars, png(ax.figure))
-            order = table.sort_values("delta", ascending=False)
-            self.concept.options = [
-                (f"{c or '(empty)'}   δ {d:+.3f}", c)
-                for c, d in zip(order["concept"], order["delta"], strict=True)
-            ]
-            self.concept.index = 0
-
-        self.job.attempt(redraw)
+        neutral = [c for c in neutral_concepts()[:3] if c in set(table["concept"])]
+        shown, label = table[table["concept"].isin([*self.thumbs, *neutral])], f"δ: {SCORES[score]}"
+        ax = delta_bars(shown, [target], neutral, self.thumbs, 10, label, canvas(8.5, 7))
+        put(self.bars, ax.set_title(f"{method} erases “{target}”: least and most hurt").figure)
+        order = table.sort_values("delta", ascending=False)[["concept", "delta"]].to_numpy()
+        self.concept.options = [(f"{c or '(empty)'}   δ {d:+.3f}", c) for c, d in order]
+        self.concept.index = 0
 
     def measure(self) -> str:
         """Erase and measure every `thin`-th concept, one pair of pictures each."""
@@ -120,8 +196,8 @@ class SensitivityExplorer:
             raise unknown("target", target, names)
         concepts = [target, *(c for c in names[:: self.thin] if c != target)]
         prompts = sensitivity_prompts(concepts, 1, neutral_concepts()[:3])
-        pairs = measure_pairs(self.pipe, self.edit(target, method), prompts, progress=False)
-        self.tables[target, method] = pairs
+        edit = self.edit(target, method)
+        self.tables[target, method] = measure_pairs(self.pipe, edit, prompts, progress=False)
         self.show()
         return f"{len(concepts)} concepts measured, one pair of pictures each: no intervals"
 
@@ -131,23 +207,19 @@ class SensitivityExplorer:
         if concept is None:
             raise EraseError("no concept to draw: measure first")
         edit = self.edit(self.target.value, self.method.value)
-        styles = (
-            [""] if concept in neutral_concepts() else [f" in {s} style" for s in style_names()]
-        )
-        forms = [
-            f"a {concept}{styles[i % len(styles)]}" if styles[0] else concept for i in range(n)
-        ]
-        rows = without_and_with(self.pipe, edit, forms, 0)
+        forms = [concept]
+        if concept not in neutral_concepts():
+            forms = [f"a {concept} in {style} style" for style in style_names()]
+        rows = without_and_with(self.pipe, edit, [forms[i % len(forms)] for i in range(n)], 0)
         title = f"“{concept}” when {self.method.value} erases “{self.target.value}”"
         heads = [f"seed {i}" for i in range(n)]
-        put(self.strip, png(grid(rows, heads, title=title, figure=Figure())))
+        put(self.strip, grid(rows, heads, title=title, figure=Figure()))
         return f"{2 * n} pictures drawn"
 
     def edit(self, target: str, method: str) -> Erasure:
         """The erasure, made once; ESD's as far as in the atlas."""
         if (target, method) not in self.edits:
-            config = EraseConfig(targets=(target,), method=method)
-            edit = erase(self.pipe, config, callbacks=[])
+            edit = erase(self.pipe, EraseConfig(targets=(target,), method=method), callbacks=[])
             strength = self.strengths.get(target, 1.0) if method == "esd" else 1.0
             self.edits[target, method] = edit.scaled(self.pipe, strength)
         return self.edits[target, method]
@@ -156,8 +228,7 @@ class SensitivityExplorer:
 def without_and_with(
     pipe: Pipeline, edit: Erasure, prompts: list[str], seed: int
 ) -> dict[str, list[Image.Image]]:
-    """Pictures of the prompts without ("original") and with the edit ("erased"), from the same
-    noise."""
+    """Pictures of the prompts without and with the edit, from the same noise."""
     before = generate(pipe, prompts, seed, STEPS, progress=False)
     with edit.applied(pipe):
         return {"original": before, "erased": generate(pipe, prompts, seed, STEPS, progress=False)}
@@ -165,65 +236,45 @@ def without_and_with(
 
 def known_words() -> list[str]:
     """What may be typed: the concepts, the styles, and common English words."""
-    named = [*concept_table()["concept"], *(f"{s} style" for s in style_names())]
-    return list(dict.fromkeys([*named, *vocabulary("english")]))
+    styles = (f"{style} style" for style in style_names())
+    return list(dict.fromkeys([*concept_table()["concept"], *styles, *vocabulary("english")]))
 
 
 def check_word(pipe: Pipeline, concept: str) -> None:
-    """Raise `EraseError` for an empty concept, or a rare word that the tokenizer reads in pieces.
-
-    Such a word is no concept of the text encoder's: what is erased would be its pieces.
-    """
+    """Raise `EraseError` for an empty concept, or a rare word that the tokenizer reads in pieces,
+    for those would be erased."""
     if not concept:
         raise EraseError("the concept is empty: type one or more words, such as church")
     known = {word for phrase in known_words() for word in phrase.split()}
     for word in concept.split():
         pieces = pipe.tokenizer.tokenize(word)
         if word not in known and len(pieces) != 1:
-            shown = " + ".join(piece.removesuffix("</w>") for piece in pieces)
-            near = difflib.get_close_matches(word, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "type a more common word"
-            raise EraseError(f"unknown word {word!r}, which the model reads as {shown}: {hint}")
+            read = " + ".join(piece.removesuffix("</w>") for piece in pieces)
+            raise EraseError(f"{unknown('word', word, known)} (the model reads {read})")
 
 
 class Studio:
-    """Erase any concept by hand. Show `.box`.
-
-    `Erase` trains in a thread, `Stop` keeps the updates done. Another strength of the same edit
-    only draws again. What is drawn: the concept in every style, and its four nearest neighbours.
-    """
+    """Erase any concept by hand; the concept is drawn in every style, and its four nearest
+    neighbours. Another strength of the same edit only draws again. Show `.box`."""
 
     def __init__(self, pipe: Pipeline, folder: str | Path = "runs/studio", steps: int = 0) -> None:
         self.pipe, self.folder, self.steps = pipe, Path(folder), steps
         self.word = w.Combobox(options=known_words(), value="church", description="concept")
         self.method = w.Dropdown(options=METHODS, description="method")
-        self.strength = w.FloatSlider(
-            1.0,
-            min=0.1,
-            max=2.0,
-            step=0.1,
-            description="strength",
-            continuous_update=False,
-            layout=w.Layout(width="420px"),
-        )
+        given = WIDE | {"description": "strength", "continuous_update": False}
+        self.strength = w.FloatSlider(1.0, min=0.1, max=2.0, step=0.1, **given)
         self.seed = w.BoundedIntText(0, min=0, max=99_999, description="seed")
-        self.erase_button = w.Button(description="Erase", button_style="primary")
-        self.stop_button = w.Button(description="Stop", button_style="warning")
-        self.draw_button = w.Button(description="Draw again", tooltip="at this strength and seed")
-        self.save_button = w.Button(description="Save")
-        self.bar = w.IntProgress(0, 0, 1, layout=w.Layout(width="100%"))
-        self.losses, self.strip = picture(), picture()
-        self.preserved = w.HTML()
+        self.bar = w.IntProgress(0, 0, 1, layout={"width": "100%"})
+        self.losses, self.strip, self.preserved = picture(), picture(), w.HTML()
         self.edit: Erasure | None = None
-        buttons = [self.erase_button, self.draw_button, self.save_button]
-        self.job = Job(buttons, self.stop_button)
-        self.erase_button.on_click(lambda _: self.job.start(self.erase, "erasing"))
-        self.draw_button.on_click(lambda _: self.job.start(self.draw, "drawing"))
-        self.save_button.on_click(lambda _: self.job.start(self.save, "saving"))
-        asked = w.VBox([w.HBox([self.word, self.method]), w.HBox([self.strength, self.seed])])
-        pressed = w.HBox([self.erase_button, self.stop_button, self.draw_button, self.save_button])
+        self.job = job = Job()
+        begin = job.button("Erase", self.erase, "erasing", button_style="primary")
+        again = job.button("Draw again", self.draw, "drawing", tooltip="at this strength and seed")
+        keep = job.button("Save", self.save, "saving")
+        asked = [w.HBox([self.word, self.method]), w.HBox([self.strength, self.seed])]
+        pressed = w.HBox([begin, job.stop_button, again, keep])
         seen = w.HBox([self.losses, self.preserved])
-        self.box = w.VBox([asked, pressed, self.bar, self.job.status, self.strip, seen])
+        self.box = w.VBox([*asked, pressed, self.bar, job.status, self.strip, seen])
 
     def erase(self) -> str:
         """Erase what was typed, showing each update; then draw."""
@@ -232,29 +283,23 @@ class Studio:
         given: dict[str, Any] = {"steps": self.steps} if self.steps else {}
         config = EraseConfig.from_dict({"targets": (word,), "method": self.method.value} | given)
         self.edit = None
-        self.bar.max, self.bar.value = config.steps, 0
-        put(self.losses, b"")
-        self.preserved.value = ""
+        self.bar.max, self.bar.value, self.preserved.value = config.steps, 0, ""
+        put(self.losses)
         self.edit = erase(self.pipe, config, callbacks=[self.watch])
-        done = len(self.edit.history)
-        self.bar.value = self.bar.max
-        stopped = self.job.stopping.is_set()
-        end = (
-            f"stopped after {done} of {config.steps} updates, which are kept"
-            if stopped
-            else "erased"
-        )
+        self.bar.value, end = self.bar.max, "erased"
+        if self.job.stopping.is_set():
+            done = len(self.edit.history)
+            end = f"stopped after {done} of {config.steps} updates, which are kept"
         self.job.say(f"{end}; drawing …")
         self.draw()
         return f"“{word}” {end}"
 
     def watch(self, run: Run) -> None:
-        """Before the first update and after each: progress, and now and then the losses and the
-        search."""
+        """At each update the progress, and now and then the losses and the search."""
         self.bar.value = done = len(run.history)
         if done and done % EVERY == 0:
             table = pd.DataFrame(run.history)
-            put(self.losses, png(losses(table, canvas(6, 2.8)).figure))
+            put(self.losses, losses(table, canvas(6, 2.8)).figure)
             if "chosen" in table:
                 now = table["chosen"].iloc[-EVERY:].str.split("|").explode().unique()
                 self.preserved.value = "preserved just now:<br>" + "<br>".join(now[:10])
@@ -262,31 +307,32 @@ class Studio:
 
     def draw(self) -> str:
         """Before and after, at the strength of the slider."""
-        if self.edit is None:
-            raise EraseError("nothing is erased yet: press Erase")
-        word, strength = self.edit.config.targets[0], self.strength.value
-        styles, seed = style_names(), self.seed.value
+        edit, styles = self._scaled(), style_names()
+        word = edit.config.targets[0]
         if is_style(word):
             things = ["dog", "church", "apple", "guitar"]
-            asked = [(f"a {thing} in {word}", word) for thing in things]
-            asked += [(f"a {t} in {s} style", s) for t, s in zip(things, styles, strict=True)]
+            prompts = [f"a {thing} in {word}" for thing in things]
+            prompts += [f"a {t} in {s} style" for t, s in zip(things, styles, strict=True)]
+            heads = [word] * len(things) + styles
         else:
             near = near_and_far(self.pipe, [word], near=4, far=0)[0]
-            asked = [(f"a {word} in {s} style", s) for s in styles]
-            asked += [(f"a {c} in {styles[i]} style", c) for i, c in enumerate(near)]
-        prompts = [prompt for prompt, _ in asked]
-        scaled = self.edit.scaled(self.pipe, strength)
-        rows = without_and_with(self.pipe, scaled, prompts, seed)
-        title = f"“{word}” erased by {self.edit.config.method}, strength {strength:.1f}"
-        heads = [head for _, head in asked]
-        put(self.strip, png(grid(rows, heads, title=title, figure=Figure())))
+            prompts = [f"a {word} in {s} style" for s in styles]
+            prompts += [f"a {c} in {s} style" for c, s in zip(near, styles, strict=False)]
+            heads = styles + near
+        title = f"“{word}” erased by {edit.config.method}, strength {self.strength.value:.1f}"
+        rows = without_and_with(self.pipe, edit, prompts, self.seed.value)
+        put(self.strip, grid(rows, heads, title=title, figure=Figure()))
         return title
+
+    def _scaled(self) -> Erasure:
+        """The edit at the strength of the slider."""
+        if self.edit is None:
+            raise EraseError("nothing is erased yet: press Erase")
+        return self.edit.scaled(self.pipe, self.strength.value)
 
     def save(self) -> str:
         """Write the erasure, as strong as the slider says, into a folder of its own."""
-        if self.edit is None:
-            raise EraseError("nothing is erased yet: press Erase")
-        word, method = self.edit.config.targets[0], self.edit.config.method
-        name = f"{word.replace(' ', '-')}-{method}-{self.strength.value:.1f}"
-        folder = self.edit.scaled(self.pipe, self.strength.value).save(self.folder / name)
+        edit = self._scaled()
+        word, method = edit.config.targets[0].replace(" ", "-"), edit.config.method
+        folder = edit.save(self.folder / f"{word}-{method}-{self.strength.value:.1f}")
         return f"saved to {folder}"

@@ -1,8 +1,5 @@
 """One grid of pictures, and the pictures' own marks: everything that shows what a model draws.
-
-Letters are read at 816 px: no figure is wider than `WIDTH` inches, no letter smaller than `SMALL`
-points, which are 11 px there. What a judge sees stands below a picture as a mark and a word.
-"""
+What a judge sees stands below a picture as a mark and a word."""
 
 from __future__ import annotations
 
@@ -10,25 +7,21 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from itertools import groupby
-from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image
 from torch import Tensor
 
 from erase_lib.concepts import EMOJI
 from erase_lib.errors import EraseError
 from erase_lib.measure import Evaluation
+from erase_lib.show.page import MEDIUM, SMALL, WIDTH
 
-WIDTH = 8.5  # inches: 816 px at 96 an inch
-SMALL, MEDIUM = 8.5, 10.0  # points
 ACROSS = 8  # pictures in a line
 FRAME = "#999999"
 _LINE = 1.25 * SMALL / 72  # inches from one line of small letters to the next
@@ -43,22 +36,20 @@ def grid(
     groups: Sequence[str] = (),
     figure: Figure | None = None,
 ) -> Figure:
-    """A named row of pictures above the other, a column a prompt or a setting.
+    """A named row of pictures above the other, a column a prompt or a setting; `heads` above the
+    columns, `below` a row's words under its pictures.
 
-    `heads` stand above the columns, `below` are a row's words under its pictures; `groups`, one a
-    column, those alike beside each other, are written over their columns. After eight pictures all
-    rows go on below; a group that fits into one line is not broken. A row may be shorter than the
-    others. `figure`: one of your own, for a thread, where pyplot's may not be used.
+    `groups`, one a column, those alike beside each other, are written over their columns. After
+    eight pictures all rows go on below, a group unbroken if it fits into one line; a row may be
+    shorter. `figure`: one of your own, for a thread, where pyplot's may not be used.
     Raises `EraseError` without pictures, or where heads, words or groups are too few or too many.
     """
     n, below = max((len(pictures) for pictures in rows.values()), default=0), below or {}
     if not n:
         raise EraseError("0 pictures to show: give at least one row with one picture")
-    for what, given, wanted in (
-        ("heads", heads, n),
-        ("groups", groups, n),
-        *((f"words below {name!r}", below.get(name, ()), len(rows[name])) for name in rows),
-    ):
+    counted = [("heads", heads, n), ("groups", groups, n)]
+    counted += [(f"words below {k!r}", below.get(k, ()), len(p)) for k, p in rows.items()]
+    for what, given, wanted in counted:
         if len(given) not in (0, wanted):
             raise EraseError(f"{len(given)} {what} for {wanted} pictures: expected one each")
     names = {name: _wrapped(name, 13) for name in rows}
@@ -86,28 +77,24 @@ def grid(
         for name, pictures in rows.items():
             for k, i in enumerate(i for i in columns if i < len(pictures)):
                 x, y = left + k * side, top + 0.1 - at[name] - side
-                size = (side - 0.06) * inch
-                ax = figure.add_axes((x * inch[0], y * inch[1], size[0], size[1]))
+                ax = figure.add_axes(np.array([x, y, side - 0.06, side - 0.06]) * [*inch, *inch])
                 head = heads[i] if name == next(r for r in rows if i < len(rows[r])) else ""
-                _picture(ax, pictures[i], head, words[name][i] if words[name] else "")
+                ax.imshow(pictures[i].convert("RGB").resize((256, 256), Image.Resampling.LANCZOS))
+                ax.set(xticks=[], yticks=[])
+                ax.set_title(head, fontsize=SMALL, pad=3)
+                ax.set_xlabel(words[name][i] if words[name] else "", fontsize=SMALL, labelpad=2)
+                ax.spines[:].set(color=FRAME, linewidth=1)
                 if k == 0:
                     ax.set_ylabel(names[name], fontsize=SMALL, rotation=0, ha="right", va="center")
         y = top - over - 0.18
         for group, run in groupby(columns if groups else (), key=groups.__getitem__):
             some = [columns.index(i) for i in run]
-            ends = (left + some[0] * side, left + (some[-1] + 1) * side - 0.06)
-            _heading(figure, group, ends, y)
+            x = inch[0] * np.array([left + some[0] * side, left + (some[-1] + 1) * side - 0.06])
+            figure.text(x[0], (y + 0.04) * inch[1], group, fontsize=MEDIUM, weight="bold")
+            figure.add_artist(Line2D(x, [y * inch[1]] * 2, color=FRAME, lw=1))
     if title:
         figure.suptitle(title, fontsize=MEDIUM, y=1 - 0.06 * inch[1], va="top")
     return figure
-
-
-def _heading(figure: Figure, group: str, ends: tuple[float, float], y: float) -> None:
-    """A group's name over a rule, in inches from the left and from the foot."""
-    width, height = figure.get_size_inches()
-    x = [end / width for end in ends]
-    figure.text(x[0], (y + 0.04) / height, group, fontsize=MEDIUM, weight="bold")
-    figure.add_artist(Line2D(x, [y / height] * 2, color=FRAME, lw=1))
 
 
 def _wrapped(text: str, letters: int) -> str:
@@ -133,31 +120,18 @@ def _lines(groups: Sequence[str]) -> list[list[int]]:
     return [line for line in lines if line]
 
 
-def _picture(ax: Axes, picture: Image.Image, head: str, word: str) -> None:
-    ax.imshow(picture.convert("RGB").resize((256, 256), Image.Resampling.LANCZOS))
-    ax.set(xticks=[], yticks=[])
-    ax.set_title(head, fontsize=SMALL, pad=3)
-    ax.set_xlabel(word, fontsize=SMALL, labelpad=2)
-    ax.spines[:].set(color=FRAME, linewidth=1)
-
-
 def marked(seen: Iterable[str], asked: str | Sequence[str]) -> list[str]:
     """What a judge sees as a mark and a word: ✓ it was asked for, ✗ it was not."""
     words = list(seen)
     wanted = [asked] * len(words) if isinstance(asked, str) else asked
-    return [_mark(word, word == want) for word, want in zip(words, wanted, strict=True)]
-
-
-def _mark(word: str, right: bool) -> str:
-    return f"{'✓' if right else '✗'} {word}"
+    return [f"{'✓' if w == want else '✗'} {w}" for w, want in zip(words, wanted, strict=True)]
 
 
 def _found(verdicts: pd.DataFrame, styled: bool = False) -> list[str]:
     """Mark and word of each row of a table of verdicts; no mark where the rank is not known."""
     ranks, seen = verdicts["style_rank" if styled else "rank"], verdicts["seen"]
-    words = verdicts["style_seen"] + " " + seen if styled else seen
-    pairs = zip(words, ranks, strict=True)
-    return [word if np.isnan(rank) else _mark(word, rank == 0) for word, rank in pairs]
+    marks = np.select([ranks.isna(), ranks == 0], ["", "✓ "], "✗ ")
+    return list(marks + (verdicts["style_seen"] + " " + seen if styled else seen))
 
 
 def before_after(
@@ -171,63 +145,50 @@ def before_after(
 ) -> Figure:
     """The same prompts and noise, original above erased, and below what the judge sees.
 
-    The tables of verdicts have one row a picture, in the same order: concept, rank, seen and, if
-    known, style. Where the first has a column `group` (its rows in the groups' order), the groups
-    stand over their pictures; else "erase:" over each picture of a target.
-    """
-    styles = verdicts_before.get("style", pd.Series(None, verdicts_before.index, dtype=object))
-    groups = list(verdicts_before["group"]) if "group" in verdicts_before else []
-    heads = [
-        ("erase: " if concept in targets and not groups else "")
-        + (f"{concept}\n{style}" if isinstance(style, str) else concept)
-        for concept, style in zip(verdicts_before["concept"], styles, strict=True)
-    ]
+    Verdicts: a row a picture, in the same order: concept, rank, seen and, if known, style. Where
+    the first has a column `group` (in the groups' order), the groups stand over their pictures;
+    else "erase:" over each picture of a target."""
+    groups, heads = list(verdicts_before.get("group", ())), list(verdicts_before["concept"])
+    if not groups:
+        heads = [f"erase: {concept}" if concept in targets else concept for concept in heads]
+    for i, style in enumerate(verdicts_before.get("style", ())):
+        heads[i] += f"\n{style}" if isinstance(style, str) else ""
     below = {"original": _found(verdicts_before), "erased": _found(verdicts_after)}
     return grid({"original": before, "erased": after}, heads, below, title, groups, figure)
 
 
 def evaluation_pictures(evaluation: Evaluation, each: int = 8, title: str = "") -> Figure:
-    """Of each group of the suite up to `each` prompts, spread over it: original above erased.
-
-    Below what the classifier sees, without a mark where what was asked for is no class of it; the
-    style too where the group counts styles.
-    """
+    """Of each group of the suite up to `each` prompts, spread over it: original above erased, and
+    below what the classifier sees, the style too where the group counts styles; without a mark
+    where what was asked for is no class of it."""
     table = evaluation.pictures
     old, new = (table[table["model"] == m].reset_index(drop=True) for m in ("original", "erased"))
     chosen: list[int] = []
     below: dict[str, list[str]] = {"original": [], "erased": []}
     for group, counted in evaluation.suite.groups.items():
-        places = old.index[(old["group"] == group) & (old["seed"] == old["seed"].min())]
-        places = places if len(places) else old.index[old["group"] == group]
+        seeds = old["seed"][old["group"] == group]
+        places = seeds.index[seeds == seeds.min()]
         spread = np.linspace(0, len(places) - 1, min(each, len(places)))
         some = list(places[np.unique(spread.astype(int))])
         styled = any(metric.endswith(" style") for metric in counted.metrics)
-        for name, found in (("original", old), ("erased", new)):
-            below[name] += _found(found.loc[some], styled)
+        below["original"] += _found(old.loc[some], styled)
+        below["erased"] += _found(new.loc[some], styled)
         chosen += some
-    rows = {
-        name: [pictures[i] for i in chosen]
-        for name, pictures in (("original", evaluation.before), ("erased", evaluation.after))
-    }
+    drawn = {"original": evaluation.before, "erased": evaluation.after}
+    rows = {name: [pictures[i] for i in chosen] for name, pictures in drawn.items()}
     return grid(rows, list(old["prompt"][chosen]), below, title, list(old["group"][chosen]))
 
 
 def overlay(picture: Image.Image, weights: Tensor) -> Image.Image:
-    """The picture in grey, and over it how much each place listens `(h, w)`: bright is much.
-
-    The colours of one map run from its least to its most, so they say where, not how much.
-    """
-    size = (256, 256)
-    low, high = float(weights.min()), float(weights.max())
-    scaled = (weights.float().numpy() - low) / max(high - low, 1e-12)
+    """The picture in grey, and over it how much each place listens `(h, w)`: bright is much. The
+    colours of one map run from its least to its most, so they say where, not how much."""
+    size, low = (256, 256), weights.min()
+    scaled = ((weights - low) / (weights.max() - low).clamp(min=1e-12)).float().numpy()
     mask = Image.fromarray((scaled * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
     heard = mpl.colormaps["inferno"](np.asarray(mask), bytes=True)
     grey = (np.asarray(picture.convert("L").resize(size), dtype=float) + 120) / 375 * 255
-    return Image.blend(
-        Image.fromarray(grey.astype(np.uint8)).convert("RGB"),
-        Image.fromarray(heard).convert("RGB"),
-        0.6,
-    )
+    below, over = (Image.fromarray(a).convert("RGB") for a in (grey.astype(np.uint8), heard))
+    return Image.blend(below, over, 0.6)
 
 
 def thumbnails(style: str = "noto") -> dict[str, Image.Image]:
@@ -235,26 +196,3 @@ def thumbnails(style: str = "noto") -> dict[str, Image.Image]:
     table = pd.read_parquet(EMOJI / "pictures.parquet", columns=["concept", "style", "png"])
     rows = table[table["style"] == style]
     return {row.concept: Image.open(BytesIO(row.png)) for row in rows.itertuples()}
-
-
-def stamp(
-    ax: Axes,
-    picture: Image.Image,
-    at: tuple[float, float],
-    shift: tuple[float, float] = (0, 0),
-    coordinates: Any = "data",
-    size: float = 18,
-) -> None:
-    """A picture `size` points high, its white ground transparent, at a point of the axes."""
-    pixels = np.array(picture.convert("RGBA"))
-    pixels[(pixels[..., :3] > 250).all(2), 3] = 0
-    image = OffsetImage(pixels, zoom=size / picture.height, resample=True)
-    given: dict[str, Any] = {
-        "xycoords": coordinates,
-        "boxcoords": "offset points",
-        "frameon": False,
-        "pad": 0,
-    }
-    box = AnnotationBbox(image, at, shift, **given)
-    box.set_in_layout(False)
-    ax.add_artist(box)

@@ -97,9 +97,10 @@ def test_the_map_answers_to_hover_and_lasso(tmp_path):
         plot = page.locator(".js-plotly-plot")
         plot.wait_for()
         plot.scroll_into_view_if_needed()
-        before = picture(page)
+        erased = page.locator("img[alt^='erased']")
+        first = erased.get_attribute("alt")
         page.locator(".js-plotly-plot .points path").nth(5).hover(force=True)
-        changed(page, before)
+        page.locator(f"img[alt^='erased']:not([alt='{first}'])").wait_for()
         page.locator(".js-plotly-plot [data-val='lasso']").click()
         box = page.locator(".js-plotly-plot .nsewdrag").bounding_box()
         assert box is not None

@@ -1,15 +1,25 @@
-"""The explorers' callbacks, as plain functions: no browser."""
+"""The explorers' callbacks, as plain functions: no browser; a job is one at a time, and its end or
+its error one line."""
 
 from __future__ import annotations
+
+import threading
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from erase_lib import EraseError, Erasure
-from erase_lib.show.explorers import SensitivityExplorer, Studio, check_word
-from erase_lib.show.jobs import Job
-from erase_lib.show.pictures import thumbnails
+from erase_lib import EraseError, Erasure, show
+from erase_lib.show.explorers import (
+    Job,
+    SensitivityExplorer,
+    Studio,
+    canvas,
+    check_word,
+    picture,
+    put,
+)
 from erase_lib.study import SCORES
 
 
@@ -18,6 +28,49 @@ def done(job: Job, work) -> str:
     job.wait(120)
     assert not job.running
     return job.status.value
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (EraseError("the value is <7>"), "✗ the value is &lt;7&gt;"),
+        (ZeroDivisionError("division by zero"), "✗ ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_job_says_what_went_wrong_and_never_raises(error, says):
+    def wrong():
+        raise error
+
+    job = Job()
+    assert says in done(job, wrong)
+    assert done(job, lambda: "fine") == "fine"
+
+
+def test_one_job_at_a_time_can_be_stopped():
+    def work():
+        go.wait(60)
+        job.check()
+        return "not stopped"
+
+    job, go = Job(), threading.Event()
+    button, stop = job.button("Work", work, "working"), job.stop_button
+    assert stop.disabled
+    button.click()
+    job.start(lambda: "another", "another")  # ignored
+    assert button.disabled and not stop.disabled and job.running
+    job.stop()
+    go.set()
+    job.wait(60)
+    assert job.status.value == "stopped" and not button.disabled and stop.disabled
+
+
+def test_a_picture_is_hidden_until_there_is_one():
+    image = picture()
+    assert image.layout.display == "none"
+    put(image, canvas(1, 1).figure)
+    assert image.value[:4] == b"\x89PNG" and image.layout.display is None
+    put(image)
+    assert image.layout.display == "none"
 
 
 def test_the_studio_erases_draws_and_saves(tiny, tmp_path):
@@ -48,7 +101,7 @@ def test_stop_keeps_the_updates_done(tiny, tmp_path):
     with pytest.warns(UserWarning, match="4 of 50 updates kept"):
         said = done(studio.job, studio.erase)
     assert "stopped after 4 of 50 updates, which are kept" in said
-    assert len(studio.edit.history) == 4 and not studio.erase_button.disabled
+    assert len(studio.edit.history) == 4 and not any(b.disabled for b in studio.job.buttons)
 
 
 def test_what_cannot_be_erased_is_said_in_the_studio(tiny, tmp_path):
@@ -63,20 +116,15 @@ def test_what_cannot_be_erased_is_said_in_the_studio(tiny, tmp_path):
         check_word(tiny, "blorptastic dog")
 
 
-@pytest.fixture
-def atlas():
-    rng, names = np.random.default_rng(0), list(thumbnails())[:8]
+def test_the_sensitivity_explorer(tiny):
+    rng, names = np.random.default_rng(0), list(show.thumbnails())[:8]
     rows = [
         {"targets": t, "concept": c, "style": "noto", "seed": k} | {s: rng.random() for s in SCORES}
         for t in names[:2]
         for c in names
         for k in range(2)
     ]
-    return pd.DataFrame(rows)
-
-
-def test_the_sensitivity_explorer(tiny, atlas):
-    target = atlas["targets"][0]
+    atlas, target = pd.DataFrame(rows), names[0]
     explorer = SensitivityExplorer(tiny, atlas, {target: 0.5}, thin=200, pictures=2)
     assert explorer.target.value == target and explorer.bars.value[:4] == b"\x89PNG"
     delta = atlas[atlas["targets"] == target].groupby("concept")["features"].mean()
@@ -92,3 +140,37 @@ def test_the_sensitivity_explorer(tiny, atlas):
     assert "did you mean" in done(explorer.job, explorer.measure)
     with pytest.raises(EraseError, match="make results-atlas"):
         SensitivityExplorer(tiny, atlas[:0], {})
+
+
+MAP = pd.DataFrame({"concept": ["a", "b", "c <c>", "d"], "x": range(4), "y": [0, 1, 0, 1]})
+MAP["delta"] = [0.9, 0.1, 0.4, 0.2]
+
+
+def test_the_target_is_a_star_and_the_most_hurt_are_named():
+    ax = show.concept_map(MAP, "a", show.thumbnails(), worst=2)
+    assert [text.get_text() for text in ax.texts] == ["d", "c <c>", "a"]
+    (star,) = ax.lines
+    assert star.get_marker() == "*" and star.get_xydata().tolist() == [[0, 0]]
+    assert sorted(ax.collections[0].get_array()) == [0.1, 0.2, 0.4]
+
+
+def test_the_map_explorer_hovers_selects_and_moves():
+    pictures = [Image.new("RGB", (8, 8), (20 * i, 0, 0)) for i in range(4)]
+    maps = {"text": MAP, "pictures": MAP.assign(x=[5, 6, 7, 8])}
+    explorer = show.MapExplorer(maps, "a", pictures, pictures)
+    explorer.hover([])
+    assert "<b>a</b>" in explorer.card.value
+    explorer.hover([2, 3])
+    assert "<b>c &lt;c&gt;</b>, δ +0.400" in explorer.card.value
+    explorer.select([0, 2, 3])
+    shown = explorer.table.value
+    assert shown.index("+0.900") < shown.index("+0.400") < shown.index("+0.200")
+    assert "+0.100" not in shown
+    explorer.space.value = "pictures"
+    assert list(explorer.figure.data[0].x) == [5, 6, 7, 8]
+    page = show.map_page(MAP, "a", pictures, pictures)
+    assert "plotly_hover" in page and page.count("data:image") >= 8
+    with pytest.raises(EraseError, match="2 concepts are no map"):
+        show.MapExplorer({"text": MAP[:2]}, "a", pictures[:2], pictures[:2])
+    with pytest.raises(EraseError, match="3 and 4 pictures"):
+        show.MapExplorer({"text": MAP}, "a", pictures[:3], pictures)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import networkx as nx
 import numpy as np
 import pandas as pd
@@ -11,12 +10,6 @@ import pytest
 from erase_lib import show
 
 NAMES = ["church", "dog", "cat", "bus", "rose"]
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def names(ax):
@@ -28,17 +21,20 @@ def test_the_heat_map_is_two_sided_where_the_values_are():
     np.fill_diagonal(values, np.nan)
     table = pd.DataFrame(values, NAMES, NAMES)
     groups = dict(zip(NAMES, ["place", "animal", "animal", "thing", "plant"], strict=True))
-    figure = show.heat_map(table, groups, "δ")
-    (heat,) = [ax for ax in figure.axes if ax.get_xlabel() == "harmed"]
+    figures = [show.heat_map(shown, groups) for shown in (table, table.abs() + 1)]
+    heat, positive = (ax for f in figures for ax in f.axes if ax.get_xlabel() == "harmed")
     mesh = heat.collections[0]
     assert sorted(names(heat)) == sorted(NAMES)
-    assert mesh.get_clim()[0] == -mesh.get_clim()[1]
+    assert mesh.get_clim()[0] == -mesh.get_clim()[1] and positive.collections[0].get_clim()[0] > 0
     assert np.ma.count_masked(mesh.get_array()) == 5  # a concept itself
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    legend = [text.get_text() for text in figures[0].legends[0].get_texts()]
     assert legend == ["place", "animal", "thing", "plant"]
-    figure = show.heat_map(table.abs() + 1, groups)
-    (heat,) = [ax for ax in figure.axes if ax.get_xlabel() == "harmed"]
-    assert heat.collections[0].get_clim()[0] > 0
+
+
+def test_the_heat_map_has_more_categories_than_colours():
+    many = list("abcdefghi")
+    table = pd.DataFrame(np.random.default_rng(0).random((9, 9)), many, many)
+    assert len(show.heat_map(table, {c: c for c in many}).legends[0].get_texts()) == 9
 
 
 def test_shares_of_variance_stand_end_to_end():
