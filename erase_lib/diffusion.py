@@ -48,13 +48,6 @@ def to_clean(output: Tensor, z: Tensor, a: Tensor, prediction_type: str) -> Tens
     return (z - (1 - a).sqrt() * output) / a.sqrt()
 
 
-def to_noise(output: Tensor, z: Tensor, a: Tensor, prediction_type: str) -> Tensor:
-    """Predicted noise ε from the UNet's output; v: ε = √ᾱ v + √(1−ᾱ) z."""
-    if prediction_type == "v_prediction":
-        return a.sqrt() * output + (1 - a).sqrt() * z
-    return output
-
-
 def predict(pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
     """The UNet's raw output `(n, c, h, w)` in float32; autocast when the teacher is in half."""
     dtype = precision(pipe)

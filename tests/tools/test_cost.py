@@ -141,7 +141,7 @@ def test_things_drawn_by_enumeration(n, k, updates, targets):
 def test_replay_by_hand():
     config = paper(schedule="replay", targets=["church", "rose"], search="random", steps=2)
     # an update: 3 for each of two latents, 1 frozen. Of two targets 1.5 are seen, each with a
-    # trajectory of 4 guided steps and one more for L1's goal; of 6 candidates as many as are chosen:
+    # trajectory of 4 guided steps and one for L1's goal; of 6 candidates as many as are chosen:
     # 1, or 2 with 5/6, if one target is seen twice, else 2
     kept = 0.5 * (1 + 5 / 6) + 0.5 * 2
     expected = 2 * 7 + 1.5 * 4 * (2 + 1) + kept * 4 * 2
