@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import urllib.request
+from contextlib import contextmanager
 
 import pytest
 
@@ -34,14 +35,22 @@ pytestmark = [
 ]
 
 
+@contextmanager
+def shown(name, folder, **given):
+    """The page of a notebook that runs there, at its end without an error."""
+    with running(copied(name, folder, **given)) as (page, errors):
+        yield page
+        page.screenshot(path=folder / f"{name}.png")
+        assert errors == [] and page.get_by_text("Traceback").count() == 0
+
+
 @pytest.fixture(autouse=True)
 def chromium():
     assert CHROMIUM, "Chromium is missing: install Debian's package chromium"
 
 
 def test_the_studio_erases_stops_and_saves(tmp_path):
-    notebook = copied("15_studio", tmp_path, steps=40, output=str(tmp_path / "studio"))
-    with running(notebook) as (page, errors):
+    with shown("15_studio", tmp_path, steps=40, output=str(tmp_path / "studio")) as page:
         word = page.get_by_role("combobox", name="concept")
         word.fill("chruch")
         word.press("Enter")
@@ -63,16 +72,13 @@ def test_the_studio_erases_stops_and_saves(tmp_path):
         changed(page, stopped)
         press(page, "Save")
         page.get_by_text("saved to").wait_for()
-        page.screenshot(path=tmp_path / "studio.png")
-        assert errors == [] and page.get_by_text("Traceback").count() == 0
     saved = Erasure.load(tmp_path / "studio" / "church-esd-1.0")
     assert 0 < len(saved.history) < 40
 
 
 def test_the_sensitivity_explorer(tmp_path):
     given = {"profile": "smoke", "table": "", "interactive": True, "predictors": ["distance"]}
-    notebook = copied("02_concept_sensitivity", tmp_path, output=str(tmp_path / "out"), **given)
-    with running(notebook) as (page, errors):
+    with shown("02_concept_sensitivity", tmp_path, output=str(tmp_path / "out"), **given) as page:
         page.get_by_role("button", name="Measure", exact=True).wait_for()
         bars = picture(page)
         page.get_by_label("score").select_option(SCORES["judge"])
@@ -86,14 +92,11 @@ def test_the_sensitivity_explorer(tmp_path):
         page.get_by_text("concepts measured").wait_for()
         press(page, "Draw before / after")
         changed(page, strip, place=1)
-        page.screenshot(path=tmp_path / "explorer.png")
-        assert errors == [] and page.get_by_text("Traceback").count() == 0
 
 
 def test_the_map_answers_to_hover_and_lasso(tmp_path):
     given = {"profile": "smoke", "interactive": True, "projection": "pca"}
-    notebook = copied("03_embedding_map", tmp_path, output=str(tmp_path / "out"), **given)
-    with running(notebook) as (page, errors):
+    with shown("03_embedding_map", tmp_path, output=str(tmp_path / "out"), **given) as page:
         plot = page.locator(".js-plotly-plot")
         plot.wait_for()
         plot.scroll_into_view_if_needed()
@@ -111,8 +114,6 @@ def test_the_map_answers_to_hover_and_lasso(tmp_path):
             page.mouse.move(x + to[0], y + to[1], steps=8)
         page.mouse.up()
         page.locator("table.dataframe tbody tr").nth(10).wait_for()
-        page.screenshot(path=tmp_path / "map.png")
-        assert errors == [] and page.get_by_text("Traceback").count() == 0
     with opened(f"file://{tmp_path}/out/map.html") as (page, errors):
         page.locator(".js-plotly-plot .points path").nth(5).hover(force=True)
         page.locator("img[alt^='erased']").wait_for()
@@ -140,8 +141,7 @@ def test_the_studio_as_a_page_of_its_own_asks_for_a_token(tmp_path):
 
 def test_a_student_answers_in_the_primer(tmp_path):
     given = {"profile": "smoke", "output": str(tmp_path / "out")}
-    notebook = copied("08_diffusion_primer", tmp_path, student=True, **given)
-    with running(notebook) as (page, errors):
+    with shown("08_diffusion_primer", tmp_path, student=True, **given) as page:
         says(page, "check( ratio1", "not yet")
         fill(page, "ratio1: float", "ratio1 = 1 / 12")
         assert "upside down" in says(page, "check( ratio1", "not right")
@@ -155,14 +155,11 @@ def test_a_student_answers_in_the_primer(tmp_path):
         assert "the factors are roots" in says(page, "noised2,", "not right")
         fill(page, "def noised2", "def noised2(z0, epsilon, a):\n    return z0 + forgotten")
         assert "NameError" in says(page, "noised2,", "not right: your code stopped")
-        page.screenshot(path=tmp_path / "primer.png")
-        assert errors == [] and page.get_by_text("Traceback").count() == 0
 
 
 def test_a_student_answers_in_the_quickstart(tmp_path):
     given = {"profile": "smoke", "output": str(tmp_path / "out")}
-    notebook = copied("01_quickstart", tmp_path, student=True, **given)
-    with running(notebook) as (page, errors):
+    with shown("01_quickstart", tmp_path, student=True, **given) as page:
         says(page, "wrong2 =", "not yet", seconds=200)
         head = "def delta2(before, after, names):\n    some = before['concept'].isin(names)\n"
         for a, b, wanted in (("after", "before", "upside down"), ("before", "after", "δ near")):
@@ -171,5 +168,3 @@ def test_a_student_answers_in_the_quickstart(tmp_path):
             assert wanted in says(page, "wrong2 =", wanted)
         fill(page, "shown4:", "shown4 = ('after', 'after')")
         assert "never overwritten" in says(page, "def nearest4", "not right")
-        page.screenshot(path=tmp_path / "quickstart.png")
-        assert errors == [] and page.get_by_text("Traceback").count() == 0
