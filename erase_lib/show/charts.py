@@ -32,6 +32,7 @@ LOOKS: dict[Any, dict[str, Any]] = {
     "erased": {"color": INK, "marker": "o"},
     "target": {"color": TARGET, "marker": "*", "ms": 12, "mec": "black"},
     "neutral": {"color": NEUTRAL, "marker": "D", "mec": "black"},
+    "concept": {"color": INK, "marker": "o"},
 }
 UNITS = {"share of pictures": ("ESR", "PSR", "NER"), "CLIP score, of 100": ("CLIP score",)}
 UNITS |= {"distance to the original": ("distance",), "FID": ("FID",), "KID": ("KID",)}

@@ -237,6 +237,7 @@ def slopes(truth: pd.Series, gradients: pd.DataFrame, title: str = "") -> Figure
         for word in named:
             said(ax, word, (truth[word], gradients.loc[word, name]), (4, 4))
         ax.margins(x=0.3, y=0.1)
+        ax.locator_params(axis="x", nbins=4)
         ax.axhline(0, color=GREY, linewidth=1)
         rank = truth.corr(gradients[name], method="spearman")
         ax.set_title(f"{name}: rank correlation {rank:+.2f}", fontsize=MEDIUM)

@@ -98,8 +98,9 @@ def grid(
 
 
 def _wrapped(text: str, letters: int) -> str:
-    """The text in lines of at most so many letters; its own ends of lines stay."""
-    return "\n".join(textwrap.fill(line, max(letters, 1)) for line in text.split("\n"))
+    """The text in lines of at most so many letters; its own ends of lines stay, and long words."""
+    wrapper = textwrap.TextWrapper(max(letters, 1), break_long_words=False)
+    return "\n".join(wrapper.fill(line) for line in text.split("\n"))
 
 
 def _height(texts: Iterable[str]) -> int:
