@@ -142,29 +142,29 @@ def test_the_studio_as_a_page_of_its_own_asks_for_a_token(tmp_path):
 def test_a_student_answers_in_the_primer(tmp_path):
     given = {"profile": "smoke", "output": str(tmp_path / "out")}
     with shown("08_diffusion_primer", tmp_path, student=True, **given) as page:
-        says(page, "check( ratio1", "not yet")
+        says(page, "exercise1(ratio1", "not yet")
         fill(page, "ratio1: float", "ratio1 = 1 / 12")
-        assert "upside down" in says(page, "check( ratio1", "not right")
+        assert "upside down" in says(page, "exercise1(ratio1", "not right")
         fill(page, "ratio1 = 1 / 12", "ratio1 = 12")
-        says(page, "check( ratio1", "right: twelve times fewer")
+        says(page, "exercise1(ratio1", "right: twelve times fewer")
         fill(
             page,
             "def noised2",
             "def noised2(z0, epsilon, a):\n    return a * z0 + (1 - a) * epsilon",
         )
-        assert "the factors are roots" in says(page, "noised2,", "not right")
+        assert "the factors are roots" in says(page, "exercise2(noised2", "not right")
         fill(page, "def noised2", "def noised2(z0, epsilon, a):\n    return z0 + forgotten")
-        assert "NameError" in says(page, "noised2,", "not right: your code stopped")
+        assert "NameError" in says(page, "exercise2(noised2", "not right: your code stopped")
 
 
 def test_a_student_answers_in_the_quickstart(tmp_path):
     given = {"profile": "smoke", "output": str(tmp_path / "out")}
     with shown("01_quickstart", tmp_path, student=True, **given) as page:
-        says(page, "wrong2 =", "not yet", seconds=200)
+        says(page, "exercise2(delta2", "not yet", seconds=200)
         head = "def delta2(before, after, names):\n    some = before['concept'].isin(names)\n"
         for a, b, wanted in (("after", "before", "upside down"), ("before", "after", "δ near")):
             body = f"    return ({a}['probability'] - {b}['probability'])[some].mean()"
             fill(page, "def delta2", head + body)
-            assert wanted in says(page, "wrong2 =", wanted)
+            assert wanted in says(page, "exercise2(delta2", wanted)
         fill(page, "shown4:", "shown4 = ('after', 'after')")
-        assert "never overwritten" in says(page, "def nearest4", "not right")
+        assert "never overwritten" in says(page, "exercise4(shown4", "not right")
