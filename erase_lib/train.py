@@ -311,7 +311,7 @@ def erase(
     if precision(pipe) == torch.float16:
         raise EraseError("a float16 pipeline cannot be trained: load it with dtype=torch.bfloat16")
     run = Run(pipe, config, search)
-    told = [Progress()] if callbacks is None else callbacks
+    told, step = [Progress()] if callbacks is None else callbacks, 0
     try:
         with recomputing(pipe.unet, config.gradient_checkpointing):
             for callback in told:
