@@ -1,17 +1,13 @@
 """An edit scaled, and the smallest scale at which it erases."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from importlib import import_module
 
 import pytest
 import torch
-from PIL import Image
 
-from erase_lib import EraseConfig, EraseError, Erasure, erase
-from erase_lib.measure import pictures
-from erase_lib.measure.evaluate import first_strength
+from erase_lib import EraseConfig, Erasure, erase
+from erase_lib.measure import first_strength, pictures
 
 # of the same name as its function
 measuring = import_module("erase_lib.measure.evaluate")
@@ -40,73 +36,64 @@ def test_a_scaled_erasure_is_saved_with_its_strength(tiny, erasure, tmp_path):
 
 
 @pytest.fixture
-def fading(monkeypatch, tiny):
-    """A judge that no longer sees the target once the edit in place is at least `at` times the
-    whole one: 4 of 5 pictures at `at`, all from twice `at` on. Tried strengths are noted."""
+def judged(monkeypatch, tiny, erasure):
+    """Instead of pictures the strength of the edit in place, once for each prompt, of which `seen`
+    tells the ranks of concept and style. Tried strengths are noted."""
     tried = []
-
-    def install(erasure, at):
-        name = next(iter(erasure.tensors))
-        still = tiny.unet.get_parameter(name).detach().clone()
-        whole = (erasure.tensors[name] - still).norm()
-
-        def drawn(pipe, prompts, *given, **named):
-            s = float((pipe.unet.get_parameter(name) - still).norm() / whole)
-            tried.append(round(s, 4))
-            share = 0.0 if s < at - 1e-4 else 0.8 if s < 2 * at - 1e-4 else 1.0
-            gone = round(share * len(prompts))
-            return [Image.new("L", (1, 1), int(i < gone)) for i in range(len(prompts))]
-
-        def seen(judge, pictures, prompts):
-            return prompts.assign(rank=[p.getpixel((0, 0)) for p in pictures], style_rank=0)
-
-        monkeypatch.setattr(pictures, "generate", drawn)
-        monkeypatch.setattr(measuring, "verdicts", seen)
-        return tried
-
-    return install
-
-
-@pytest.mark.parametrize(("at", "level", "found"), [(0.35, 0.8, 0.4), (0.35, 0.95, 0.7)])
-def test_the_first_strength_that_reaches_the_level(tiny, erasure, fading, at, level, found):
-    tried = fading(erasure, at)
-    assert first_strength(tiny, erasure, None, level) == (found, True)
-    assert len(tried) <= 4  # a bisection of twelve
-
-
-def test_a_style_is_gone_where_the_judge_sees_another(tiny, erasure, monkeypatch):
-    erasure.config = replace(erasure.config, targets=("noto style", "church"))
     name = next(iter(erasure.tensors))
     still = tiny.unet.get_parameter(name).detach().clone()
     whole = (erasure.tensors[name] - still).norm()
 
     def drawn(pipe, prompts, *given, **named):
-        return [float((pipe.unet.get_parameter(name) - still).norm() / whole)] * len(prompts)
+        tried.append(float((pipe.unet.get_parameter(name) - still).norm() / whole))
+        return tried[-1:] * len(prompts)
 
-    def seen(judge, strengths, prompts):
-        """The church is gone from the first; every object is seen, in noto below 0.45."""
-        rank = (prompts["concept"] == "church").astype(int)
-        return prompts.assign(rank=rank, style_rank=[int(s >= 0.45) for s in strengths])
+    def install(seen):
+        def verdicts(judge, strengths, prompts):
+            rank, style_rank = seen(strengths[0], prompts)
+            return prompts.assign(rank=rank, style_rank=style_rank)
 
-    monkeypatch.setattr(pictures, "generate", drawn)
-    monkeypatch.setattr(measuring, "verdicts", seen)
+        monkeypatch.setattr(pictures, "generate", drawn)
+        monkeypatch.setattr(measuring, "verdicts", verdicts)
+        return tried
+
+    return install
+
+
+def fading(at):
+    """The target is gone from 4 of 5 pictures at this strength, from all from twice this on."""
+
+    def seen(s, prompts):
+        share = 0.0 if s < at - 1e-4 else 0.8 if s < 2 * at - 1e-4 else 1.0
+        return [int(i < round(share * len(prompts))) for i in range(len(prompts))], 0
+
+    return seen
+
+
+@pytest.mark.parametrize(("at", "level", "found"), [(0.35, 0.8, 0.4), (0.35, 0.95, 0.7)])
+def test_the_first_strength_that_reaches_the_level(tiny, erasure, judged, at, level, found):
+    tried = judged(fading(at))
+    assert first_strength(tiny, erasure, None, level) == (found, True)
+    assert len(tried) <= 4  # a bisection of twelve
+
+
+def test_a_style_is_gone_where_the_judge_sees_another(tiny, erasure, judged):
+    erasure.config = replace(erasure.config, targets=("noto style", "church"))
+    # the church is gone from the first; every object is seen, in noto below 0.45
+    judged(lambda s, prompts: ((prompts["concept"] == "church").astype(int), int(s >= 0.45)))
     assert first_strength(tiny, erasure, None) == (0.5, True)
     assert first_strength(tiny, erasure, None, level=0.5) == (0.2, True)
 
 
-def test_a_level_out_of_reach_is_a_warning(tiny, erasure, fading):
-    fading(erasure, 50.0)
+def test_a_level_out_of_reach_is_a_warning(tiny, erasure, judged):
+    judged(fading(50.0))
     with pytest.warns(UserWarning, match=r"below 0\.95 up to strength 2\.0"):
         assert first_strength(tiny, erasure, None) == (2.0, False)
 
 
-def test_strengths_that_make_no_sense(tiny, erasure):
-    with pytest.raises(EraseError, match="level is 95"):
-        first_strength(tiny, erasure, None, level=95)
+def test_strengths_that_make_no_sense(tiny, erasure, refused):
+    refused(first_strength, tiny, erasure, None, level=95, says="level 95")
     for wrong in ([], [0.0, 1.0], [1.0, 0.5]):
-        with pytest.raises(EraseError, match="expected numbers above 0 that rise"):
-            first_strength(tiny, erasure, None, strengths=wrong)
-    with pytest.raises(EraseError, match="pictures is 0: expected 1 or more"):
-        first_strength(tiny, erasure, None, pictures=0)
-    with pytest.raises(EraseError, match="strength is nan"):
-        erasure.scaled(tiny, float("nan"))
+        refused(first_strength, tiny, erasure, None, strengths=wrong, says="numbers rise")
+    refused(first_strength, tiny, erasure, None, pictures=0, says="pictures 0")
+    refused(erasure.scaled, tiny, float("nan"), says="strength nan")
