@@ -16,16 +16,9 @@ from erase_lib.measure import Judge, load_clip, pictures, read_suite
 from erase_lib.models import EMBEDDED
 
 # preprocessor_config.json of microsoft/resnet-50, but for the size
-PROCESSOR = {
-    "crop_pct": 0.875,
-    "do_normalize": True,
-    "do_resize": True,
-    "feature_extractor_type": "ConvNextFeatureExtractor",
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
-    "resample": 3,
-    "size": 32,
-}
+MOMENTS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+PROCESSOR = {"feature_extractor_type": "ConvNextFeatureExtractor", "do_normalize": True} | MOMENTS
+PROCESSOR |= {"do_resize": True, "size": 32, "crop_pct": 0.875, "resample": 3}
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,8 @@
-"""From pictures to rows: rates by hand, with instruments that say what they are told; and an
-evaluation is whole, goes on where it was cut off, and leaves the model as it was."""
+"""From pictures to rows, by instruments that say what they are told; an evaluation is whole and
+goes on where it was cut off; an edit scaled, and the smallest scale at which it erases."""
+
+from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
@@ -7,14 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
+from erase_lib import EraseConfig, Erasure, erase
+from erase_lib.measure import first_strength, summary
 from erase_lib.measure import pictures as cache
-from erase_lib.measure import summary
 from erase_lib.measure.distances import fid, kid
 from erase_lib.measure.evaluate import COLUMNS, evaluate, evaluate_runs, successes, suite_rows
 from erase_lib.measure.instruments import Instruments, load_instruments
 from erase_lib.measure.pictures import real_pictures
 from erase_lib.measure.statistics import bootstrap
 from erase_lib.measure.suite import Group, Suite
+
+measuring = import_module("erase_lib.measure.evaluate")  # of the same name as its function
 
 
 def table(rank, model):
@@ -69,11 +75,9 @@ class FakeClassifier:
     ranks = [0, 0, 1, 0, 0, 0] + [0, 1, 4, 5, 0, 2]
 
     def likelihoods(self, pictures):
-        rows = []
-        for picture in pictures:
-            order = CONCEPTS[1:]
-            order.insert(self.ranks[place(picture)], "dog")
-            rows.append([7.0 - order.index(c) for c in CONCEPTS])
+        ranks = [self.ranks[place(picture)] for picture in pictures]
+        # 7 to 1, of which the dog has what its rank says and the others the rest in their order
+        rows = [[7 - rank, *np.delete(np.arange(7, 0, -1), rank)] for rank in ranks]
         return np.array(rows, np.float32) / 28, np.zeros((len(rows), 0))
 
     def index(self, names):
@@ -154,25 +158,32 @@ def test_every_metric_by_hand():
     assert rows.loc["target", "CLIP score"]["value"].tolist() == pytest.approx([100, 100, 0])
 
 
-def test_every_row_says_of_what_and_by_what():
-    pictures, rows = rows_of(("ESR-1", "NER", "CLIP score", "distance"))
-    assert set(rows.index.names) | set(rows.columns) == set(COLUMNS)
-    for metric, name in (
-        ("ESR-1", "a classifier"),
-        ("NER-0.3", "a detector"),
-        ("CLIP score", "a clip"),
-        ("distance", "CLIP feature distance (a clip)"),
-    ):
-        assert rows.loc[("target", metric, "erased"), "measured_by"] == name
-        assert pictures["measured_by"].str.contains(name, regex=False).all()
-    row = rows.loc[("target", "ESR-1", "difference")]
-    assert (row["n"], row["prompts"], row["seeds"]) == (4, 2, "1, 2") and row["seconds"] >= 0
+def test_every_row_says_of_what_and_by_what_in_the_order_of_the_suite(suite_of):
+    suite = suite_of("""
+thresholds: [0.5, 0.3]
+groups:
+  target: {concepts: [dog], seeds: 2, metrics: [PSR-1, NER, distance]}
+  doors: {words: {dog: [hound]}, metrics: [ESR-1]}  # of these no prompt is there
+  theme: {concepts: [dog], metrics: [CLIP score, NER]}
+""")
+    given = Instruments(FakeClassifier(), FakeClip(), FakeDetector(), net="clip")
+    pictures, rows = suite_rows(suite, PROMPTS, BEFORE, AFTER, given)
+    assert list(rows.columns) == COLUMNS and set(rows["suite"]) == {"mine"}
+    assert rows["note"].eq("").all() and rows.drop(columns="note").notna().all(axis=None)
+    counted = ["target PSR-1", "target NER-0.5", "target NER-0.3", "target distance"]
+    counted += ["theme CLIP score", "theme NER-0.5", "theme NER-0.3"]
+    models = ["original", "erased", "difference"]
+    paired = set(counted) - {"target distance"}
+    expected = [(name, m) for name in counted for m in models if m == "erased" or name in paired]
+    assert list(zip(rows["group"] + " " + rows["metric"], rows["model"], strict=True)) == expected
+    names = {"PSR": "a classifier", "NER": "a detector", "CLI": "a clip"}
+    names["dis"] = "CLIP feature distance (a clip)"
+    assert rows["measured_by"].tolist() == [names[metric[:3]] for metric in rows["metric"]]
+    assert pictures["measured_by"].map(lambda text: all(n in text for n in names.values())).all()
     assert len(pictures) == 12 and set(pictures["model"]) == {"original", "erased"}
-    seconds = rows.loc[(["target", "theme"], "NER-0.3", "erased"), "seconds"].tolist()
-    assert seconds[0] == pytest.approx(2 * seconds[1])  # of one instrument, shared by pictures
-    # a group without prompts is left out
-    _, rows = rows_of(("ESR-1",), six_prompts())
-    assert set(rows.index.get_level_values("group")) == {"target"}
+    assert rows.iloc[0][["n", "prompts", "seeds"]].tolist() == [4, 2, "1, 2"]
+    seconds = rows[rows["metric"] == "NER-0.3"].groupby("group")["seconds"].first()
+    assert seconds["target"] == pytest.approx(2 * seconds["theme"]) and seconds["theme"] >= 0
 
 
 def test_every_picture_is_told_by_every_instrument():
@@ -212,44 +223,27 @@ def test_intervals_are_those_over_prompts_and_a_difference_is_erased_minus_origi
     assert low["erased"] < 0.75
 
 
-def test_rows_stand_in_the_order_of_the_suite(suite_of):
-    suite = suite_of("""
-thresholds: [0.5, 0.3]
-groups:
-  target: {concepts: [dog], seeds: 2, metrics: [PSR-1, NER, distance]}
-  doors: {words: {dog: [hound]}, metrics: [ESR-1]}  # of these no prompt is there
-  theme: {concepts: [dog], metrics: [CLIP score]}
-""")
-    given = Instruments(FakeClassifier(), FakeClip(), FakeDetector(), net="clip")
-    _, rows = suite_rows(suite, PROMPTS, BEFORE, AFTER, given)
-    assert list(rows.columns) == COLUMNS and set(rows["suite"]) == {"mine"}
-    both = ["original", "erased", "difference"]
-    expected = [("target", m, model) for m in ("PSR-1", "NER-0.5", "NER-0.3") for model in both]
-    expected += [("target", "distance", "erased")]
-    expected += [("theme", "CLIP score", model) for model in both]
-    assert list(rows[["group", "metric", "model"]].itertuples(index=False, name=None)) == expected
-    assert rows["note"].eq("").all() and rows.drop(columns="note").notna().all(axis=None)
-
-
 def test_what_names_no_concept_is_not_counted(refused):
     metrics = ("ESR-1", "ESR-5", "PSR-1", "CLIP score")
+    tables = PROMPTS, PROMPTS.assign(group="target")
+    alone, rows = (rows_of(metrics, prompts)[1].loc["target"] for prompts in tables)
     columns = ["value", "low", "high", "n", "prompts", "seeds"]
-    alone, rows = (
-        rows_of(metrics, prompts)[1].loc["target", columns]
-        for prompts in (PROMPTS, PROMPTS.assign(group="target"))
-    )
-    ranked = [m for m in metrics if m != "CLIP score"]
-    pd.testing.assert_frame_equal(rows.loc[ranked], alone.loc[ranked])
+    ranked = [table.loc[list(metrics[:3]), columns] for table in (alone, rows)]
+    pd.testing.assert_frame_equal(*ranked)
     assert set(rows.loc["CLIP score"]["n"]) == {6}
     refused(rows_of, ("PSR-1",), six_prompts(concept=None), says="'mine' 'target' PSR-1 concept")
 
 
-def test_sets_are_held_against_the_unedited_model_where_nothing_is_real():
+@pytest.mark.parametrize("style", [None, "noto"])  # one real picture is no set
+def test_sets_are_held_against_the_unedited_model_where_nothing_is_real(style):
     with pytest.warns(UserWarning, match="2,000"):
-        _, rows = rows_of(("FID", "KID"), six_prompts())
-    assert rows.index.tolist() == [("target", "FID", "erased"), ("target", "KID", "erased")]
-    assert "against 6 pictures of the unedited model" in rows["measured_by"].iloc[0]
-    assert "biased" in rows["note"].iloc[0] and (rows["value"] > 0).all()
+        _, rows = rows_of(("FID", "KID"), six_prompts(style=style), Spread())
+    sets = [Spread().image_features(some) for some in (BEFORE, AFTER)]
+    expected = {("target", "FID", "erased"): fid(*sets), ("target", "KID", "erased"): kid(*sets)}
+    assert rows["value"].to_dict() == pytest.approx(expected)
+    assert rows["measured_by"].str.contains("against 6 pictures of the unedited model").all()
+    assert "biased" in rows["note"].iloc[0]
+    # a set of too few prompts is left out
     with pytest.warns(UserWarning, match="left out: 4 pictures of 2 prompts, expected of 3"):
         _, rows = rows_of(("FID", "ESR-1"))
     assert "FID" not in rows.index.get_level_values("metric")
@@ -273,24 +267,14 @@ def test_sets_are_held_against_real_pictures(concepts, given, noise):
     assert (rows["seconds"] > 0).all() and set(rows["n"]) == {6}
 
 
-@pytest.mark.filterwarnings("ignore:.*2,000")
-def test_one_real_picture_is_no_set():
-    _, rows = rows_of(("KID",), six_prompts(style="noto"), Spread())
-    assert rows.index.tolist() == [("target", "KID", "erased")]
-    assert "against 6 pictures of the unedited model" in rows["measured_by"].iloc[0]
-    sets = (Spread().image_features(some) for some in (BEFORE, AFTER))
-    assert rows["value"].iloc[0] == pytest.approx(kid(*sets))
-
-
 def test_a_style_is_ranked_among_the_styles(judge):
-    prompts = six_prompts().head(3).assign(concept=["dog", "cat", "bus"])
-    prompts["style"] = ["noto", "fluent", "openmoji"]
-    wrong = prompts.assign(style=["fluent", "noto", "twemoji"])
+    prompts, styles = six_prompts(concept=CONCEPTS[:3] * 2), ["noto", "fluent", "openmoji"] * 2
+    right, wrong = prompts.assign(style=styles), prompts.assign(style=np.roll(styles, 1))
     suite = Suite("mine", "", {"target": Group(("ESR-1 style", "PSR-1 style", "PSR-1"))})
-    drawn = real_pictures(prompts), real_pictures(wrong)
-    _, rows = suite_rows(suite, prompts, *drawn, Instruments(judge, Spread(), net="clip"))
+    drawn = real_pictures(right), real_pictures(wrong)
+    _, rows = suite_rows(suite, right, *drawn, Instruments(judge, Spread(), net="clip"))
     value = rows.set_index(["metric", "model"])["value"]
-    assert value["PSR-1 style", "original"] == 1 and value["ESR-1 style", "erased"] == 1
+    assert value["PSR-1 style", "original"] == value["ESR-1 style", "erased"] == 1
     assert value["PSR-1", "original"] == value["PSR-1", "erased"] == 1
 
 
@@ -384,9 +368,7 @@ def test_runs_that_cannot_be_evaluated_are_named(tiny, uce, tmp_path, monkeypatc
         refused(evaluate_runs, tiny, bad, SUITE, says="list")
 
 
-def test_what_cannot_be_written_or_counted_is_said(
-    erasing, uce, instruments, tmp_path, drawings, refused
-):
+def test_what_does_not_fit_is_said(erasing, uce, instruments, tmp_path, drawings, refused):
     (tmp_path / "file").write_text("")
     refused(erasing, "file", says=["cannot write", str(tmp_path / "file")])
     del drawings[:]
@@ -410,3 +392,83 @@ def test_at_most_so_many_prompts_and_older_results_stay(erasing, tmp_path, refus
     found.rows["value"] = 0.0
     refused(found.save, tmp_path / "run", says=["cannot write", str(tmp_path / "run")])
     assert (tmp_path / "run" / "mine_rows.csv").read_bytes() == before
+
+
+@pytest.fixture
+def erasure(tiny):
+    config = EraseConfig.from_profile("smoke", targets=["church"], method="esd", steps=1, lr=1e-2)
+    return erase(tiny, config, [])
+
+
+def test_a_scaled_edit_against_its_formula_and_saved_with_its_strength(tiny, erasure, tmp_path):
+    base = dict(tiny.unet.named_parameters())
+    for s in (0.0, 0.5, 1.0, 2.0):
+        for name, tensor in erasure.scaled(tiny, s).tensors.items():
+            expected = base[name] + s * (erasure.tensors[name] - base[name])
+            assert torch.allclose(tensor, expected, atol=1e-6)
+    assert erasure.scaled(tiny, 1.0).config == erasure.config
+    half = erasure.scaled(tiny, 0.5)
+    loaded = Erasure.load(half.save(tmp_path))
+    assert loaded.strength == half.strength == 0.5 and loaded.scaled(tiny, 2).strength == 1.0
+    assert all(torch.equal(t, half.tensors[k]) for k, t in loaded.tensors.items())
+
+
+@pytest.fixture
+def judged(monkeypatch, tiny, erasure):
+    """Instead of pictures the strength of the edit in place, once for each prompt, of which `seen`
+    tells the ranks of concept and style. Tried strengths are noted."""
+    tried = []
+    name = next(iter(erasure.tensors))
+    still = tiny.unet.get_parameter(name).detach().clone()
+    whole = (erasure.tensors[name] - still).norm()
+
+    def drawn(pipe, prompts, *given, **named):
+        tried.append(float((pipe.unet.get_parameter(name) - still).norm() / whole))
+        return tried[-1:] * len(prompts)
+
+    def install(seen):
+        def verdicts(judge, strengths, prompts):
+            rank, style_rank = seen(strengths[0], prompts)
+            return prompts.assign(rank=rank, style_rank=style_rank)
+
+        monkeypatch.setattr(cache, "generate", drawn)
+        monkeypatch.setattr(measuring, "verdicts", verdicts)
+        return tried
+
+    return install
+
+
+def fading(at):
+    """The target is gone from 4 of 5 pictures at this strength, from all from twice this on."""
+
+    def seen(s, prompts):
+        share = 0.0 if s < at - 1e-4 else 0.8 if s < 2 * at - 1e-4 else 1.0
+        return [int(i < round(share * len(prompts))) for i in range(len(prompts))], 0
+
+    return seen
+
+
+@pytest.mark.parametrize(("at", "level", "found"), [(0.35, 0.8, 0.4), (0.35, 0.95, 0.7)])
+def test_the_first_strength_that_reaches_the_level(tiny, erasure, judged, at, level, found):
+    tried = judged(fading(at))
+    assert first_strength(tiny, erasure, None, level) == (found, True)
+    assert len(tried) <= 4  # a bisection of twelve
+
+
+def test_a_style_is_gone_where_the_judge_sees_another(tiny, erasure, judged):
+    erasure.config = replace(erasure.config, targets=("noto style", "church"))
+    # the church is gone from the first; every object is seen, in noto below 0.45
+    judged(lambda s, prompts: ((prompts["concept"] == "church").astype(int), int(s >= 0.45)))
+    assert first_strength(tiny, erasure, None) == (0.5, True)
+    assert first_strength(tiny, erasure, None, level=0.5) == (0.2, True)
+    judged(fading(50.0))
+    with pytest.warns(UserWarning, match=r"below 0\.95 up to strength 2\.0"):
+        assert first_strength(tiny, erasure, None) == (2.0, False)
+
+
+def test_strengths_that_make_no_sense(tiny, erasure, refused):
+    refused(first_strength, tiny, erasure, None, level=95, says="level 95")
+    for wrong in ([], [0.0, 1.0], [1.0, 0.5]):
+        refused(first_strength, tiny, erasure, None, strengths=wrong, says="numbers rise")
+    refused(first_strength, tiny, erasure, None, pictures=0, says="pictures 0")
+    refused(erasure.scaled, tiny, float("nan"), says="strength nan")

@@ -26,20 +26,16 @@ def draw(pipe, folder, prompts=PROMPTS, seeds=SEEDS, **settings):
     return arrays(cache.draw(pipe, prompts, seeds, 2, folder=folder, progress=False, **settings))
 
 
-def test_the_same_pictures_come_from_the_cache(tiny, tmp_path, drawings):
+def test_the_same_pictures_come_from_the_cache_and_others_are_drawn(tiny, tmp_path, drawings):
     first = draw(tiny, tmp_path)
     assert (first == arrays(generate(tiny, PROMPTS, SEEDS, 2, progress=False))).all()
     assert (draw(tiny, tmp_path) == first).all() and len(drawings) == 1
     assert (draw(tiny, None, keep=False) == first).all() and len(drawings) == 2
-
-
-def test_whatever_changes_the_pictures_is_another_entry(tiny, tmp_path, drawings):
-    given = {}, {"seeds": [3, 5]}, {"prompts": ["a church", "a cat"]}, {"guidance_scale": 2.0}
-    for settings in given:
-        draw(tiny, tmp_path, **settings)
+    for other in ({"seeds": [3, 5]}, {"prompts": ["a church", "a cat"]}, {"guidance_scale": 2.0}):
+        draw(tiny, tmp_path, **other)
     tiny.unet.conv_in.weight.data[0, 0, 0, 0] += 1.0
     draw(tiny, tmp_path)
-    assert len(drawings) == 5 and len(list(tmp_path.glob("*.npz"))) == 5
+    assert len(drawings) == 6 and len(list(tmp_path.glob("*.npz"))) == 5
 
 
 def test_a_damaged_entry_is_drawn_again(tiny, tmp_path, drawings):
@@ -53,8 +49,7 @@ def test_a_damaged_entry_is_drawn_again(tiny, tmp_path, drawings):
 
 
 def test_an_erasure_draws_pictures_of_its_own(tiny, tmp_path, uce, drawings, refused):
-    erasure = uce("church")
-    first = draw(tiny, tmp_path)
+    erasure, first = uce("church"), draw(tiny, tmp_path)
     edited = draw(tiny, tmp_path, erasure=erasure)
     with erasure.applied(tiny):
         expected = arrays(generate(tiny, PROMPTS, SEEDS, 2, progress=False))
@@ -111,16 +106,16 @@ def test_pictures_are_a_sequence_of_those_that_were_drawn(tiny, tmp_path, monkey
 def test_a_part_is_read_once_while_it_is_looked_at(tmp_path, monkeypatch, refused):
     monkeypatch.setattr(cache, "HELD", 1)
     monkeypatch.setattr(cache, "PART", 4)
-    for name in "ab":
-        array = np.full((4, 2, 2, 3), ord(name), np.uint8)
-        np.savez_compressed(tmp_path / f"{name}.npz", pictures=array)
-    pictures = Pictures([tmp_path / "a.npz", tmp_path / "b.npz"], 8)
-    assert pictures[0].getpixel((0, 0))[0] == ord("a")
-    (tmp_path / "a.npz").unlink()
-    assert pictures[3].getpixel((0, 0))[0] == ord("a")  # still held
-    assert pictures[4].getpixel((0, 0))[0] == ord("b")
+    files = [tmp_path / "a.npz", tmp_path / "b.npz"]
+    for i, path in enumerate(files):
+        np.savez_compressed(path, pictures=np.full((4, 2, 2, 3), i, np.uint8))
+    pictures = Pictures(files, 8)
+    assert pictures[0].getpixel((0, 0))[0] == 0
+    files[0].unlink()
+    # the first is still held
+    assert [pictures[i].getpixel((0, 0))[0] for i in (3, 4)] == [0, 1]
     refused(pictures.__getitem__, 0, says="a.npz run again")
-    (tmp_path / "a.npz").write_bytes(b"half")
+    files[0].write_bytes(b"half")
     with pytest.warns(UserWarning, match="damaged"):
         refused(pictures.__getitem__, 0, says="a.npz run again")
 
@@ -152,9 +147,8 @@ def test_a_folders_pictures_by_name(tmp_path, noise, refused):
     for folder in (tmp_path, tmp_path / "missing"):
         refused(read_folder, folder, says=[str(folder)])
     pictures = noise(3)
-    pictures[0].save(tmp_path / "b.png")
-    pictures[1].convert("RGBA").save(tmp_path / "a.PNG")
-    pictures[2].save(tmp_path / "c.JPEG")
+    for name, picture in zip(("b.png", "a.PNG", "c.JPEG"), pictures, strict=True):
+        picture.convert("RGBA" if name == "a.PNG" else "RGB").save(tmp_path / name)
     found = read_folder(tmp_path)
     assert [p.mode for p in found] == ["RGB"] * 3 and found[2].size == (40, 40)
     assert np.array_equal(found[0], pictures[1]) and np.array_equal(found[1], pictures[0])
@@ -165,15 +159,13 @@ def test_a_folders_pictures_by_name(tmp_path, noise, refused):
 
 
 def test_an_erasure_is_known_by_its_tensors_alone():
-    tensors = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.ones(2)}
-    erasure = Erasure(tensors, EraseConfig(["dog"]), "base")
-    expected = hashlib.sha256(b"a" + np.ones(2, "<f4").tobytes())
-    expected.update(b"b" + np.arange(6, dtype="<f4").tobytes())
-    assert erasure.digest() == expected.hexdigest()[:16]
-
     def other(tensors):
         return Erasure(tensors, EraseConfig(["church"]), "another", [{"loss": 1.0}]).digest()
 
+    tensors = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.ones(2)}
+    erasure = Erasure(tensors, EraseConfig(["dog"]), "base")
+    data = b"a" + np.ones(2, "<f4").tobytes() + b"b" + np.arange(6, dtype="<f4").tobytes()
+    assert erasure.digest() == hashlib.sha256(data).hexdigest()[:16]
     same = {"a": tensors["a"].half(), "b": tensors["b"].T.contiguous().T}
     assert not same["b"].is_contiguous() and other(same) == erasure.digest()
     nearly = torch.nextafter(tensors["a"], torch.tensor(2.0))
