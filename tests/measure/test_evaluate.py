@@ -334,6 +334,8 @@ def test_it_is_whole_and_is_not_drawn_twice(tiny, erasing, uce, tmp_path, drawin
     # another erasure's pictures are its own, the unedited model's are everybody's
     erasing("more", uce("dog", nearest=5))
     assert sum(drawings) == 33 and not list((tmp_path / "run").rglob("*.tmp"))
+    for place in ("cache", "run/pictures"):
+        assert len(list((tmp_path / place).glob("*.npz"))) == 3
 
 
 def test_cut_off_it_goes_on_with_what_is_there(erasing, drawings):
@@ -461,6 +463,9 @@ def test_a_style_is_gone_where_the_judge_sees_another(tiny, erasure, judged):
     judged(lambda s, prompts: ((prompts["concept"] == "church").astype(int), int(s >= 0.45)))
     assert first_strength(tiny, erasure, None) == (0.5, True)
     assert first_strength(tiny, erasure, None, level=0.5) == (0.2, True)
+
+
+def test_a_level_out_of_reach_is_a_warning(tiny, erasure, judged):
     judged(fading(50.0))
     with pytest.warns(UserWarning, match=r"below 0\.95 up to strength 2\.0"):
         assert first_strength(tiny, erasure, None) == (2.0, False)
