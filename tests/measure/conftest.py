@@ -1,37 +1,24 @@
 """Tiny random instruments in the very formats of the real ones, and what several files need."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import (
-    CLIPConfig,
-    CLIPModel,
-    CLIPTokenizer,
-    ResNetConfig,
-    ResNetForImageClassification,
-)
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, ResNetConfig
+from transformers import ResNetForImageClassification as ResNet
 
-from erase_lib import EraseError
+from erase_lib import EraseConfig, EraseError
+from erase_lib.closed_form import erase_closed_form
 from erase_lib.diffusion import generate
 from erase_lib.measure import Judge, load_clip, pictures, read_suite
 from erase_lib.models import EMBEDDED
 
 # preprocessor_config.json of microsoft/resnet-50, but for the size
-PROCESSOR = {
-    "crop_pct": 0.875,
-    "do_normalize": True,
-    "do_resize": True,
-    "feature_extractor_type": "ConvNextFeatureExtractor",
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
-    "resample": 3,
-    "size": 32,
-}
+MOMENTS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+PROCESSOR = {"feature_extractor_type": "ConvNextFeatureExtractor", "do_normalize": True} | MOMENTS
+PROCESSOR |= {"do_resize": True, "size": 32, "crop_pct": 0.875, "resample": 3}
 
 
 @pytest.fixture(scope="session")
@@ -40,15 +27,10 @@ def resnet(tmp_path_factory):
     folder = tmp_path_factory.mktemp("classifier") / "tiny-resnet"
     names = [f"{name}, another word" for name in read_suite("paper_objects").classes]
     torch.manual_seed(0)
-    config = ResNetConfig(
-        embedding_size=8,
-        hidden_sizes=[8, 8],
-        depths=[1, 1],
-        layer_type="basic",
-        id2label=dict(enumerate(names)),
-        label2id={name: i for i, name in enumerate(names)},
-    )
-    ResNetForImageClassification(config).save_pretrained(folder)
+    size = {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1], "layer_type": "basic"}
+    labels = {name: i for i, name in enumerate(names)}
+    config = ResNetConfig(**size, id2label=dict(enumerate(names)), label2id=labels)
+    ResNet(config).save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
     return folder
 
@@ -82,16 +64,39 @@ def clip():
 
 @pytest.fixture(scope="session")
 def refused():
-    """The one line of the `EraseError` of a call."""
+    """The one line of the `EraseError` of a call, which says each of some words or phrases."""
 
-    def line(call, *arguments, **options):
+    def line(call, *arguments, says=(), **options):
         with pytest.raises(EraseError) as error:
             call(*arguments, **options)
         text = str(error.value)
         assert "\n" not in text and len(text) < 400
+        for piece in says.split() if isinstance(says, str) else says:
+            assert piece in text
         return text
 
     return line
+
+
+@pytest.fixture
+def suite_of(tmp_path):
+    """A suite of the text of a file."""
+
+    def read(text):
+        (tmp_path / "mine.yaml").write_text(text)
+        return read_suite(tmp_path / "mine.yaml")
+
+    return read
+
+
+@pytest.fixture
+def uce(tiny):
+    """A quick erasure of a target."""
+
+    def erased(target, nearest=4):
+        return erase_closed_form(tiny, EraseConfig([target], method="uce", nearest=nearest))
+
+    return erased
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
-"""From pictures to rows: rates by hand, with instruments that say what they are told; and an
-evaluation is whole, goes on where it was cut off, and leaves the model as it was."""
+"""From pictures to rows, by instruments that say what they are told; an evaluation is whole and
+goes on where it was cut off; an edit scaled, and the smallest scale at which it erases."""
 
-from __future__ import annotations
+from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
@@ -9,38 +10,24 @@ import pytest
 import torch
 from PIL import Image
 
-from erase_lib import EraseConfig, EraseError
-from erase_lib.closed_form import erase_closed_form
+from erase_lib import EraseConfig, Erasure, erase
+from erase_lib.measure import first_strength, summary
 from erase_lib.measure import pictures as cache
 from erase_lib.measure.distances import fid, kid
-from erase_lib.measure.evaluate import (
-    COLUMNS,
-    evaluate,
-    evaluate_runs,
-    successes,
-    suite_rows,
-    summary,
-)
+from erase_lib.measure.evaluate import COLUMNS, evaluate, evaluate_runs, successes, suite_rows
 from erase_lib.measure.instruments import Instruments, load_instruments
 from erase_lib.measure.pictures import real_pictures
 from erase_lib.measure.statistics import bootstrap
-from erase_lib.measure.suite import Group, Suite, read_suite
+from erase_lib.measure.suite import Group, Suite
+
+measuring = import_module("erase_lib.measure.evaluate")  # of the same name as its function
 
 
 def table(rank, model):
     """Eight pictures: two of the target (church), two near it (castle), four far away."""
-    concept = ["church"] * 2 + ["castle"] * 2 + ["dog"] * 2 + ["pizza"] * 2
-    return pd.DataFrame(
-        {
-            "prompt": [f"a {c}" for c in concept],
-            "concept": concept,
-            "seed": [0, 1] * 4,
-            "model": model,
-            "rank": rank,
-            "measured_by": "by hand",
-            "seconds": 0.5,
-        }
-    )
+    concepts = [name for name in ("church", "castle", "dog", "pizza") for _ in range(2)]
+    rows = pd.DataFrame({"concept": concepts, "seed": [0, 1] * 4, "rank": rank, "model": model})
+    return rows.assign(prompt="a " + rows["concept"], measured_by="by hand", seconds=0.5)
 
 
 BEFORE_BY_HAND = table([0, 0, 0, 0, 0, 0, 0, 3], "original")
@@ -48,39 +35,27 @@ AFTER_BY_HAND = table([9, 1, 0, 2, 0, 0, 0, 0], "erased")
 
 
 def test_successes_by_hand():
-    rank = pd.Series([9, 1, 0, np.nan])
-    expected = {
-        "ESR-1": [1, 1, 0],
-        "ESR-5": [1, 0, 0],
-        "PSR-1": [0, 0, 1],
-        "PSR-5 style": [0, 1, 1],
-    }
+    expected = {"ESR-1": [1, 1, 0], "ESR-5": [1, 0, 0]}
+    expected |= {"PSR-1": [0, 0, 1], "PSR-5 style": [0, 1, 1]}
     for metric, values in expected.items():
-        found = successes(metric, rank)
+        found = successes(metric, pd.Series([9, 1, 0, np.nan]))
         assert found[:3].tolist() == values and np.isnan(found[3])
 
 
-def test_summary_of_a_hand_made_table():
+def test_summary_of_a_hand_made_table(refused):
     shuffled = AFTER_BY_HAND.sample(frac=1, random_state=0)  # rows are matched by prompt and seed
     rows = summary(BEFORE_BY_HAND, shuffled, ["church"], ["castle"]).set_index(["metric", "model"])
-    expected = {
-        "ESR-1": (0, 1, 1),
-        "PSR-1 near": (1, 0.5, -0.5),
-        "PSR-1 far": (0.75, 1, 0.25),
-        "PSR-1": (5 / 6, 5 / 6, 0),
-    }
+    expected = {"ESR-1": (0, 1, 1), "PSR-1": (5 / 6, 5 / 6, 0)}
+    expected |= {"PSR-1 near": (1, 0.5, -0.5), "PSR-1 far": (0.75, 1, 0.25)}
     for metric, values in expected.items():
         assert rows.loc[metric, "value"].tolist() == pytest.approx(values)
     assert (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
     assert rows.loc[("PSR-1", "erased"), ["n", "prompts", "seeds"]].tolist() == [6, 3, 2]
     assert rows.loc[("PSR-1 far", "difference"), "seconds"] == pytest.approx(4.0)
-
-
-def test_summary_refuses_tables_that_do_not_match(refused):
     other = AFTER_BY_HAND.assign(seed=[5, 6] * 4)
     twice = [pd.concat([t, t.head(1)]) for t in (BEFORE_BY_HAND, AFTER_BY_HAND)]
     for tables in ((BEFORE_BY_HAND, other), twice):
-        assert "same prompts and seeds" in refused(summary, *tables, ["church"])
+        refused(summary, *tables, ["church"], says="same prompts seeds")
 
 
 CONCEPTS = ["dog", "cat", "bus", "hat", "rose", "key", "pen"]
@@ -100,11 +75,9 @@ class FakeClassifier:
     ranks = [0, 0, 1, 0, 0, 0] + [0, 1, 4, 5, 0, 2]
 
     def likelihoods(self, pictures):
-        rows = []
-        for picture in pictures:
-            order = CONCEPTS[1:]
-            order.insert(self.ranks[place(picture)], "dog")
-            rows.append([7.0 - order.index(c) for c in CONCEPTS])
+        ranks = [self.ranks[place(picture)] for picture in pictures]
+        # 7 to 1, of which the dog has what its rank says and the others the rest in their order
+        rows = [[7 - rank, *np.delete(np.arange(7, 0, -1), rank)] for rank in ranks]
         return np.array(rows, np.float32) / 28, np.zeros((len(rows), 0))
 
     def index(self, names):
@@ -123,6 +96,17 @@ class FakeClip:
         return torch.tensor([[1.0, 0.0]]).expand(len(prompts), 2)
 
 
+class Spread(FakeClip):
+    """Features of any picture, the same for the same pixels."""
+
+    def image_features(self, pictures):
+        means = torch.tensor(np.array([np.asarray(p).mean((0, 1)) for p in pictures]))
+        return torch.nn.functional.normalize(means + 50, dim=1).float()
+
+    def text_features(self, prompts):
+        return torch.ones(len(prompts), 3)
+
+
 class FakeDetector:
     name = "a detector"
     found = [0.9, 0.9, 0.9, 0.4, 0.4, 0.4] + [0.9, 0.35, 0.2, 0.1, 0.1, 0.1]
@@ -132,25 +116,22 @@ class FakeDetector:
 
 
 PROMPTS = pd.DataFrame(
-    {
-        "group": ["target"] * 4 + ["theme"] * 2,
-        "prompt": ["a dog", "a dog", "one dog", "one dog", "a pack", "a leash"],
-        "concept": ["dog"] * 4 + [None] * 2,
-        "style": None,
-        "seed": [1, 2, 1, 2, 1, 1],
-        "noise": range(6),
-    }
+    {"prompt": ["a dog", "a dog", "one dog", "one dog", "a pack", "a leash"], "style": None}
+    | {"group": ["target"] * 4 + ["theme"] * 2, "concept": ["dog"] * 4 + [None] * 2}
+    | {"seed": [1, 2, 1, 2, 1, 1], "noise": range(6)}
 )
 
 
-def suite(**groups):
-    return Suite("mine", "", groups, thresholds=(0.3, 0.5))
+def six_prompts(**values):
+    return PROMPTS.assign(group="target", concept="dog", prompt=list("abcdef")).assign(**values)
 
 
-def rows_of(metrics, prompts=PROMPTS, clip=None):
-    of = suite(target=Group(metrics), theme=Group(("NER",)))
-    given = Instruments(FakeClassifier(), clip or FakeClip(), FakeDetector(), net="clip")
-    pictures, rows = suite_rows(of, prompts, BEFORE, AFTER, given)
+def rows_of(metrics, prompts=PROMPTS, clip=None, detector=FakeDetector, judge=None, **options):
+    groups = {"target": Group(metrics), "theme": Group(("NER",))}
+    suite = Suite("mine", "", groups, thresholds=(0.3, 0.5))
+    found = detector and detector()
+    given = Instruments(judge or FakeClassifier(), clip or FakeClip(), found, "clip", **options)
+    pictures, rows = suite_rows(suite, prompts, BEFORE, AFTER, given)
     return pictures, rows.set_index(["group", "metric", "model"]).sort_index()
 
 
@@ -166,135 +147,43 @@ def test_every_metric_by_hand():
     assert value["target", "NER-0.5"].tolist() == [-0.5, 0.25, 0.75]
     assert value["theme", "NER-0.3"].tolist() == [-1.0, 0.0, 1.0]
     cosines = np.cos([0.0, 0.3, 0.6, 0.9])
-    assert value["target", "CLIP score"].tolist() == pytest.approx(
-        [100 * (cosines.mean() - 1), 100 * cosines.mean(), 100], abs=1e-4
-    )
+    expected = [100 * (cosines.mean() - 1), 100 * cosines.mean(), 100]
+    assert value["target", "CLIP score"].tolist() == pytest.approx(expected, abs=1e-4)
     assert rows.loc[("target", "distance")].index.tolist() == ["erased"]
     assert value["target", "distance", "erased"] == pytest.approx((1 - cosines).mean(), abs=1e-5)
     assert ((rows["low"] <= rows["value"]) & (rows["value"] <= rows["high"])).all()
+    turned = FakeClip()
+    turned.angle = [2.0] * 6 + [0.0] * 6
+    _, rows = rows_of(("CLIP score",), clip=turned)  # a fit below zero counts as none
+    assert rows.loc["target", "CLIP score"]["value"].tolist() == pytest.approx([100, 100, 0])
 
 
-def test_every_row_says_of_what_and_by_what():
-    pictures, rows = rows_of(("ESR-1", "NER", "CLIP score", "distance"))
-    assert set(rows.index.names) | set(rows.columns) == set(COLUMNS)
-    by = rows["measured_by"]
-    assert by["target", "ESR-1", "erased"] == "a classifier"
-    assert by["target", "NER-0.3", "erased"] == "a detector"
-    assert by["target", "CLIP score", "erased"] == "a clip"
-    assert by["target", "distance", "erased"] == "CLIP feature distance (a clip)"
-    row = rows.loc[("target", "ESR-1", "difference")]
-    assert (row["n"], row["prompts"], row["seeds"]) == (4, 2, "1, 2") and row["seconds"] >= 0
-    assert len(pictures) == 12 and set(pictures["model"]) == {"original", "erased"}
-    assert pictures["measured_by"].nunique() == 1 and "a detector" in pictures["measured_by"][0]
-
-
-def test_a_prompt_without_a_concept_is_seen_but_not_ranked():
-    pictures, _ = rows_of(("ESR-1",))
-    theme = pictures[pictures["group"] == "theme"]
-    assert theme["rank"].isna().all() and theme["seen"].isin(CONCEPTS).all()
-    assert pictures[pictures["group"] == "target"]["rank"].notna().all()
-
-
-def test_the_interval_draws_prompts_and_pairs_the_pictures():
-    _, rows = rows_of(("ESR-1",))
-    # both prompts changed by the same: the difference is sure, the levels are not
-    change = rows.loc[("target", "ESR-1", "difference")]
-    assert change["low"] == change["high"] == change["value"] == 0.5
-    assert rows.loc[("target", "ESR-1", "erased"), "low"] < 0.75
-
-
-def test_a_group_without_prompts_is_left_out():
-    _, rows = rows_of(("ESR-1",), PROMPTS.assign(group="target").head(6).assign(concept="dog"))
-    assert set(rows.index.get_level_values("group")) == {"target"}
-
-
-def test_sets_are_held_against_the_unedited_model_where_nothing_is_real():
-    prompts = PROMPTS.assign(group="target", concept="dog", prompt=list("abcdef"))
-    with pytest.warns(UserWarning, match="fewer than 2,000"):
-        _, rows = rows_of(("FID", "KID"), prompts)
-    assert rows.index.tolist() == [("target", "FID", "erased"), ("target", "KID", "erased")]
-    assert "against 6 pictures of the unedited model" in rows["measured_by"].iloc[0]
-    assert "biased" in rows["note"].iloc[0] and (rows["value"] > 0).all()
-    with pytest.warns(UserWarning, match="left out: 4 pictures of 2 prompts, expected of 3"):
-        _, rows = rows_of(("FID", "ESR-1"))
-    assert "FID" not in rows.index.get_level_values("metric")
-
-
-def test_real_pictures_of_the_data_set_are_the_reference():
-    prompts = PROMPTS.assign(group="target", concept=["dog", "cat", "bus"] * 2, style="noto")
-    prompts = prompts.assign(prompt=list("abcdef"))
-    with pytest.warns(UserWarning, match="fewer than 2,000"):
-        of = suite(target=Group(("FID",)))
-        clip = FakeClip()
-        clip.image_features = lambda pictures: torch.rand(
-            len(pictures), 2, generator=torch.Generator().manual_seed(len(pictures))
-        )
-        given = Instruments(FakeClassifier(), clip, net="clip")
-        _, rows = suite_rows(of, prompts, BEFORE, AFTER, given)
-    assert list(rows["model"]) == ["original", "erased"]
-    # two seeds of a prompt are held against the same picture, which counts once
-    assert rows["measured_by"].str.contains("against 3 real pictures").all()
-    assert rows["n"].tolist() == [6, 6]
-
-
-def test_a_style_is_ranked_among_the_styles(judge):
-    prompts = pd.DataFrame(
-        {"concept": ["dog", "cat", "bus"], "style": ["noto", "fluent", "openmoji"], "seed": 1}
-    ).assign(prompt=list("abc"), group="target", noise=0)
-    right = real_pictures(prompts)
-    wrong = real_pictures(prompts.assign(style=["fluent", "noto", "twemoji"]))
-    of = suite(target=Group(("ESR-1 style", "PSR-1 style", "PSR-1")))
-    _, rows = suite_rows(of, prompts, right, wrong, Instruments(judge, FakeLike(), net="clip"))
-    value = rows.set_index(["metric", "model"])["value"]
-    assert value["PSR-1 style", "original"] == 1 and value["ESR-1 style", "erased"] == 1
-    assert value["PSR-1", "original"] == value["PSR-1", "erased"] == 1
-
-
-class FakeLike(FakeClip):
-    def image_features(self, pictures):
-        return torch.tensor([[1.0, 0.0]]).expand(len(pictures), 2)
-
-
-MINE = """
+def test_every_row_says_of_what_and_by_what_in_the_order_of_the_suite(suite_of):
+    suite = suite_of("""
 thresholds: [0.5, 0.3]
 groups:
   target: {concepts: [dog], seeds: 2, metrics: [PSR-1, NER, distance]}
-  doors: {words: {dog: [hound]}, metrics: [ESR-1]}
-  theme: {concepts: [dog], metrics: [CLIP score]}
-"""
-
-
-def test_rows_stand_in_the_order_of_the_suite(tmp_path):
-    (tmp_path / "mine.yaml").write_text(MINE)
+  doors: {words: {dog: [hound]}, metrics: [ESR-1]}  # of these no prompt is there
+  theme: {concepts: [dog], metrics: [CLIP score, NER]}
+""")
     given = Instruments(FakeClassifier(), FakeClip(), FakeDetector(), net="clip")
-    # of the doors no prompt is there
-    _, rows = suite_rows(read_suite(tmp_path / "mine.yaml"), PROMPTS, BEFORE, AFTER, given)
+    pictures, rows = suite_rows(suite, PROMPTS, BEFORE, AFTER, given)
     assert list(rows.columns) == COLUMNS and set(rows["suite"]) == {"mine"}
-    both = ["original", "erased", "difference"]
-    metrics = ["PSR-1", "NER-0.5", "NER-0.3"]
-    expected = [("target", metric, model) for metric in metrics for model in both]
-    expected += [("target", "distance", "erased")]
-    expected += [("theme", "CLIP score", model) for model in both]
-    assert list(rows[["group", "metric", "model"]].itertuples(index=False, name=None)) == expected
     assert rows["note"].eq("").all() and rows.drop(columns="note").notna().all(axis=None)
-
-
-def test_intervals_are_those_over_prompts_and_a_difference_is_erased_minus_original():
-    metrics = ("ESR-1", "ESR-5", "PSR-1", "NER", "CLIP score")
-    pictures, rows = rows_of(metrics)
-    old, new = (pictures[pictures["model"] == m].iloc[:4] for m in ("original", "erased"))
-    by_hand = {"ESR-1": [(t["rank"] >= 1) * 1.0 for t in (old, new)]}
-    by_hand["PSR-1"] = [1 - values for values in by_hand["ESR-1"]]
-    by_hand["NER-0.3"] = [(t["score"] > 0.3) * 1.0 for t in (old, new)]
-    by_hand["CLIP score"] = [t["clip"] for t in (old, new)]
-    for metric, (before, after) in by_hand.items():
-        found = rows.loc["target", metric][["low", "high"]]
-        assert tuple(found.loc["original"]) == bootstrap(before, old["prompt"])
-        assert tuple(found.loc["erased"]) == bootstrap(after, old["prompt"])
-        gaps = np.asarray(after, float) - np.asarray(before, float)
-        assert tuple(found.loc["difference"]) == bootstrap(gaps, old["prompt"])
-    value = rows["value"].unstack("model")
-    assert (value["difference"] - (value["erased"] - value["original"])).abs().max() < 1e-5
+    counted = ["target PSR-1", "target NER-0.5", "target NER-0.3", "target distance"]
+    counted += ["theme CLIP score", "theme NER-0.5", "theme NER-0.3"]
+    models = ["original", "erased", "difference"]
+    paired = set(counted) - {"target distance"}
+    expected = [(name, m) for name in counted for m in models if m == "erased" or name in paired]
+    assert list(zip(rows["group"] + " " + rows["metric"], rows["model"], strict=True)) == expected
+    names = {"PSR": "a classifier", "NER": "a detector", "CLI": "a clip"}
+    names["dis"] = "CLIP feature distance (a clip)"
+    assert rows["measured_by"].tolist() == [names[metric[:3]] for metric in rows["metric"]]
+    assert pictures["measured_by"].map(lambda text: all(n in text for n in names.values())).all()
+    assert len(pictures) == 12 and set(pictures["model"]) == {"original", "erased"}
+    assert rows.iloc[0][["n", "prompts", "seeds"]].tolist() == [4, 2, "1, 2"]
+    seconds = rows[rows["metric"] == "NER-0.3"].groupby("group")["seconds"].first()
+    assert seconds["target"] == pytest.approx(2 * seconds["theme"]) and seconds["theme"] >= 0
 
 
 def test_every_picture_is_told_by_every_instrument():
@@ -302,125 +191,112 @@ def test_every_picture_is_told_by_every_instrument():
     old, new = (pictures[pictures["model"] == m] for m in ("original", "erased"))
     assert list(new["rank"])[:4] == [0, 1, 4, 5] and list(new["seen"])[:2] == ["dog", "cat"]
     assert new["probability"].tolist()[:4] == pytest.approx([7 / 28, 6 / 28, 3 / 28, 2 / 28])
-    assert old["clip"].tolist() == [100] * 6
     assert new["clip"].tolist() == pytest.approx(100 * np.cos(0.3 * np.arange(6)), abs=1e-4)
     assert new["score"].tolist() == FakeDetector.found[6:]
-    assert (old["distance"] == 0).all()
+    assert old["clip"].tolist() == [100] * 6 and (old["distance"] == 0).all()
     assert new["distance"].tolist() == pytest.approx(1 - np.cos(0.3 * np.arange(6)), abs=1e-5)
     assert "style_seen" not in pictures  # the classifier tells none
-    assert pictures["measured_by"][0] == (
-        "a classifier; a clip; CLIP feature distance (a clip); a detector"
-    )
-    of = suite(target=Group(("ESR-1",)))
-    given = Instruments(FakeClassifier(), FakeClip(), net="clip")
-    pictures, _ = suite_rows(of, PROMPTS, BEFORE, AFTER, given)
-    assert "score" not in pictures and pictures["measured_by"][0].endswith("distance (a clip)")
+    # a prompt without a concept is seen but not ranked
+    theme = pictures["group"] == "theme"
+    assert (pictures["rank"].isna() == theme).all() and pictures["seen"].isin(CONCEPTS).all()
+    pictures, _ = rows_of(("ESR-1",), six_prompts(), detector=None)
+    assert "score" not in pictures and "detector" not in pictures["measured_by"][0]
 
 
-def test_a_fit_below_zero_counts_as_none():
-    clip = FakeClip()
-    clip.angle = [2.0] * 6 + [0.0] * 6
-    _, rows = rows_of(("CLIP score",), clip=clip)
-    assert rows.loc["target", "CLIP score"]["value"].tolist() == pytest.approx([100, 100, 0])
+def test_intervals_are_those_over_prompts_and_a_difference_is_erased_minus_original():
+    pictures, rows = rows_of(("ESR-1", "ESR-5", "PSR-1", "NER", "CLIP score"))
+    old, new = (pictures[pictures["model"] == m].iloc[:4] for m in ("original", "erased"))
+    by_hand = {"ESR-1": [(t["rank"] >= 1) * 1.0 for t in (old, new)]}
+    by_hand["PSR-1"] = [1 - values for values in by_hand["ESR-1"]]
+    by_hand["NER-0.3"] = [(t["score"] > 0.3) * 1.0 for t in (old, new)]
+    by_hand["CLIP score"] = [t["clip"] for t in (old, new)]
+    for metric, (before, after) in by_hand.items():
+        found = rows.loc["target", metric][["low", "high"]]
+        gaps = np.asarray(after, float) - np.asarray(before, float)
+        for model, of in (("original", before), ("erased", after), ("difference", gaps)):
+            assert tuple(found.loc[model]) == bootstrap(of, old["prompt"])
+    value = rows["value"].unstack("model")
+    assert (value["difference"] - (value["erased"] - value["original"])).abs().max() < 1e-5
+    # both prompts changed by the same: the difference is sure, the levels are not
+    low = rows["low"]["target", "ESR-1"]
+    assert low["difference"] == rows["high"]["target", "ESR-1", "difference"] == 0.5
+    assert low["erased"] < 0.75
 
 
-def test_what_names_no_concept_is_not_counted():
+def test_what_names_no_concept_is_not_counted(refused):
     metrics = ("ESR-1", "ESR-5", "PSR-1", "CLIP score")
-    _, alone = rows_of(metrics)
-    _, rows = rows_of(metrics, PROMPTS.assign(group="target"))
+    tables = PROMPTS, PROMPTS.assign(group="target")
+    alone, rows = (rows_of(metrics, prompts)[1].loc["target"] for prompts in tables)
     columns = ["value", "low", "high", "n", "prompts", "seeds"]
-    ranked = [m for m in metrics if m != "CLIP score"]
-    pd.testing.assert_frame_equal(
-        rows.loc["target"].loc[ranked, columns], alone.loc["target"].loc[ranked, columns]
-    )
-    assert set(rows.loc["target", "CLIP score"]["n"]) == {6}
-    with pytest.raises(EraseError) as error:
-        rows_of(("PSR-1",), PROMPTS.assign(group="target", concept=None))
-    for piece in ("'mine'", "'target'", "PSR-1", "leave the metric out"):
-        assert piece in str(error.value)
+    ranked = [table.loc[list(metrics[:3]), columns] for table in (alone, rows)]
+    pd.testing.assert_frame_equal(*ranked)
+    assert set(rows.loc["CLIP score"]["n"]) == {6}
+    refused(rows_of, ("PSR-1",), six_prompts(concept=None), says="'mine' 'target' PSR-1 concept")
 
 
-def test_the_seconds_of_an_instrument_are_shared_by_the_groups():
-    _, rows = rows_of(("NER", "distance"))
-    seconds = rows["seconds"]
-    assert seconds["target", "NER-0.3", "erased"] == pytest.approx(
-        2 * seconds["theme", "NER-0.3", "erased"]
-    )
+@pytest.mark.parametrize("style", [None, "noto"])  # one real picture is no set
+def test_sets_are_held_against_the_unedited_model_where_nothing_is_real(style):
+    with pytest.warns(UserWarning, match="2,000"):
+        _, rows = rows_of(("FID", "KID"), six_prompts(style=style), Spread())
+    sets = [Spread().image_features(some) for some in (BEFORE, AFTER)]
+    expected = {("target", "FID", "erased"): fid(*sets), ("target", "KID", "erased"): kid(*sets)}
+    assert rows["value"].to_dict() == pytest.approx(expected)
+    assert rows["measured_by"].str.contains("against 6 pictures of the unedited model").all()
+    assert "biased" in rows["note"].iloc[0]
+    # a set of too few prompts is left out
+    with pytest.warns(UserWarning, match="left out: 4 pictures of 2 prompts, expected of 3"):
+        _, rows = rows_of(("FID", "ESR-1"))
+    assert "FID" not in rows.index.get_level_values("metric")
 
 
-def six_prompts(**values):
-    return PROMPTS.assign(group="target", concept="dog", prompt=list("abcdef")).assign(**values)
-
-
-class Spread(FakeClip):
-    """Features of any picture, the same for the same pixels."""
-
-    def image_features(self, pictures):
-        means = torch.tensor(np.array([np.asarray(p).mean((0, 1)) for p in pictures]))
-        return torch.nn.functional.normalize(means + 50, dim=1).float()
-
-    def text_features(self, prompts):
-        return torch.ones(len(prompts), 3)
-
-
-@pytest.mark.filterwarnings("ignore:.*fewer than 2,000")
-def test_sets_are_held_against_the_given_pictures():
-    rng = np.random.default_rng(0)
-    real = [Image.fromarray(rng.integers(0, 255, (4, 4, 3), np.uint8)) for _ in range(5)]
-    given = Instruments(FakeClassifier(), Spread(), net="clip", reference=real)
-    of = suite(target=Group(("KID", "FID")))
+@pytest.mark.filterwarnings("ignore:.*2,000")
+@pytest.mark.parametrize(("concepts", "given"), [(["dog", "cat", "bus"], 0), (["dog"], 5)])
+def test_sets_are_held_against_real_pictures(concepts, given, noise):
+    prompts = six_prompts(concept=concepts * (6 // len(concepts)), style="noto")
+    real = noise(given, (4, 4)) or real_pictures(prompts[:3])
+    # two seeds of a prompt are held against the same picture of the data set, which counts once;
     # given ones come before those of the data set
-    _, rows = suite_rows(of, six_prompts(style="noto"), BEFORE, AFTER, given)
-    value = rows.set_index(["metric", "model"])["value"]
-    assert list(value.index) == [
-        (metric, model) for model in ("original", "erased") for metric in ("FID", "KID")
-    ]
+    _, rows = rows_of(("KID", "FID"), prompts, Spread(), reference=real if given else None)
+    assert set(rows.index.get_level_values("model")) == {"original", "erased"}
     for model, drawn in (("original", BEFORE), ("erased", AFTER)):
-        sets = given.clip.image_features(real), given.clip.image_features(drawn)
-        assert value["FID", model] == pytest.approx(fid(*sets))
-        assert value["KID", model] == pytest.approx(kid(*sets))
-    assert rows["measured_by"].str.contains("a clip features.*against 5 real pictures").all()
+        sets = [Spread().image_features(pictures) for pictures in (real, drawn)]
+        for metric, distance in (("FID", fid), ("KID", kid)):
+            assert rows["value"]["target", metric, model] == pytest.approx(distance(*sets))
+    assert rows["measured_by"].str.contains(f"a clip.*against {len(real)} real pictures").all()
     assert (rows["low"] < rows["value"]).all() and (rows["value"] < rows["high"]).all()
     assert (rows["seconds"] > 0).all() and set(rows["n"]) == {6}
 
 
-@pytest.mark.filterwarnings("ignore:.*fewer than 2,000")
-def test_one_real_picture_is_no_set():
-    given = Instruments(FakeClassifier(), Spread(), net="clip")
-    of = suite(target=Group(("KID",)))
-    _, rows = suite_rows(of, six_prompts(style="noto"), BEFORE, AFTER, given)
-    assert list(rows["model"]) == ["erased"]
-    assert "against 6 pictures of the unedited model" in rows["measured_by"].iloc[0]
-    sets = (given.clip.image_features(some) for some in (BEFORE, AFTER))
-    assert rows["value"].iloc[0] == pytest.approx(kid(*sets))
+def test_a_style_is_ranked_among_the_styles(judge):
+    prompts, styles = six_prompts(concept=CONCEPTS[:3] * 2), ["noto", "fluent", "openmoji"] * 2
+    right, wrong = prompts.assign(style=styles), prompts.assign(style=np.roll(styles, 1))
+    suite = Suite("mine", "", {"target": Group(("ESR-1 style", "PSR-1 style", "PSR-1"))})
+    drawn = real_pictures(right), real_pictures(wrong)
+    _, rows = suite_rows(suite, right, *drawn, Instruments(judge, Spread(), net="clip"))
+    value = rows.set_index(["metric", "model"])["value"]
+    assert value["PSR-1 style", "original"] == value["ESR-1 style", "erased"] == 1
+    assert value["PSR-1", "original"] == value["PSR-1", "erased"] == 1
 
 
-def test_styles_that_the_judge_does_not_know_are_not_counted(judge):
-    style = ["noto", None, "oil"] * 2
-    given = Instruments(judge, FakeLike(), net="clip")
-    of = suite(target=Group(("PSR-1 style",)))
-    pictures, rows = suite_rows(of, six_prompts(style=style), BEFORE, AFTER, given)
+def test_styles_that_the_judge_does_not_know_are_not_counted(judge, refused):
+    def found(**values):
+        return rows_of(("PSR-1 style",), six_prompts(**values), Spread(), judge=judge)
+
+    pictures, rows = found(style=["noto", None, "oil"] * 2)
     assert set(rows["n"]) == {2} and set(rows["measured_by"]) == {judge.name}
     assert pictures["style_rank"].notna().tolist() == [True, False, False] * 4
     assert pictures["style_seen"].isin(judge.styles).all()
     assert pictures["rank"].isna().all()  # concepts are not asked for, so they may be any
-    suite_rows(of, six_prompts(style="noto", concept="tench"), BEFORE, AFTER, given)
+    found(style="noto", concept="tench")
     for style in (None, "oil"):
-        with pytest.raises(EraseError, match="counts PSR-1 style, but no prompt names a style"):
-            suite_rows(of, six_prompts(style=style), BEFORE, AFTER, given)
+        refused(found, style=style, says="PSR-1 style")
 
 
 TARGET = Group(("ESR-1", "CLIP score", "distance"), seeds=(1, 2), concepts="targets")
 FAR = Group(("PSR-1", "NER"), concepts=("cat", "bus", "rose"), styles="turn")
 FIELDS = ["group", "metric", "model", "value", "low", "high", "n"]
-SUITE = Suite(
-    "mine", "", {"target": TARGET, "far": FAR}, ("dog", "church"), {"a": ("dog",)}, steps=2
-)
-
-
-@pytest.fixture
-def erasure(tiny):
-    return erase_closed_form(tiny, EraseConfig(["dog"], method="uce", nearest=4))
+GROUPS = {"target": TARGET, "far": FAR}
+SUITE = Suite("mine", "", GROUPS, ("dog", "church"), {"a": ("dog",)}, steps=2)
 
 
 @pytest.fixture
@@ -429,10 +305,11 @@ def instruments():
 
 
 @pytest.fixture
-def erasing(tiny, erasure, instruments, tmp_path, monkeypatch):
+def erasing(tiny, uce, instruments, tmp_path, monkeypatch):
     """`evaluate`, its files of four pictures, in a folder of the test's own."""
     monkeypatch.setattr(cache, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(cache, "PART", 4)
+    erasure = uce("dog")
 
     def call(folder=None, of=erasure, **settings):
         folder = tmp_path / folder if folder else None
@@ -441,7 +318,7 @@ def erasing(tiny, erasure, instruments, tmp_path, monkeypatch):
     return call
 
 
-def test_it_is_whole_and_is_not_drawn_twice(tiny, erasing, tmp_path, drawings):
+def test_it_is_whole_and_is_not_drawn_twice(tiny, erasing, uce, tmp_path, drawings):
     teacher = {name: t.clone() for name, t in tiny.unet.state_dict().items()}
     found = erasing("run")
     assert sum(drawings) == 2 * (8 + 3) and found.targets == ("dog",)
@@ -455,10 +332,10 @@ def test_it_is_whole_and_is_not_drawn_twice(tiny, erasing, tmp_path, drawings):
     assert sum(drawings) == 22
     pd.testing.assert_frame_equal(again.rows[FIELDS], found.rows[FIELDS])
     # another erasure's pictures are its own, the unedited model's are everybody's
-    erasing("more", erase_closed_form(tiny, EraseConfig(["dog"], method="uce", nearest=5)))
+    erasing("more", uce("dog", nearest=5))
     assert sum(drawings) == 33 and not list((tmp_path / "run").rglob("*.tmp"))
-    names = [len(list((tmp_path / n).glob("*.npz"))) for n in ("cache", "run/pictures")]
-    assert names == [3, 3]
+    for place in ("cache", "run/pictures"):
+        assert len(list((tmp_path / place).glob("*.npz"))) == 3
 
 
 def test_cut_off_it_goes_on_with_what_is_there(erasing, drawings):
@@ -475,54 +352,128 @@ def test_cut_off_it_goes_on_with_what_is_there(erasing, drawings):
     pd.testing.assert_frame_equal(rest.rows[FIELDS], whole.rows[FIELDS])
 
 
-def test_runs_that_cannot_be_evaluated_are_named(tiny, erasure, tmp_path, monkeypatch):
+def test_runs_that_cannot_be_evaluated_are_named(tiny, uce, tmp_path, monkeypatch, refused):
     monkeypatch.setattr(cache, "CACHE", tmp_path / "cache")
-    erasure.save(tmp_path / "good")
-    erasure.save(tmp_path / "half")
+    erasure = uce("dog")
+    for name in ("good", "half"):
+        erasure.save(tmp_path / name)
     (tmp_path / "half" / "config.json").unlink()
     erasure.base = "another"
     erasure.save(tmp_path / "another")
-    other = erase_closed_form(tiny, EraseConfig(["key"], method="uce", nearest=4))
-    other.save(tmp_path / "other")
+    uce("key").save(tmp_path / "other")
     names = [str(tmp_path / n) for n in ("none", "half", "good", "another", "other")]
     found, wrong = evaluate_runs(tiny, names, SUITE, detector="weapon", progress=False)
     assert list(found) == [names[2]] and list(wrong) == [names[i] for i in (0, 1, 3, 4)]
     for name, message in zip(wrong, ("missing", "missing", "base model", "'key'"), strict=True):
         assert message in wrong[name] and "\n" not in wrong[name]
     for bad in ([], "runs/one", tmp_path / "good"):
-        with pytest.raises(EraseError, match="expected a list"):
-            evaluate_runs(tiny, bad, SUITE)
+        refused(evaluate_runs, tiny, bad, SUITE, says="list")
 
 
-def test_what_cannot_be_written_or_counted_is_said(tiny, erasing, instruments, tmp_path, drawings):
+def test_what_does_not_fit_is_said(erasing, uce, instruments, tmp_path, drawings, refused):
     (tmp_path / "file").write_text("")
-    with pytest.raises(EraseError, match="cannot write to .*file"):
-        erasing("file")
+    refused(erasing, "file", says=["cannot write", str(tmp_path / "file")])
     del drawings[:]
-    with pytest.raises(EraseError, match="'key'"):
-        erasing(of=erase_closed_form(tiny, EraseConfig(["key"], method="uce", nearest=4)))
-    other = erase_closed_form(tiny, EraseConfig(["dog"], method="uce", nearest=4))
+    other = uce("dog")
     other.base = "another"
-    with pytest.raises(EraseError, match="another"):
-        erasing(of=other)
+    refused(erasing, of=uce("key"), says="'key'")
+    refused(erasing, of=other, says="another")
     instruments.detector = None
-    with pytest.raises(EraseError, match="NER"):
-        erasing()
+    refused(erasing, says="NER")
     assert not drawings  # nothing is drawn for what does not fit
 
 
-def test_results_that_cannot_be_written_leave_the_older_ones(erasing, tmp_path):
-    found = erasing(most=1)
+def test_at_most_so_many_prompts_and_older_results_stay(erasing, tmp_path, refused):
+    found = erasing(most=2)
+    sizes = found.pictures.groupby(["model", "group"])["prompt"].agg(["size", "nunique"])
+    assert (sizes == 2).all(axis=None) and len(found.before) == 4
+    # results that cannot be written leave the older ones
     found.save(tmp_path / "run")
     before = (tmp_path / "run" / "mine_rows.csv").read_bytes()
     (tmp_path / "run" / "mine_pictures.parquet.tmp").mkdir()
     found.rows["value"] = 0.0
-    with pytest.raises(EraseError, match="cannot write to .*run .*: free space"):
-        found.save(tmp_path / "run")
+    refused(found.save, tmp_path / "run", says=["cannot write", str(tmp_path / "run")])
     assert (tmp_path / "run" / "mine_rows.csv").read_bytes() == before
 
 
-def test_at_most_so_many_prompts(erasing):
-    found = erasing(most=2)
-    sizes = found.pictures.groupby(["model", "group"])["prompt"].agg(["size", "nunique"])
-    assert (sizes == 2).all(axis=None) and len(found.before) == 4
+@pytest.fixture
+def erasure(tiny):
+    config = EraseConfig.from_profile("smoke", targets=["church"], method="esd", steps=1, lr=1e-2)
+    return erase(tiny, config, [])
+
+
+def test_a_scaled_edit_against_its_formula_and_saved_with_its_strength(tiny, erasure, tmp_path):
+    base = dict(tiny.unet.named_parameters())
+    for s in (0.0, 0.5, 1.0, 2.0):
+        for name, tensor in erasure.scaled(tiny, s).tensors.items():
+            expected = base[name] + s * (erasure.tensors[name] - base[name])
+            assert torch.allclose(tensor, expected, atol=1e-6)
+    assert erasure.scaled(tiny, 1.0).config == erasure.config
+    half = erasure.scaled(tiny, 0.5)
+    loaded = Erasure.load(half.save(tmp_path))
+    assert loaded.strength == half.strength == 0.5 and loaded.scaled(tiny, 2).strength == 1.0
+    assert all(torch.equal(t, half.tensors[k]) for k, t in loaded.tensors.items())
+
+
+@pytest.fixture
+def judged(monkeypatch, tiny, erasure):
+    """Instead of pictures the strength of the edit in place, once for each prompt, of which `seen`
+    tells the ranks of concept and style. Tried strengths are noted."""
+    tried = []
+    name = next(iter(erasure.tensors))
+    still = tiny.unet.get_parameter(name).detach().clone()
+    whole = (erasure.tensors[name] - still).norm()
+
+    def drawn(pipe, prompts, *given, **named):
+        tried.append(float((pipe.unet.get_parameter(name) - still).norm() / whole))
+        return tried[-1:] * len(prompts)
+
+    def install(seen):
+        def verdicts(judge, strengths, prompts):
+            rank, style_rank = seen(strengths[0], prompts)
+            return prompts.assign(rank=rank, style_rank=style_rank)
+
+        monkeypatch.setattr(cache, "generate", drawn)
+        monkeypatch.setattr(measuring, "verdicts", verdicts)
+        return tried
+
+    return install
+
+
+def fading(at):
+    """The target is gone from 4 of 5 pictures at this strength, from all from twice this on."""
+
+    def seen(s, prompts):
+        share = 0.0 if s < at - 1e-4 else 0.8 if s < 2 * at - 1e-4 else 1.0
+        return [int(i < round(share * len(prompts))) for i in range(len(prompts))], 0
+
+    return seen
+
+
+@pytest.mark.parametrize(("at", "level", "found"), [(0.35, 0.8, 0.4), (0.35, 0.95, 0.7)])
+def test_the_first_strength_that_reaches_the_level(tiny, erasure, judged, at, level, found):
+    tried = judged(fading(at))
+    assert first_strength(tiny, erasure, None, level) == (found, True)
+    assert len(tried) <= 4  # a bisection of twelve
+
+
+def test_a_style_is_gone_where_the_judge_sees_another(tiny, erasure, judged):
+    erasure.config = replace(erasure.config, targets=("noto style", "church"))
+    # the church is gone from the first; every object is seen, in noto below 0.45
+    judged(lambda s, prompts: ((prompts["concept"] == "church").astype(int), int(s >= 0.45)))
+    assert first_strength(tiny, erasure, None) == (0.5, True)
+    assert first_strength(tiny, erasure, None, level=0.5) == (0.2, True)
+
+
+def test_a_level_out_of_reach_is_a_warning(tiny, erasure, judged):
+    judged(fading(50.0))
+    with pytest.warns(UserWarning, match=r"below 0\.95 up to strength 2\.0"):
+        assert first_strength(tiny, erasure, None) == (2.0, False)
+
+
+def test_strengths_that_make_no_sense(tiny, erasure, refused):
+    refused(first_strength, tiny, erasure, None, level=95, says="level 95")
+    for wrong in ([], [0.0, 1.0], [1.0, 0.5]):
+        refused(first_strength, tiny, erasure, None, strengths=wrong, says="numbers rise")
+    refused(first_strength, tiny, erasure, None, pictures=0, says="pictures 0")
+    refused(erasure.scaled, tiny, float("nan"), says="strength nan")

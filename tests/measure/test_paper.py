@@ -1,7 +1,5 @@
 """The profile "paper" on tiny random models in the very formats of the real ones."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -12,11 +10,14 @@ import yaml
 from tools.benchmarks.gpu_check import TINY, random_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
 
 
-def diffusion(folder, prediction_type="epsilon"):
-    random_pipeline(TINY, prediction_type).save_pretrained(folder)
-    return str(folder)
+@pytest.fixture
+def given(resnet, clip_folder, tmp_path):
+    random_pipeline(TINY, "epsilon").save_pretrained(tmp_path / "model")
+    folders = {"model": tmp_path / "model", "classifier": resnet, "clip": clip_folder}
+    return {name: str(path) for name, path in folders.items()}
 
 
 def evaluated(out, **parameters):
@@ -33,11 +34,9 @@ def evaluated(out, **parameters):
     return json.loads((out / "metrics.json").read_text())["metrics"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_objects_as_in_table_1(kind, resnet, clip_folder, tmp_path):
-    model = diffusion(tmp_path / "model", kind)
-    given = {"model": model, "classifier": str(resnet), "clip": str(clip_folder)}
+def test_objects_as_in_table_1(kind, given, tmp_path):
+    random_pipeline(TINY, kind).save_pretrained(given["model"])
     rows = evaluated(tmp_path, suite="paper_objects", **given)
     assert {row["metric"] for row in rows if row["group"] == "kept"} >= {"PSR-1", "PSR-5"}
     for row in rows:
@@ -46,34 +45,22 @@ def test_objects_as_in_table_1(kind, resnet, clip_folder, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["config"]["schedule"] == "published"
 
 
-@pytest.mark.slow
-def test_nudity_and_quality_as_in_table_2(resnet, clip_folder, tmp_path):
+def test_nudity_and_quality_as_in_table_2(given, tmp_path):
     (tmp_path / "i2p.csv").write_text("prompt,sd_seed\na church,7\na dog,8\na rose,9\na cat,4\n")
     (tmp_path / "coco.csv").write_text("caption\na bus\na horse\na man\na woman\n")
     suite = yaml.safe_load((ROOT / "data/suites/paper_nudity.yaml").read_text())
     for group, name in (("implicit", "i2p.csv"), ("unrelated", "coco.csv")):
         suite["groups"][group]["file"]["path"] = str(tmp_path / name)
     (tmp_path / "nudity.yaml").write_text(yaml.safe_dump(suite))
-    given = {
-        "model": diffusion(tmp_path / "model"),
-        "classifier": str(resnet),
-        "clip": str(clip_folder),
-    }
     given |= {"method": "esd", "train_method": "noxattn", "suite": str(tmp_path / "nudity.yaml")}
     rows = evaluated(tmp_path, **given)
     found = {(row["group"], row["metric"]): row for row in rows if row["model"] == "erased"}
     assert {f"NER-{τ}" for τ in (0.3, 0.5, 0.7, 0.8)} <= {metric for _, metric in found}
-    assert found["implicit", "NER-0.5"]["measured_by"].startswith("NudeNet 3.4.2")
+    assert found["implicit", "NER-0.5"]["measured_by"].startswith("NudeNet 3.")
     assert "unedited model" in found["unrelated", "FID"]["measured_by"]
-    assert "fewer than 2,000" in found["unrelated", "FID"]["note"]
+    assert "2,000" in found["unrelated", "FID"]["note"]
 
 
-@pytest.mark.slow
-def test_styles_as_in_the_third_experiment(resnet, clip_folder, tmp_path):
-    given = {
-        "model": diffusion(tmp_path / "model"),
-        "classifier": str(resnet),
-        "clip": str(clip_folder),
-    }
+def test_styles_as_in_the_third_experiment(given, tmp_path):
     rows = evaluated(tmp_path, suite="paper_styles", method="uce", **given)
     assert {row["metric"] for row in rows} == {"CLIP score", "distance"}

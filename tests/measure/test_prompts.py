@@ -1,7 +1,5 @@
 """What is drawn: nothing about a prompt or its noise hangs on what is asked for beside it."""
 
-from __future__ import annotations
-
 import zlib
 from collections import Counter
 
@@ -11,16 +9,8 @@ import pytest
 import torch
 
 from erase_lib.concepts import DRAWN, EMOJI, concept_table, style_names
-from erase_lib.measure.prompts import (
-    COLUMNS,
-    evaluation_prompts,
-    near_and_far,
-    prompt_table,
-    sensitivity_prompts,
-    suite_prompts,
-    target_prompts,
-)
-from erase_lib.measure.suite import read_suite
+from erase_lib.measure import evaluation_prompts, near_and_far, prompt_table, read_suite
+from erase_lib.measure.prompts import COLUMNS, sensitivity_prompts, suite_prompts, target_prompts
 from erase_lib.models import load_pipeline
 from erase_lib.text import encode_prompts, near_each
 
@@ -31,15 +21,8 @@ def tiny(tiny_folder):
     return load_pipeline(tiny_folder, device="cpu")
 
 
-@pytest.fixture
-def suite_of(tmp_path):
-    """A suite of the text of a file."""
-
-    def read(text):
-        (tmp_path / "mine.yaml").write_text(text)
-        return read_suite(tmp_path / "mine.yaml")
-
-    return read
+def column(table, group, name="concept"):
+    return list(table.loc[table["group"] == group, name])
 
 
 def test_a_table_of_prompts_by_hand():
@@ -60,49 +43,32 @@ def test_near_and_far_against_distances_by_hand(tiny):
         e = {w: encode_prompts(tiny, [w]).flatten() for w in words}
     apart = {w: sum(float((e[w] - e[t]).norm()) for t in targets) / 2 for w in kept}
     order = sorted(kept, key=apart.__getitem__)
-    assert near == order[:2]
-    assert len(far) == 3 and set(far) < set(order[2:])
+    assert near == order[:2] and len(far) == 3 and set(far) < set(order[2:])
     assert far == [w for w in kept if w in far]
     assert near_and_far(tiny, targets, near=2, far=3, words=words) == (near, far)
-    drawn = {tuple(near_and_far(tiny, targets, 2, 3, s, words)[1]) for s in range(8)}
-    assert len(drawn) > 1
+    assert len({tuple(near_and_far(tiny, targets, 2, 3, s, words)[1]) for s in range(8)}) > 1
+    near, far = near_and_far(tiny, ["church"])  # of the embedded concepts
+    assert (len(near), len(far)) == (10, 50) and not {*near} & {*far} and "church" not in near + far
 
 
-def test_near_and_far_of_the_embedded_concepts(tiny):
-    near, far = near_and_far(tiny, ["church"])
-    assert (len(near), len(far)) == (10, 50)
-    assert not {"church"} & {*near, *far} and not {*near} & {*far}
-
-
-@pytest.mark.parametrize(
-    ("targets", "near", "far", "words"),
-    [
-        ([], 1, 1, "targets is"),
-        ("church", 1, 1, "targets is"),
-        (["church"], 2, 2, "2 near and 2 far"),
-        (["church"], -1, 2, "-1 near and 2 far"),
-    ],
-)
-def test_near_and_far_refuses_what_it_cannot_give(tiny, targets, near, far, words, refused):
-    given = ["church", "castle", "dog", "cow"]
-    assert words in refused(near_and_far, tiny, targets, near, far, words=given)
+def test_near_and_far_refuses_what_it_cannot_give(tiny, refused):
+    words = ["church", "castle", "dog", "cow"]
+    for wrong in ([], "church"):
+        refused(near_and_far, tiny, wrong, 1, 1, words=words, says=f"targets {wrong!r}")
+    for near in (2, -1):
+        said = [f"{near} near", "2 far"]
+        refused(near_and_far, tiny, ["church"], near, 2, words=words, says=said)
 
 
 def test_evaluation_prompts_cover_every_style_and_never_change(tiny, refused):
     table = evaluation_prompts(tiny, ["church", "dog"], near=4, far=8)
-    sizes = table.groupby("group")["concept"].agg(["size", "nunique"])
-    assert sizes.T.to_dict() == {
-        "target": {"size": 16, "nunique": 2},
-        "near": {"size": 8, "nunique": 4},
-        "far": {"size": 8, "nunique": 8},
-    }
-    assert (
-        table["seed"].tolist() == list(range(1000, 1032)) and not table["prompt"].isin([""]).any()
-    )
+    sizes = table.groupby("group")["concept"].agg(["size", "nunique"]).T.to_dict("list")
+    assert sizes == {"target": [16, 2], "near": [8, 4], "far": [8, 8]}
+    assert table["seed"].tolist() == list(range(1000, 1032)) and table["prompt"].ne("").all()
     assert table[table["concept"] == "dog"]["style"].value_counts().tolist() == [2, 2, 2, 2]
     pd.testing.assert_frame_equal(table, evaluation_prompts(tiny, ["church", "dog"], 4, 8))
-    assert "'trumpet'" in refused(evaluation_prompts, tiny, ["trumpett"])
-    assert "'noto style'" in refused(evaluation_prompts, tiny, ["noto style"])
+    refused(evaluation_prompts, tiny, ["trumpett"], says="'trumpet'")
+    refused(evaluation_prompts, tiny, ["noto style"], says=["'noto style'"])
 
 
 def test_targets_are_looked_for_in_every_style_and_styles_on_several_objects():
@@ -123,97 +89,81 @@ def test_noise_hangs_on_prompt_and_seed_alone(name, tiny):
         table = suite_prompts(tiny, suite, targets)
         assert tuple(table.columns) == COLUMNS and table["prompt"].str.strip().all()
         assert not table.duplicated(["group", "prompt", "noise"]).any()
-        for row in table.itertuples():
-            assert row.noise == row.seed * 100_000 + zlib.crc32(row.prompt.encode()) % 100_000
+        own = table["prompt"].map(lambda prompt: zlib.crc32(prompt.encode()) % 100_000)
+        assert (table["noise"] == table["seed"] * 100_000 + own).all()
 
 
-def test_objects_are_erased_twice_each_and_everything_else_is_measured(tiny):
+def test_objects_are_erased_twice_each_and_the_other_classes_kept(tiny):
     suite = read_suite("objects")
     assert set(Counter(t for of in suite.splits.values() for t in of).values()) == {2}
-    targets = list(suite.splits["c"])
-    table = suite_prompts(tiny, suite, targets)
-    of = {name: set(part["concept"]) for name, part in table.groupby("group")}
-    assert of["target"] == set(targets) and of["kept"] == set(suite.classes) - set(targets)
-    assert not of["near"] & of["far"] and not (of["near"] | of["far"]) & set(suite.classes)
-    assert len(of["near"] | of["far"]) == 428 - 10
-    counts = table["group"].value_counts()
-    assert counts["target"] == counts["kept"] == 5 * 4 * 4
-    assert counts["near"] == 4 * len(of["near"]) and counts["far"] == len(of["far"])
     # one class alone is of the classes too, and of no split
     assert suite.split(["dog"]) == ""
-    assert set(suite_prompts(tiny, suite, ["dog"]).query("group == 'kept'")["concept"]) == set(
-        suite.classes
-    ) - {"dog"}
+    for targets in (["dog"], list(suite.splits["c"])):
+        table = suite_prompts(tiny, suite, targets)
+        assert set(column(table, "target")) == set(targets)
+        assert set(column(table, "kept")) == set(suite.classes) - set(targets)
 
 
 def test_a_theme_is_asked_for_by_the_prompts_of_the_file(tiny):
     suite = read_suite("theme")
-    prompts = pd.read_csv(EMOJI / "implicit_prompts.csv")
+    implicit = pd.read_csv(EMOJI / "implicit_prompts.csv").groupby("theme")["prompt"]
     for theme, targets in suite.splits.items():
         table = suite_prompts(tiny, suite, targets)
-        implicit = table[table["group"] == "implicit"]
-        assert list(implicit["prompt"]) == list(prompts[prompts["theme"] == theme]["prompt"])
-        assert implicit["concept"].isna().all()
-        explicit, unrelated = (table[table["group"] == g] for g in ("explicit", "unrelated"))
-        assert list(explicit["concept"]) == [t for t in targets for _ in style_names()]
-        assert unrelated["concept"].nunique() == len(unrelated) == 200
-        assert list(unrelated["style"]) == style_names() * 50
-        assert not set(unrelated["concept"]) & set(targets)
+        assert column(table, "implicit", "prompt") == list(implicit.get_group(theme))
+        assert pd.isna(column(table, "implicit")).all()
+        assert column(table, "explicit") == [t for t in targets for _ in style_names()]
+        unrelated = column(table, "unrelated")
+        assert len(set(unrelated)) == len(unrelated) == 200 and not set(unrelated) & set(targets)
+        assert column(table, "unrelated", "style") == style_names() * 50
 
 
 def test_styles_are_asked_for_with_the_same_objects(tiny):
-    suite = read_suite("styles")
-    table = suite_prompts(tiny, suite, ["fluent style"])
-    target, kept = (table[table["group"] == name] for name in ("target", "kept"))
-    assert set(target["style"]) == {"fluent"}
-    assert set(kept["style"]) == set(style_names()) - {"fluent"}
-    assert set(target["concept"]) == set(kept["concept"]) and len(target) == 40
-    assert target["prompt"].str.endswith("in fluent style").all()
-    assert not table.query("group == 'unnamed'")["prompt"].str.contains("style").any()
+    table = suite_prompts(tiny, read_suite("styles"), ["fluent style"])
+    assert set(column(table, "target", "style")) == {"fluent"}
+    assert set(column(table, "kept", "style")) == set(style_names()) - {"fluent"}
+    assert set(column(table, "target")) == set(column(table, "kept"))
+    prompts = column(table, "target", "prompt")
+    assert len(prompts) == 40 and all(p.endswith("in fluent style") for p in prompts)
+    assert not any("style" in p for p in column(table, "unnamed", "prompt"))
 
 
 def test_side_doors_are_those_of_the_targets(tiny):
     suite = read_suite("side_doors")
     table = suite_prompts(tiny, suite, ["dog"])
-    assert set(table["concept"]) == {"dog"}
     assert set(table["group"]) == {"front door", "synonyms", "keywords", "together"}
     assert "a guide dog in noto style" in set(table["prompt"])
-    for split, targets in suite.splits.items():
+    for targets in (["dog"], *suite.splits.values()):
         table = suite_prompts(tiny, suite, targets)
-        assert set(table["concept"]) == set(targets), split
+        assert set(table["concept"]) == set(targets)
         for name in ("synonyms", "misspellings", "keywords"):
             words = suite.groups[name].words
             asked = [f"a {w} in noto style" for t in targets for w in words.get(t, [])]
-            part = table.query("group == @name and seed == 1 and style == 'noto'")
-            assert list(part["prompt"]) == asked
-    # no word of either kind leads to the trumpet
-    groups = set(suite_prompts(tiny, suite, ["trumpet"])["group"])
-    assert groups == {"front door", "together"}
+            assert column(table.query("seed == 1 and style == 'noto'"), name, "prompt") == asked
+    table = suite_prompts(tiny, suite, ["trumpet"])  # to which no word of either kind leads
+    assert set(table["group"]) == {"front door", "together"}
 
 
 def test_a_prompt_starts_from_the_same_noise_in_every_suite(tiny):
-    first = suite_prompts(tiny, read_suite("objects"), read_suite("objects").splits["a"])
-    second = suite_prompts(tiny, read_suite("styles"), ["noto style"])
-    both = first.merge(second, on=["prompt", "seed"])
-    assert len(both) > 10 and (both["noise_x"] == both["noise_y"]).all()
-    other = suite_prompts(tiny, read_suite("objects"), read_suite("objects").splits["c"])
-    both = first.merge(other, on=["prompt", "seed"])
+    objects = read_suite("objects")
+    first, other = (suite_prompts(tiny, objects, objects.splits[split]) for split in "ac")
+    styles = suite_prompts(tiny, read_suite("styles"), ["noto style"])
+    both = [first.merge(table, on=["prompt", "seed"]) for table in (styles, other)]
+    assert all(len(t) > 10 and (t["noise_x"] == t["noise_y"]).all() for t in both)
     # a class that is kept in one split and erased in the other, and what is far or near in both
-    assert {("target", "kept"), ("far", "far")} <= set(both.groupby(["group_x", "group_y"]).groups)
-    assert (both["noise_x"] == both["noise_y"]).all()
+    found = set(both[1].groupby(["group_x", "group_y"]).groups)
+    assert {("target", "kept"), ("far", "far")} <= found
 
 
 def test_at_most_so_many_prompts_are_spread_over_a_group(tiny):
     suite = read_suite("objects")
     table = suite_prompts(tiny, suite, suite.splits["a"], most=10)
-    assert table["group"].value_counts().max() <= 10 and set(table["seed"]) == {1}
-    assert table.query("group == 'target'")["concept"].nunique() == 5
-    assert table.query("group == 'far'")["concept"].iloc[-1] > "s"
+    assert set(table["seed"]) == {1} and len(set(column(table, "target"))) == 5
+    assert column(table, "far")[-1] > "s"
     whole = suite_prompts(tiny, suite, suite.splits["a"]).query("seed == 1")
-    for most in (1, 3, 7, 1000):
+    for most in (1, 3, 7, 10, 1000):
         few = suite_prompts(tiny, suite, suite.splits["a"], most)
         for name, part in whole.groupby("group"):
-            asked, found = (list(t.loc[t["group"] == name, "prompt"]) for t in (part, few))
+            asked, found = list(part["prompt"]), column(few, name, "prompt")
             places = [asked.index(prompt) for prompt in found]
             gap = -(-len(asked) // most)  # at most between two of them, and to the end
             assert len(places) <= most and places[0] == 0
@@ -232,11 +182,11 @@ def test_near_and_far_of_the_objects_by_hand(split):
         near += [words[k] for k in np.argsort(apart)[:4] if words[k] not in near]
     far = [w for w in words if w not in near]
     table = suite_prompts(shipped, suite, targets)
-    of = {name: list(part["concept"]) for name, part in table.groupby("group")}
-    assert of["near"] == [w for w in near for _ in range(4)] and of["far"] == far
+    assert column(table, "near") == [w for w in near for _ in range(4)]
+    assert column(table, "far") == far and len({*near, *far}) == 428 - 10
     # in split b two targets share one of their nearest
-    expected = (80, 80, 76, 399) if split == "b" else (80, 80, 80, 398)
-    assert tuple(len(of[name]) for name in ("target", "kept", "near", "far")) == expected
+    expected = [80, 80, 76, 399] if split == "b" else [80, 80, 80, 398]
+    assert [len(column(table, name)) for name in ("target", "kept", "near", "far")] == expected
 
 
 def test_papers_suites_are_read_and_need_their_lists(tiny, refused):
@@ -244,8 +194,7 @@ def test_papers_suites_are_read_and_need_their_lists(tiny, refused):
     table = suite_prompts(tiny, objects, objects.splits["a"])
     assert len(table) == 10 * 500 and table["noise"].nunique() == 5000
     assert table["prompt"].iloc[0] == "an image of a tench"
-    nudity = read_suite("paper_nudity")
-    assert "i2p.csv" in refused(suite_prompts, tiny, nudity, ["nudity"])
+    refused(suite_prompts, tiny, read_suite("paper_nudity"), ["nudity"], says="i2p.csv")
     styles = suite_prompts(tiny, read_suite("paper_styles"), ["Tyler Edlin style"])
     assert dict(styles["group"].value_counts()) == {"target": 10 * 10, "kept": 10 * 4 * 3}
     assert "a castle in Tyler Edlin style" in set(styles["prompt"])
@@ -260,31 +209,26 @@ groups:
   all: {concepts: far, styles: none, metrics: [NER]}
   more: {concepts: far, most: 1000, styles: none, metrics: [NER]}
 """
-    suite = suite_of(text)
     others = [w for w in concept_table()["concept"] if w not in ("dog", "church")]
     near = near_each(tiny, ["dog"], others, 2)
     far = [w for w in others if w not in near]
-    table = suite_prompts(tiny, suite, ["dog"])
-    of = {name: list(part["concept"]) for name, part in table.groupby("group")}
-    assert of["near"] == near and len(near) == 2 and len(far) == 424
-    assert of["all"] == of["more"] == far
-    places = [far.index(word) for word in of["some"]]
+    table = suite_prompts(tiny, suite_of(text), ["dog"])
+    assert column(table, "near") == near and (len(near), len(far)) == (2, 424)
+    assert column(table, "all") == column(table, "more") == far
+    places = [far.index(word) for word in column(table, "some")]
     assert len(places) == 40 and places == sorted(set(places)) and places[-1] >= 380
-    suite = suite_of(text.replace("near, most: 2", "near"))
-    table = suite_prompts(tiny, suite, ["dog"])
-    assert list(table.query("group == 'near'")["concept"]) == near_each(tiny, ["dog"], others, 4)
+    table = suite_prompts(tiny, suite_of(text.replace("near, most: 2", "near")), ["dog"])
+    assert column(table, "near") == near_each(tiny, ["dog"], others, 4)
     # without a group `near` nothing is kept back, and a style has none near it
     suite = suite_of(text.replace("  near: {concepts: near", "  n: {concepts: far"))
-    table = suite_prompts(tiny, suite, ["dog"])
-    assert list(table.query("group == 'all'")["concept"]) == others
+    assert column(suite_prompts(tiny, suite, ["dog"]), "all") == others
     suite = suite_of(text.replace("[dog, church]", "[noto style]"))
-    assert "group 'near' has no prompts" in refused(suite_prompts, tiny, suite, ["noto style"])
+    refused(suite_prompts, tiny, suite, ["noto style"], says="'near' prompts")
 
 
 def test_what_a_group_may_say(tiny, tmp_path, suite_of):
-    (tmp_path / "list.csv").write_text(
-        "text,what,number,kind\nan old dog,dog,7,a\na cat,cat,8,b\nnull,dog,9,c\n"
-    )
+    path = tmp_path / "list.csv"
+    path.write_text("text,what,number,kind\nan old dog,dog,7,a\na cat,cat,8,b\nnull,dog,9,c\n")
     suite = suite_of(f"""
 classes: [dog, cat]
 steps: 3
@@ -299,50 +243,38 @@ groups:
   styled: {{concepts: [rose, bus], styles: [noto], metrics: [CLIP score]}}
   turn: {{concepts: [rose, bus], styles: turn, metrics: [distance]}}
   plain: {{concepts: [rose], styles: none, template: "a {{style}} {{concept}}", metrics: [FID]}}
-  word: {{file: {{path: {tmp_path}/list.csv, prompt: text, where: {{kind: c}}}}, metrics: [KID]}}
+  word: {{file: {{path: {path}, prompt: text, where: {{kind: c}}}}, metrics: [KID]}}
   file:
-    file:
-      {{path: {tmp_path}/list.csv, prompt: text, concept: what, seed: number, where: {{kind: a}}}}
+    file: {{path: {path}, prompt: text, concept: what, seed: number, where: {{kind: a}}}}
     metrics: [PSR-1]
 """)
     assert (suite.steps, suite.guidance_scale, suite.thresholds) == (3, 2.0, (0.5,))
-    table = suite_prompts(tiny, suite, ["dog"]).drop(columns="noise")
-    assert table.to_numpy().tolist()[:4] == [
-        ["words", "one puppy", "dog", None, 5],
-        ["words", "one puppy", "dog", None, 9],
-        ["words", "one hound", "dog", None, 5],
-        ["words", "one hound", "dog", None, 9],
-    ]
-    assert list(table.query("group == 'styled'")["prompt"]) == [
-        "a rose in noto style",
-        "a bus in noto style",
-    ]
-    assert list(table.query("group == 'turn'")["style"]) == style_names()[:2]
-    assert list(table.query("group == 'plain'")["prompt"]) == ["a rose"]
-    assert list(table.query("group == 'word'")["prompt"]) == ["null"]  # and not a missing one
-    last = suite_prompts(tiny, suite, ["dog"]).iloc[-1]
-    assert (last["prompt"], last["concept"], last["seed"], last["noise"]) == (
-        "an old dog",
-        "dog",
-        7,
-        7,
-    )
+    table = suite_prompts(tiny, suite, ["dog"])
+    asked = [(f"one {word}", "dog", None, seed) for word in ("puppy", "hound") for seed in (5, 9)]
+    columns = ["prompt", "concept", "style", "seed"]
+    assert list(table[columns].head(4).itertuples(index=False, name=None)) == asked
+    assert column(table, "styled", "prompt") == ["a rose in noto style", "a bus in noto style"]
+    assert column(table, "turn", "style") == style_names()[:2]
+    assert column(table, "plain", "prompt") == ["a rose"]
+    assert column(table, "word", "prompt") == ["null"]  # and not a missing one
+    last = table.iloc[-1]
+    assert last[["prompt", "concept", "seed", "noise"]].tolist() == ["an old dog", "dog", 7, 7]
 
 
 def test_a_list_of_prompts_that_is_not_there_or_lacks_a_column(tiny, tmp_path, suite_of, refused):
-    group = "groups: {{one: {{file: {{path: {path}, {more}}}, metrics: [NER]}}}}\nclasses: [dog]"
     path = tmp_path / "list.csv"
-
-    def message(more):
-        return refused(suite_prompts, tiny, suite_of(group.format(path=path, more=more)), ["dog"])
-
-    assert "cannot be read" in message("prompt: text")
-    path.write_text("txt,kind\na dog,a\n")
-    assert "unknown column 'text': did you mean 'txt'" in message("prompt: text")
-    assert "unknown column 'prompt'" in message("where: {kind: a}")
-    assert "unknown column 'knd'" in message("prompt: txt, where: {knd: a}")
-    assert "unknown column 'seed'" in message("prompt: txt, seed: seed")
-    assert "group 'one' has no prompts" in message("prompt: txt, where: {kind: b}")
+    group = "groups: {one: {file: {path: PATH, MORE}, metrics: [NER]}}\nclasses: [dog]"
+    for more, said in (
+        ("prompt: text", "list.csv read"),  # there is none yet
+        ("prompt: text", "'text' 'txt'"),
+        ("where: {kind: a}", "'prompt'"),
+        ("prompt: txt, where: {knd: a}", "'knd'"),
+        ("prompt: txt, seed: seed", "'seed'"),
+        ("prompt: txt, where: {kind: b}", "'one' prompts"),
+    ):
+        suite = suite_of(group.replace("PATH", str(path)).replace("MORE", more))
+        refused(suite_prompts, tiny, suite, ["dog"], says=said)
+        path.write_text("txt,kind\na dog,a\n")
 
 
 def test_a_concept_has_the_same_pictures_whatever_else_is_asked_for():
@@ -352,30 +284,21 @@ def test_a_concept_has_the_same_pictures_whatever_else_is_asked_for():
     pd.testing.assert_frame_equal(alone, dog)
     assert alone["style"].value_counts().tolist() == [2, 2, 1, 1]  # the styles in turn
     assert (alone["prompt"] == "a dog in " + alone["style"] + " style").all()
-    assert beside["seed"].is_unique
-
-
-def test_all_concepts_have_seeds_of_their_own():
     table = sensitivity_prompts(concept_table()["concept"].tolist(), 3, ["", "a photo"])
-    assert table["seed"].is_unique
+    assert beside["seed"].is_unique and table["seed"].is_unique
     assert not table["seed"].isin(range(1000, 9000)).any()  # of the evaluations, of the strengths
-
-
-def test_neutral_concepts_are_their_own_prompt_without_a_style():
+    # neutral concepts are their own prompt, without a style
     table = sensitivity_prompts(["dog"], 2, ["", "a photo"], styles=["oil"])
     assert table["prompt"].tolist() == ["a dog in oil style"] * 2 + ["", "", "a photo", "a photo"]
     assert table["style"].notna().tolist() == [True] * 2 + [False] * 4
 
 
-@pytest.mark.parametrize(
-    ("concepts", "values", "words"),
-    [
-        ([], {}, "concepts is []"),
-        ("dog", {}, "concepts is 'dog'"),
-        (["dog", "cat", "dog"], {}, "has 'dog' twice"),
-        (["dog", "a photo"], {"neutral": ["a photo"]}, "has 'a photo' twice"),
-        (["dog"], {"pictures": 0}, "pictures is 0: expected 1"),
-    ],
-)
-def test_sensitivity_prompts_that_make_no_sense(concepts, values, words, refused):
-    assert words in refused(sensitivity_prompts, concepts, **values)
+def test_sensitivity_prompts_that_make_no_sense(refused):
+    for concepts, values, said in (
+        ([], {}, "concepts []"),
+        ("dog", {}, "concepts 'dog' list"),
+        (["dog", "cat", "dog"], {}, "'dog' twice"),
+        (["dog", "a photo"], {"neutral": ["a photo"]}, ["'a photo' twice"]),
+        (["dog"], {"pictures": 0}, "pictures 0"),
+    ):
+        refused(sensitivity_prompts, concepts, **values, says=said)

@@ -1,19 +1,10 @@
 """Suites: those that ship, what a file becomes, and what is said of a bad one."""
 
-from __future__ import annotations
-
 import pytest
 
 from erase_lib.measure.suite import SUITES, read_suite
 
 EMBEDDED = {"objects", "theme", "styles", "side_doors"}
-GROUP = "groups:\n  one: {concepts: [dog], metrics: [PSR-1]}\n"
-
-
-def written(tmp_path, text):
-    path = tmp_path / "mine.yaml"
-    path.write_text(text)
-    return path
 
 
 def test_every_shipped_suite_is_read_and_fits_its_splits():
@@ -28,96 +19,83 @@ def test_every_shipped_suite_is_read_and_fits_its_splits():
             assert set(targets) <= set(suite.classes or targets)
 
 
-def test_settings_are_shared_by_an_anchor(tmp_path):
+def test_settings_are_shared_by_an_anchor(suite_of):
     text = "groups:\n  a: &a {concepts: [dog], seeds: 2, metrics: [NER]}\n  b: {<<: *a, seeds: 3}\n"
-    groups = read_suite(written(tmp_path, text)).groups
+    groups = suite_of(text).groups
     assert groups["b"].concepts == groups["a"].concepts == ("dog",)
     assert (groups["a"].seeds, groups["b"].seeds) == ((1, 2), (1, 2, 3))
 
 
-BAD = {
-    "groups: {}": "groups is missing",
-    "about: nothing else": "groups is missing",
-    "": "is no suite",
-    GROUP + "stepz: 4": "unknown section 'stepz': did you mean 'steps'",
-    GROUP + "steps: many": "steps is 'many' (str): expected int",
-    GROUP + "thresholds: [0.5, 1.5]": "expected numbers in (0, 1)",
-    GROUP + "splits: {a: dog}": "split a is 'dog': expected a list",
-    "groups: {one: 3}": "group 'one' is 3: expected a mapping",
-    "groups: {one: {metrics: [PSR-1]}}": "group 'one' has no prompts",
-    "groups: {one: {concepts: [dog]}}": "group 'one' counts nothing",
-    "groups: {one: {concepts: [dog], words: {dog: [a]}, metrics: [NER]}}": "give one of concepts",
-    "groups: {one: {concepts: [dog], metrics: [PSR]}}": "did you mean 'PSR-1'",
-    "groups: {one: {concepts: [dog], metrics: [PSR-0]}}": "unknown metric 'PSR-0'",
-    "groups: {one: {concepts: targetz, metrics: [NER]}}": "did you mean 'targets'",
-    "groups: {one: {concepts: [dog], styles: al, metrics: [NER]}}": "did you mean 'all'",
-    "groups: {one: {concepts: [dog], seed: 4, metrics: [NER]}}": "did you mean 'seeds'",
-    "groups: {one: {concepts: [dog], seeds: [1, 2, 1], metrics: [NER]}}": "seeds has 1 twice",
-    "groups: {one: {concepts: [dog], seeds: 0, metrics: [NER]}}": "seeds is 0",
-    "groups: {one: {concepts: [dog], seeds: [-1], metrics: [NER]}}": "seeds is [-1]",
-    "groups: {one: {words: [a], metrics: [NER]}}": "words is ['a']: expected a mapping",
-    "groups: {one: {words: {dog: a}, metrics: [NER]}}": "words of 'dog' is 'a': expected a list",
-    "groups: {one: {words: {dog: [a, a]}, metrics: [NER]}}": "has 'a' twice",
-    "groups: {one: {file: here.csv, metrics: [NER]}}": "file is 'here.csv': expected a mapping",
-    "groups: {one: {file: {pth: a}, metrics: [NER]}}": "unknown key of file 'pth'",
-    "groups: {one: }": "group 'one' is None: expected a mapping",
-    "- one": "is no suite: expected the sections about, groups",
-    "groups: {one: {": "line 1",
-    "groups: {? [1] : 2}": "line 1: found unhashable key",
-    "groups: {one: \0}": "unacceptable character",
-    GROUP + "about: 3": "about is 3 (int): expected str",
-    GROUP + "steps: 2.5": "steps is 2.5 (float): expected int",
-    GROUP + "guidance_scale: .nan": "guidance_scale is nan: expected a finite number",
-    GROUP + "classes: [yes]": "classes is [True]: expected a list of words",
-    GROUP + "splits: {a: [dog, cat, dog]}": "split a has 'dog' twice",
-    GROUP + "thresholds: [1]": "thresholds is (1.0,): expected numbers in (0, 1)",
-    GROUP + "thresholds: [0.5, .nan]": "thresholds is (0.5, nan)",
-    "groups:\n  one:\n    seeds: 1\n    seeds: 2": "'seeds' is given twice in the block at line 3",
-    "about: x\ngroups:\n\tone: 3": "line 3",
-    "groups: {one: {concepts: [dog], file: {path: a}, metrics: [NER]}}": "give one of concepts",
-    "groups: {one: {words: {dog: [a]}, file: {path: a}, metrics: [NER]}}": "give one of concepts",
-    "groups: {one: {concepts: [dog, dog], metrics: [NER]}}": "concepts has 'dog' twice",
-    "groups: {one: {concepts: [3], metrics: [NER]}}": "concepts is [3]: expected a list of words",
-    "groups: {one: {concepts: 3, metrics: [NER]}}": "unknown concepts 3: expected one of targets",
-    "groups: {one: {concepts: [dog], styles: [a, a], metrics: [NER]}}": "styles has 'a' twice",
-    "groups: {one: {concepts: [dog], metrics: []}}": "group 'one' counts nothing",
-    "groups: {one: {concepts: [dog], metrics: NER}}": "metrics is 'NER': expected a list",
-    "groups: {one: {concepts: [dog], metrics: [NER, NER]}}": "metrics has 'NER' twice",
-    "groups: {one: {concepts: [dog], metrics: [ESR-1, NER-0.5]}}": "unknown metric 'NER-0.5'",
-    "groups: {one: {concepts: [dog], seeds: 1.5, metrics: [NER]}}": "seeds is 1.5",
-    "groups: {one: {concepts: [dog], seeds: true, metrics: [NER]}}": "seeds is True",
-    "groups: {one: {concepts: [dog], seeds: [1, true], metrics: [NER]}}": "seeds is [1, True]",
-    "groups: {one: {concepts: [dog], seeds: [], metrics: [NER]}}": "seeds is []",
-    "groups: {one: {concepts: [dog], words: , metrics: [NER]}}": "words is None: expected",
-}
+FILES = [
+    ("", "is no suite"),
+    ("- one", "sections"),
+    ("groups: {}", "groups missing"),
+    ("groups: {one: {", "line 1"),
+    ("groups: {? [1] : 2}", "line 1"),
+    ("about: x\ngroups:\n\tone: 3", "line 3"),
+    ("groups:\n  one:\n    seeds: 1\n    seeds: 2", "'seeds' twice line"),
+    ("groups: {one: \0}", "character"),
+    ("groups: {one: 3}", "'one' 3 mapping"),
+    ("groups: {one: {file: {pth: a}, metrics: [NER]}}", "'pth' 'path'"),
+]
+SECTIONS = [
+    ("stepz: 4", "'stepz' 'steps'"),
+    ("steps: many", "steps 'many' int"),
+    ("about: 3", "about 3 str"),
+    ("guidance_scale: .nan", "guidance_scale nan finite"),
+    ("classes: [yes]", "classes [True] list"),
+    ("splits: {a: dog}", "split 'dog' list"),
+    ("splits: {a: [dog, cat, dog]}", "split 'dog' twice"),
+    *((f"thresholds: [{t}]", "thresholds numbers") for t in ("0.5, 1.5", "1", "0", "0.5, .nan")),
+]
+PROMPTS = ["concepts: [dog]", "words: {dog: [a]}", "file: {path: a}"]
+GROUPS = [
+    ("metrics: [NER]", "no prompts concepts"),
+    *((f"{PROMPTS[i]}, {PROMPTS[i - 1]}, metrics: [NER]", "concepts words file") for i in range(3)),
+    ("concepts: [dog]", "counts metrics"),
+    ("concepts: [dog], metrics: NER", "metrics 'NER' list"),
+    ("concepts: [dog], metrics: [PSR]", "'PSR' 'PSR-1'"),
+    ("concepts: [dog], metrics: [ESR-1, PSR-0]", "'PSR-0'"),
+    ("concepts: [dog], metrics: [ESR-1, NER-0.5]", "'NER-0.5'"),
+    ("concepts: [dog], metrics: [NER, NER]", "metrics 'NER' twice"),
+    ("concepts: [dog, dog], metrics: [NER]", "concepts 'dog' twice"),
+    ("concepts: targetz, metrics: [NER]", "'targetz' 'targets'"),
+    ("concepts: 3, metrics: [NER]", "concepts 3 targets"),
+    ("concepts: [3], metrics: [NER]", "concepts [3] list"),
+    ("concepts: [dog], styles: al, metrics: [NER]", "'al' 'all'"),
+    ("concepts: [dog], styles: [a, a], metrics: [NER]", "styles 'a' twice"),
+    ("concepts: [dog], seed: 4, metrics: [NER]", "'seed' 'seeds'"),
+    ("concepts: [dog], seeds: [1, 2, 1], metrics: [NER]", "seeds 1 twice"),
+    ("concepts: [dog], words: , metrics: [NER]", "words None mapping"),
+    ("words: [a], metrics: [NER]", "words ['a'] mapping"),
+    ("words: {dog: a}, metrics: [NER]", "words 'dog' 'a' list"),
+    ("words: {dog: [a, a]}, metrics: [NER]", "'dog' 'a' twice"),
+    ("file: here.csv, metrics: [NER]", "file 'here.csv' mapping"),
+]
+SEEDS = ["0", "1.5", "True", "[]", "[-1]", "[1, True]"]
+GROUPS += [(f"concepts: [dog], seeds: {s}, metrics: [NER]", f"seeds {s}") for s in SEEDS]
+BAD = FILES + [("groups: {one: {" + text + "}}", f"'one' {said}") for text, said in GROUPS]
+GOOD = "groups: {one: {concepts: [dog], metrics: [NER]}}\n"
+BAD += [(GOOD + text, said) for text, said in SECTIONS]
 
 
-@pytest.mark.parametrize("text", BAD)
-def test_a_bad_file_is_one_line_that_names_what_is_wrong(text, tmp_path, refused):
-    message = refused(read_suite, written(tmp_path, text))
-    assert BAD[text] in message and "mine.yaml" in message
+@pytest.mark.parametrize(("text", "said"), BAD)
+def test_a_bad_file_is_one_line_that_names_what_is_wrong(text, said, suite_of, refused):
+    refused(suite_of, text, says=f"mine.yaml {said}")
 
 
 def test_a_suite_that_does_not_exist_or_fit(tmp_path, refused):
-    assert "'object'" in (text := refused(read_suite, "object")) and "'objects'" in text
-    assert "no-such.yaml" in refused(read_suite, tmp_path / "no-such.yaml")
-    suite = read_suite("theme")
+    (tmp_path / "mine.yml").write_bytes(b"about: \xff\xfe")  # no text
+    refused(read_suite, "object", says="'object' 'objects'")
+    for name in ("no-such.yaml", "mine.yml"):
+        refused(read_suite, tmp_path / name, says=name)
+    suite, objects = read_suite("theme"), read_suite("objects")
     smoking, weapon = suite.splits["smoking"], suite.splits["weapon"]
-    for targets, named in (
-        (["dog", "axe"], "dog"),
-        ([*smoking, *weapon], "cigarette"),  # two splits at once
-        (weapon[1:], "bomb"),
+    for targets, said in (
+        (["dog", "axe"], "'dog'"),
+        ([*smoking, *weapon], "'cigarette'"),  # two splits at once
+        (weapon[1:], "'bomb'"),
     ):
-        message = refused(suite.split, targets)
-        for piece in ("suite 'theme'", f"target {named!r}", "weapon: axe+bomb+"):
-            assert piece in message
-    suite = read_suite("objects")
-    assert suite.split(["dog", "fish", "trumpet"]) == ""  # of the classes, but no split
-    message = refused(suite.split, ["dog", "bus"])
-    assert "target 'bus'" in message and "fish, dog, videocassette" in message
-
-
-def test_a_file_that_is_no_text_is_one_line(tmp_path, refused):
-    path = tmp_path / "mine.yml"
-    path.write_bytes(b"about: \xff\xfe")
-    assert "mine.yml" in refused(read_suite, path)
+        refused(suite.split, targets, says=f"'theme' {said} axe+bomb+")
+    assert objects.split(["dog", "fish", "trumpet"]) == ""  # of the classes, but no split
+    refused(objects.split, ["dog", "bus"], says="'bus' fish, videocassette")
