@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from erase_lib import EraseError
 from erase_lib.models import load_pipeline
 from tools.benchmarks.gpu_check import TINY, random_pipeline
 
@@ -19,3 +20,17 @@ def tiny_folder(tmp_path_factory):
 @pytest.fixture
 def tiny(tiny_folder):
     return load_pipeline(tiny_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def refused():
+    """The one line of the `EraseError` of a call."""
+
+    def line(call, *args, **kwargs):
+        with pytest.raises(EraseError) as error:
+            call(*args, **kwargs)
+        text = str(error.value)
+        assert "\n" not in text and 10 < len(text) < 400
+        return text
+
+    return line

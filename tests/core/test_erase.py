@@ -3,7 +3,6 @@ are in test_errors.py."""
 
 from __future__ import annotations
 
-import json
 import signal
 
 import numpy as np
@@ -13,17 +12,8 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from erase_lib import EraseConfig, EraseError, Erasure, erase, generate, load_pipeline, text, train
+from erase_lib import EraseConfig, Erasure, diffusion, erase, generate, load_pipeline, text, train
 from erase_lib.concepts import forms_of
-from erase_lib.diffusion import (
-    alpha_bar,
-    guided,
-    predict,
-    predict_clean,
-    start_noise,
-    to_clean,
-    trajectory,
-)
 from erase_lib.models import fingerprint, in_place, trained_names
 from erase_lib.search import GumbelSearch, Search
 from erase_lib.text import embed, encode_prompts
@@ -39,16 +29,23 @@ def smoke(**values):
     return EraseConfig.from_profile("smoke", **given)
 
 
+def equal(tensors, others):
+    return all(torch.equal(t, others[name]) for name, t in tensors.items())
+
+
+def copied(pipe):
+    return {name: t.clone() for name, t in pipe.unet.state_dict().items()}
+
+
 def same(a, b):
     return all(x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_the_clean_latent_against_hand_values(kind):
+@pytest.mark.parametrize(("kind", "output"), [("epsilon", -1.0), ("v_prediction", -2.0)])
+def test_the_clean_latent_against_hand_values(kind, output):
     # ᾱ = 0.64: √ᾱ = 0.8, √(1−ᾱ) = 0.6; z0 = 2, ε = −1 give z = 1.0 and v = 0.8·(−1) − 0.6·2 = −2
-    z, a = torch.tensor([1.0]), torch.tensor([0.64])
-    output = torch.tensor([-1.0 if kind == "epsilon" else -2.0])
-    assert to_clean(output, z, a, kind).item() == pytest.approx(2.0, abs=1e-6)
+    z0 = diffusion.to_clean(*torch.tensor([[output], [1.0], [0.64]]), kind)
+    assert z0.item() == pytest.approx(2.0, abs=1e-6)
 
 
 def test_esd_loss_against_a_hand_calculation(tiny):
@@ -58,10 +55,10 @@ def test_esd_loss_against_a_hand_calculation(tiny):
     run.at_target = lambda *_: (torch.zeros(1, dtype=torch.int64), z, t, None)
     row = run.update()
     c_e, c_n = encode_prompts(tiny, ["church"]), encode_prompts(tiny, [""])
-    a = alpha_bar(tiny, t)
+    a = diffusion.alpha_bar(tiny, t)
     with torch.no_grad():
-        on_target = a.sqrt() * z - (1 - a).sqrt() * predict(tiny, z, t, c_e)
-        on_neutral = a.sqrt() * z - (1 - a).sqrt() * predict(tiny, z, t, c_n)
+        on_target = a.sqrt() * z - (1 - a).sqrt() * diffusion.predict(tiny, z, t, c_e)
+        on_neutral = a.sqrt() * z - (1 - a).sqrt() * diffusion.predict(tiny, z, t, c_n)
     goal = on_neutral - 0.7 * (on_target - on_neutral)
     # before the first update the student is the teacher
     assert row["l1"] == pytest.approx((on_target - goal).pow(2).mean().item(), rel=1e-5)
@@ -86,17 +83,6 @@ def test_gradient_against_finite_differences(tiny):
     assert (gradient * direction).sum().item() == pytest.approx(slope.item(), rel=1e-5)
 
 
-def on_tensors(pipe, z, steps, scale, prompt):
-    """z_0 of the stock pipeline, from the very same noise."""
-    return pipe(
-        prompt,
-        latents=z * pipe.scheduler.init_noise_sigma,
-        num_inference_steps=steps,
-        guidance_scale=scale,
-        output_type="np",
-    ).images
-
-
 @pytest.mark.parametrize("kind", ["v_prediction", "epsilon"])
 def test_generate_draws_what_the_stock_pipeline_draws(tmp_path, kind):
     large = TINY | {"unet": TINY["unet"] | {"sample_size": 8}}  # stock takes multiples of 8
@@ -107,7 +93,9 @@ def test_generate_draws_what_the_stock_pipeline_draws(tmp_path, kind):
     stock.scheduler = DDIMScheduler.from_config(stock.scheduler.config, clip_sample=False)
     for seed, scale in ((3, 4.0), (4, 7.5)):
         ours = generate(pipe, PROMPTS, seed=[seed, seed + 1], steps=5, guidance_scale=scale)
-        theirs = on_tensors(stock, start_noise(pipe, [seed, seed + 1]), 5, scale, PROMPTS)
+        z = diffusion.start_noise(pipe, [seed, seed + 1]) * stock.scheduler.init_noise_sigma
+        given = {"num_inference_steps": 5, "guidance_scale": scale, "output_type": "np"}
+        theirs = stock(PROMPTS, latents=z, **given).images
         for a, b in zip(ours, theirs, strict=True):
             assert np.abs(np.asarray(a) / 255 - b).max() <= 1.01 / 255
 
@@ -116,8 +104,8 @@ def test_guidance_starts_from_the_empty_prompt(tiny):
     c, empty = encode_prompts(tiny, PROMPTS), encode_prompts(tiny, [""])
     z, t = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([9, 9])
     with torch.no_grad():
-        u, alone = (predict(tiny, z, t, e) for e in (empty.expand_as(c), c))
-        both, conditional = guided(tiny, z, t, c, empty, 3.0)
+        u, alone = (diffusion.predict(tiny, z, t, e) for e in (empty.expand_as(c), c))
+        both, conditional = diffusion.guided(tiny, z, t, c, empty, 3.0)
     torch.testing.assert_close(both, u + 3 * (alone - u), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(conditional, alone, rtol=1e-4, atol=1e-5)
 
@@ -132,17 +120,16 @@ def test_losses_are_means_over_their_latents(tiny):
     seen = []
     run.descend = lambda loss, row: seen.append(loss.item())
     row = run.update()
+
+    def by_hand(*latents):
+        return [
+            (diffusion.predict_clean(tiny, z[None], t[None], c[None]) - goal).pow(2).mean().item()
+            for z, t, c, goal in zip(*latents, strict=True)
+        ]
+
     with torch.no_grad(), in_place(tiny.unet, student):
-        l1 = [
-            (predict_clean(tiny, z[None], t[None], c[None]) - goal).pow(2).mean().item()
-            for z, t, c, goal in zip(draw.z, draw.t, draw.c_e, draw.goal, strict=True)
-        ]
-        l2 = [
-            (predict_clean(tiny, z[None], t[None], c[None]) - original).pow(2).mean().item()
-            for z, t, c, original in zip(
-                draw.z_r, draw.t_r, draw.choice.embeddings, draw.original, strict=True
-            )
-        ]
+        l1 = by_hand(draw.z, draw.t, draw.c_e, draw.goal)
+        l2 = by_hand(draw.z_r, draw.t_r, draw.choice.embeddings, draw.original)
     assert (len(l1), len(l2)) == (3, 4) and min(l2) > 0
     assert row["l1"] == pytest.approx(np.mean(l1), rel=1e-4)
     assert row["l2"] == pytest.approx(np.mean(l2), rel=1e-4)
@@ -177,19 +164,17 @@ def test_what_is_preserved_is_drawn_on_its_own_trajectory(tiny):
     torch.testing.assert_close(search.prompts(torch.tensor([2])), expected)
     assert word in prompts[2]
     with torch.no_grad():
-        by_hand = predict_clean(tiny, draw.z_r, draw.t_r, draw.choice.embeddings)
+        by_hand = diffusion.predict_clean(tiny, draw.z_r, draw.t_r, draw.choice.embeddings)
     torch.testing.assert_close(draw.original, by_hand, rtol=1e-3, atol=1e-4)
 
 
 def test_draws_ahead_are_those_that_one_at_a_time_would_take(tiny, monkeypatch):
     given = {"search": "random", "steps": 5, "targets": ["church", "dog"], "batch": 1}
-    ahead = erase(tiny, smoke(**given), [])
+    ahead = erase(tiny, smoke(**given), []).history
     monkeypatch.setattr(train, "TOGETHER", 1)
-    alone = erase(tiny, smoke(**given), [])
-    for a, b in zip(ahead.history, alone.history, strict=True):
-        assert {k: a[k] for k in ("step", "target", "chosen", "evaluations")} == {
-            k: b[k] for k in ("step", "target", "chosen", "evaluations")
-        }
+    alone = erase(tiny, smoke(**given), []).history
+    for a, b in zip(ahead, alone, strict=True):
+        assert all(a[k] == b[k] for k in ("step", "target", "chosen", "evaluations"))
         assert a["l1"] == pytest.approx(b["l1"], rel=1e-2)
 
 
@@ -197,28 +182,23 @@ def test_prompts_are_encoded_when_they_are_asked_for(tiny, monkeypatch):
     words, styles, asked = ["dog", "castle", "bus"], ("noto", "fluent"), []
     every = torch.stack([embed(tiny, word, styles) for word in words], 1)
     encode = text.encode_prompts
-    monkeypatch.setattr(
-        text, "encode_prompts", lambda p, some: asked.extend(some) or encode(p, some)
-    )
+    watched = lambda pipe, some: asked.extend(some) or encode(pipe, some)  # noqa: E731
+    monkeypatch.setattr(text, "encode_prompts", watched)
     prompts = text.Prompts(tiny, words, styles)
     assert prompts.shape == every.shape[:2] and len(prompts) == 5 and not asked
-    template, word = torch.tensor([4, 0, 4]), torch.tensor([1, 2, 1])
-    torch.testing.assert_close(prompts[template, word], every[template, word])
-    assert sorted(asked) == ["a castle in fluent style", "bus"]
-    for at in (0, slice(None)):
+    for at in ((torch.tensor([4, 0, 4]), torch.tensor([1, 2, 1])), 0, slice(None)):
         torch.testing.assert_close(prompts[at], every[at])
-    assert len(asked) == len(set(asked)) == 15
+    assert len(asked) == len(set(asked)) == 15  # each once
 
 
 @pytest.mark.parametrize("schedule", ["replay", "published"])
 @pytest.mark.parametrize("method", ["esd", "esd_neutral", "eap"])
 def test_teacher_untouched_and_same_seed_same_erasure(tiny, method, schedule):
-    before = {k: v.clone() for k, v in tiny.unet.state_dict().items()}
+    before = copied(tiny)
     config = smoke(method=method, schedule=schedule, targets=["church", "dog"])
     first, second = (erase(tiny, config, []) for _ in range(2))
-    assert all(torch.equal(v, before[k]) for k, v in tiny.unet.state_dict().items())
-    assert all(torch.equal(v, second.tensors[k]) for k, v in first.tensors.items())
-    assert any(not torch.equal(v, before[k]) for k, v in first.tensors.items())
+    assert equal(tiny.unet.state_dict(), before) and equal(first.tensors, second.tensors)
+    assert not equal(first.tensors, before)
     assert len(first.history) == 2 and first.history[-1]["evaluations"] > 0
 
 
@@ -239,73 +219,43 @@ def test_train_methods_choose_their_tensors(tiny, method, inside, outside):
     assert len(trained_names(tiny.unet, "full")) == len(list(tiny.unet.parameters()))
 
 
-def test_pi_moves_up_the_preservation_loss():
-    torch.manual_seed(0)
-    embeddings = torch.randn(1, 5, 2, 3)
-    search = GumbelSearch(list("abcde"), embeddings, lr=0.2, temperature=2.0, hard=True)
-    worst = embeddings[0, 3]
-    g = torch.Generator().manual_seed(0)
-    for _ in range(60):
-        mixed, _, _ = search.choose(8, g)
-        loss = -(mixed - worst).pow(2).mean()  # highest at candidate d
-        search.ascend(*torch.autograd.grad(loss, search.pi))
-    assert search.pi.detach().softmax(0).argmax() == 3
-    assert search.pi.detach().softmax(0)[3] > 0.5
-
-
 def test_with_replay_pi_climbs_the_loss_that_the_student_descends(tiny):
     config = smoke(lam=3.0, nearest=6, candidates=4, steps=3, preserve_batch=8)
     run = Run(tiny, config)
     run.update()
     search, seen = run.searches[0], {}
-    before = search.pi.detach().softmax(0)
+    before = search.pi.detach().clone()
+    choose, original, ascend = search.choose, run.original, search.ascend
 
-    original, ascend = run.original, search.ascend
+    def chosen(n, g, *rest):
+        seen["asked"] = n, torch.Generator().set_state(g.get_state()), *rest
+        return choose(n, g, *rest)
 
-    def watched(choice, z, t, ascends):
-        seen["z, t"] = z, t
-        return original(choice, z, t, ascends)
-
-    run.original = watched
+    search.choose = chosen
+    run.original = lambda *given: seen.update(at=given[1:3]) or original(*given)
     search.ascend = lambda gradient: seen.update(gradient=gradient.clone()) or ascend(gradient)
-    state, evaluations = run.g.get_state(), run.evaluations
     student = {name: p.detach().clone() for name, p in run.student.items()}
-    row = run.update()
-    # the teacher's on the kept, and all forward and backward: L1's goal was known
-    batch, kept = config.batch, config.preserve_batch
-    assert row["evaluations"] - evaluations == kept + 3 * (batch + kept)
-    assert not torch.equal(search.pi.detach().softmax(0), before)
+    run.update()
+    assert not torch.equal(search.pi, before)
     # the gradient that moved π, by the definition of L2 on the same draws
-    run.g.set_state(state)
-    torch.randint(1, (1,), generator=run.g)
-    torch.randint(len(run.targets[0]), (config.batch,), generator=run.g)
-    run.latents.banks["target 0"].draw(torch.zeros(config.batch, dtype=torch.int64), run.g)
     with torch.no_grad():
-        search.pi.copy_(before.log() - before.log().mean() + 1 / len(before))
-    c_a, _, _ = search.choose(config.preserve_batch, run.g)
-    z, t = seen["z, t"]
+        search.pi.copy_(before)
+    c_a, (z, t) = choose(*seen["asked"]).embeddings, seen["at"]
     still = run.teacher(z, t, c_a.detach())
     with in_place(tiny.unet, student):
-        l2 = (predict_clean(tiny, z, t, c_a) - still).pow(2).mean()
+        l2 = (diffusion.predict_clean(tiny, z, t, c_a) - still).pow(2).mean()
     (expected,) = torch.autograd.grad(config.lam * l2, search.pi)
     torch.testing.assert_close(seen["gradient"], expected, rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("schedule", ["replay", "published"])
 def test_preserving_at_the_targets_latents_draws_no_other(tiny, schedule):
-    config = smoke(preserve_at="target", search="random", schedule=schedule, targets=["church"])
-    run = Run(tiny, config)
-    drawn = []
-    draw = run.latents.draw
+    run = Run(tiny, smoke(preserve_at="target", search="random", schedule=schedule))
+    drawn, draw = [], run.latents.draw
     run.latents.draw = lambda *given: drawn.append(given[-1]) or draw(*given)
-    evaluations = run.update()["evaluations"]
-    assert set(run.latents.banks) <= {"target 0"}
-    batch, kept = config.batch, config.preserve_batch
-    if schedule == "replay":  # seven prompts × 4 guided steps, one more for each goal, the update
-        assert evaluations == 7 * 4 * (2 + 1) + kept + 3 * (batch + kept)
-    else:
-        forms = run.targets[0]
-        assert len(drawn) == 2 and all((e == forms).all((1, 2)).any() for es in drawn for e in es)
+    run.update()
+    assert set(run.latents.banks) == ({"target 0"} if schedule == "replay" else set())
+    assert all((e == run.targets[0]).all((1, 2)).any() for es in drawn for e in es)
 
 
 @pytest.mark.parametrize("schedule", ["replay", "published"])
@@ -318,23 +268,22 @@ def test_preserving_at_the_targets_latents_draws_no_other(tiny, schedule):
         {"method": "eap", "search": "gumbel_full"},
         {"method": "eap", "search": "exhaustive"},
         {"method": "eap", "search": "auto", "preserve_at": "target"},  # the defaults
-        {"method": "eap", "search": "random", "preserve_at": "target"},
         {"method": "age"},
     ],
 )
-def test_counted_evaluations_are_those_that_the_unet_sees(tiny, monkeypatch, given, schedule):
+def test_counted_evaluations_are_those_that_the_unet_sees(tiny, given, schedule):
     seen = []
-    tiny.unet.register_forward_hook(lambda module, inputs, output: count(inputs[0], output))
 
-    def count(z, output):
-        seen.append(len(z))
+    def count(module, inputs, output):
+        n = len(inputs[0])
+        seen.append(n)
         if output.sample.requires_grad:  # one more for each half of the backward pass
-            output.sample.register_hook(lambda _: seen.append(2 * len(z)))
+            output.sample.register_hook(lambda _: seen.append(2 * n))
 
+    tiny.unet.register_forward_hook(count)
     erasure = erase(tiny, smoke(schedule=schedule, **given), [])
-    unseen = 0
-    if given.get("search") == "exhaustive":  # the yardstick's own teacher, which no method needs
-        unseen = 3 * 8 * 4
+    # the yardstick's own teacher is no method's need
+    unseen = 3 * 8 * 4 if given.get("search") == "exhaustive" else 0
     assert erasure.history[-1]["evaluations"] == sum(seen) - unseen
 
 
@@ -345,53 +294,44 @@ def test_ca_turns_the_target_into_its_anchor(tiny):
     run.at_target(1, 1)
     bank = run.latents.banks["target 1"]
     z, t, goal = bank.draw(torch.zeros(3, dtype=torch.int64), run.g)
+    c_a, empty = encode_prompts(tiny, ["cat"]), encode_prompts(tiny, [""])
     with torch.no_grad():
-        expected = predict_clean(tiny, z, t, encode_prompts(tiny, ["cat"]).expand(3, -1, -1))
+        expected = diffusion.predict_clean(tiny, z, t, c_a.expand(3, -1, -1))
     torch.testing.assert_close(goal, expected)
     # and the latents are those of the anchor's trajectory
-    c_a, empty = encode_prompts(tiny, ["cat"]), encode_prompts(tiny, [""])
-    *_, (_, end) = trajectory(
-        tiny, bank.z[0], c_a, empty, config.sampling_steps, config.guidance_scale
-    )
+    sampling = config.sampling_steps, config.guidance_scale
+    *_, (_, end) = diffusion.trajectory(tiny, bank.z[0], c_a, empty, *sampling)
     torch.testing.assert_close(bank.clean, end)
 
 
 def test_age_erases_towards_the_mixture_that_it_preserves(tiny):
     run = Run(tiny, smoke(method="age", batch=3, eta=0.5, nearest=9, candidates=9))
-    drawn, goals, preserved = [], [], []
-    search, goal, original = run.searches[0], run.goal, run.original
+    seen, search, goal, original = {}, run.searches[0], run.goal, run.original
     choose = search.choose
-
-    def watched(*given):
-        drawn.append((choose(*given), given[2]))
-        return drawn[-1][0]
-
-    search.choose = watched
-    run.goal = lambda *given: goals.append(given) or goal(*given)
-    run.original = lambda *given: preserved.append(given[0]) or original(*given)
+    search.choose = lambda *given: seen.update(template=given[2]) or choose(*given)
+    run.goal = lambda *given: seen.update(become=given[2]) or goal(*given)
+    run.original = lambda *given: seen.update(kept=given[0].embeddings) or original(*given)
     run.update()
-    ((mixture, template),) = drawn
-    assert torch.equal(goals[0][2], mixture.embeddings) and not goals[0][2].requires_grad
-    assert torch.equal(preserved[0].embeddings, mixture.embeddings) and len(mixture.embeddings) == 3
+    mixture = seen["kept"]
+    assert torch.equal(seen["become"], mixture) and not seen["become"].requires_grad
+    assert len(mixture) == 3
     # of the five largest weights, under the target's own training prompt
-    words = search.embeddings[template[0]].flatten(1)
-    weight = torch.linalg.lstsq(words.T, mixture.embeddings[0].flatten()[:, None]).solution[:, 0]
+    words = search.embeddings[seen["template"][0]].flatten(1)
+    weight = torch.linalg.lstsq(words.T, mixture[0].flatten()[:, None]).solution[:, 0]
     assert weight.sum().item() == pytest.approx(1, abs=1e-3)
     assert (weight > 1e-3).sum() == 5 and weight.max() < 0.99
 
 
-def test_the_learning_rate_falls_along_half_a_cosine(tiny, tmp_path):
-    rates = []
-    step = torch.optim.Adam.step
+def test_the_learning_rate_falls_along_half_a_cosine(tiny, monkeypatch):
+    rates, step = [], torch.optim.Adam.step
 
     def watched(optimiser):
         rates.append(optimiser.param_groups[0]["lr"])
         return step(optimiser)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.optim.Adam, "step", watched)
-        erase(tiny, smoke(method="esd", steps=4, lr=0.1), [])
-        erase(tiny, smoke(method="esd", steps=4, lr=0.1, anneal=False), [])
+    monkeypatch.setattr(torch.optim.Adam, "step", watched)
+    for anneal in (True, False):
+        erase(tiny, smoke(method="esd", steps=4, lr=0.1, anneal=anneal), [])
     cosine = [0.1, 0.1 * (1 + 0.5**0.5) / 2, 0.05, 0.1 * (1 - 0.5**0.5) / 2]
     assert rates == pytest.approx(cosine + [0.1] * 4)
 
@@ -404,12 +344,13 @@ def test_a_search_of_ones_own(tiny):
     made = []
 
     def new(config, words, embeddings, pipe):
-        made.append((words, embeddings.shape[:2]))
-        return Last(words, embeddings)
+        made.append(Last(words, embeddings))
+        return made[-1]
 
-    erasure = erase(tiny, smoke(), [], search=new)
-    ((words, shape),) = made
-    assert shape == (7, 3) and set(erasure.history[0]["chosen"].split("|")) == {words[-1]}
+    (row, *_) = erase(tiny, smoke(), [], search=new).history
+    (search,) = made
+    assert search.embeddings.shape[:2] == (7, 3)
+    assert set(row["chosen"].split("|")) == {search.words[-1]}
 
 
 def test_picture_does_not_depend_on_its_batch(tiny):
@@ -441,13 +382,12 @@ def test_save_load_apply_and_export_give_the_same_pictures(tiny, tmp_path):
 @pytest.mark.parametrize("train_method", ["kv", "xattn", "noxattn", "full", "selfattn"])
 def test_half_precision_teacher_with_a_float32_student(tiny, tiny_folder, train_method):
     half = load_pipeline(tiny_folder, device="cpu", dtype=torch.bfloat16)
-    config = smoke(
-        train_method=train_method, lr=1e-3, gradient_checkpointing=train_method == "full"
-    )
-    before = {k: v.clone() for k, v in half.unet.state_dict().items()}
+    lean = train_method == "full"
+    config = smoke(train_method=train_method, lr=1e-3, gradient_checkpointing=lean)
+    before = copied(half)
     erasure, reference = (erase(pipe, config, []) for pipe in (half, tiny))
     assert all(t.dtype == torch.float32 and t.isfinite().all() for t in erasure.tensors.values())
-    assert all(torch.equal(v, before[k]) for k, v in half.unet.state_dict().items())
+    assert equal(half.unet.state_dict(), before)
     for ours, theirs in zip(erasure.history, reference.history, strict=True):
         assert ours["l1"] == pytest.approx(theirs["l1"], rel=0.2)
     # what was trained in half precision goes onto the model in any
@@ -472,7 +412,7 @@ def gradient_is_nan(run, loss):
 
 
 @pytest.mark.parametrize("breaks", [lambda _, loss: loss * float("nan"), gradient_is_nan])
-def test_nan_stops_before_it_reaches_a_tensor(tiny, monkeypatch, breaks):
+def test_nan_stops_before_it_reaches_a_tensor(tiny, monkeypatch, refused, breaks):
     whole = erase(tiny, smoke(steps=1), [])
     descend = Run.descend
 
@@ -480,46 +420,27 @@ def test_nan_stops_before_it_reaches_a_tensor(tiny, monkeypatch, breaks):
         descend(run, breaks(run, loss) if row["step"] == 1 else loss, row)
 
     monkeypatch.setattr(Run, "descend", broken)
-    with pytest.warns(UserWarning, match="NaN or infinite at update 1"):
+    with pytest.warns(UserWarning, match="NaN .* 1"):
         erasure = erase(tiny, smoke(steps=3), [])
-    assert erasure.history == whole.history
-    assert all(torch.equal(t, whole.tensors[k]) for k, t in erasure.tensors.items())
-
-
-def test_nan_at_once_is_refused(tiny):
+    assert erasure.history == whole.history and equal(erasure.tensors, whole.tensors)
     with torch.no_grad():
         tiny.unet.conv_in.weight.fill_(float("nan"))
-    with pytest.raises(EraseError, match="NaN or infinite at update 0: lower lr"):
-        erase(tiny, smoke(), [])
+    assert "update 0" in refused(erase, tiny, smoke(), [])  # nothing to keep
 
 
 def test_nan_in_the_search_leaves_pi_and_stops(tiny, monkeypatch):
-    ascend = GumbelSearch.ascend
-    searches = []
+    ascend, searches = GumbelSearch.ascend, []
 
     def broken(search, loss):
         searches.append(search)
         ascend(search, loss * float("inf"))
 
     monkeypatch.setattr(GumbelSearch, "ascend", broken)
-    with pytest.warns(UserWarning, match="NaN or infinite at update 0"):
+    with pytest.warns(UserWarning, match="NaN .* 0"):
         erasure = erase(tiny, smoke(), [])
     assert len(erasure.history) == len(searches) == 1
     assert torch.equal(searches[0].pi, torch.full((3,), 1 / 3))
     assert all(t.isfinite().all() for t in erasure.tensors.values())
-
-
-def test_interrupt_keeps_what_is_done(tiny, monkeypatch):
-    original = Run.update
-
-    def update(self):
-        if len(self.history) == 1:
-            raise KeyboardInterrupt
-        return original(self)
-
-    monkeypatch.setattr(Run, "update", update)
-    with pytest.warns(UserWarning, match="1 of 2 updates kept"):
-        assert len(erase(tiny, smoke(), []).history) == 1
 
 
 @pytest.fixture
@@ -533,8 +454,7 @@ def ctrl_c():
 def test_ctrl_c_inside_an_optimiser_step_waits_for_its_end(tiny, monkeypatch, ctrl_c):
     constant = {"method": "esd", "anneal": False}
     whole = erase(tiny, smoke(steps=2, **constant), [])
-    step = torch.optim.Adam.step
-    calls = []
+    step, calls = torch.optim.Adam.step, []
 
     def interrupted(self):
         calls.append(self)
@@ -543,22 +463,22 @@ def test_ctrl_c_inside_an_optimiser_step_waits_for_its_end(tiny, monkeypatch, ct
         return step(self)
 
     monkeypatch.setattr(torch.optim.Adam, "step", interrupted)
-    with pytest.warns(UserWarning, match="2 of 4 updates kept"):
+    with pytest.warns(UserWarning, match="2 of 4"):
         erasure = erase(tiny, smoke(steps=4, **constant), [])
-    assert erasure.history == whole.history
-    assert all(torch.equal(t, whole.tensors[k]) for k, t in erasure.tensors.items())
+    assert erasure.history == whole.history and equal(erasure.tensors, whole.tensors)
     with pytest.raises(KeyboardInterrupt):  # and Ctrl-C is what it was
         signal.raise_signal(signal.SIGINT)
 
 
-def test_erasure_of_no_updates_is_saved_and_loaded(tiny, tmp_path, monkeypatch):
-    def update(self):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("done", [0, 1])
+def test_what_an_interrupt_leaves_is_kept_saved_and_loaded(tiny, tmp_path, done):
+    def stop(run):
+        if len(run.history) == done:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(Run, "update", update)
-    with pytest.warns(UserWarning, match="0 of 2 updates kept"):
-        erase(tiny, smoke(), []).save(tmp_path)
-    assert Erasure.load(tmp_path).history == []
+    with pytest.warns(UserWarning, match=f"{done} of 2"):
+        erase(tiny, smoke(), [stop]).save(tmp_path)
+    assert len(Erasure.load(tmp_path).history) == done
 
 
 def test_callbacks_are_called_before_the_first_update_and_after_each(tiny):
@@ -569,11 +489,6 @@ def test_callbacks_are_called_before_the_first_update_and_after_each(tiny):
     assert [row["step"] for row in erasure.history] == [0, 1]
 
 
-def test_round_trip_of_the_config():
-    config = smoke(method="esd")
-    assert EraseConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-
-
 def test_loading_shows_no_bars_and_leaves_the_libraries_as_they_were(tiny_folder, tmp_path, capfd):
     pipe = load_pipeline(tiny_folder, device="cpu")
     erase(pipe, smoke(method="esd"), []).export(pipe, tmp_path / "whole")
@@ -581,20 +496,17 @@ def test_loading_shows_no_bars_and_leaves_the_libraries_as_they_were(tiny_folder
     for library in (diffusers_logging, transformers_logging):
         assert library.is_progress_bar_enabled()
         library.disable_progress_bar()
-    try:
-        load_pipeline(tiny_folder, device="cpu")
-        for library in (diffusers_logging, transformers_logging):
+        try:
+            load_pipeline(tiny_folder, device="cpu")
             assert not library.is_progress_bar_enabled()
-    finally:
-        for library in (diffusers_logging, transformers_logging):
+        finally:
             library.enable_progress_bar()
 
 
 def test_a_random_search_leaves_every_candidate_as_likely(tiny):
-    settings = {"targets": ["church"], "steps": 12, "sampling_steps": 2, "nearest": 8}
-    settings |= {"candidates": 4, "search_lr": 0.5}
+    given = {"steps": 12, "sampling_steps": 2, "nearest": 8, "candidates": 4, "search_lr": 0.5}
     random, gumbel = (
-        erase(tiny, EraseConfig(**settings, search=search), []).history
+        erase(tiny, EraseConfig(targets=["church"], search=search, **given), []).history
         for search in ("random", "gumbel")
     )
     assert all("pi" not in row for row in random)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from erase_lib import EraseConfig, EraseError, erase
+from erase_lib import EraseConfig, erase
 from erase_lib.concepts import DRAWN, check_concepts, forms_of, is_style, prompts_of
 from erase_lib.text import encode_prompts
 
@@ -29,31 +28,21 @@ def test_prompts_of_a_style_pair_up_with_those_of_what_takes_its_place():
     assert is_style("Van Gogh style") and not is_style("style") and not is_style("church")
 
 
-def test_what_stands_before_the_style_is_its_own_anchor(tiny):
-    pairs = [prompts_of("noto style"), forms_of("", (), "noto style")]
-    erased, neutral = (encode_prompts(tiny, texts) for texts in pairs)
-    same = (erased - neutral).abs().amax(-1) < 1e-5
-    words = [1 + len(text.split()) for text in pairs[1]]
-    assert same.long().cumprod(1).sum(1).tolist() == words
-
-
-def test_a_style_that_is_erased_is_no_style_of_the_prompts():
+def test_a_style_that_is_erased_is_no_style_of_the_prompts(refused):
     assert smoke().styles == ("twemoji", "fluent", "openmoji")
     assert smoke(targets=["church"]).styles == ("noto", "twemoji", "fluent", "openmoji")
     both = smoke(targets=["noto style", "fluent style"])
     assert both.styles == ("twemoji", "openmoji") == EraseConfig.from_dict(both.to_dict()).styles
     check_concepts(["noto style", "church"])
-    with pytest.raises(EraseError, match="unknown target 'not style': did you mean 'noto style'"):
-        check_concepts(["not style"])
+    text = refused(check_concepts, ["not style"])
+    assert "'not style'" in text and "'noto style'" in text
 
 
-@pytest.mark.parametrize("method", ["esd", "uce"])
-def test_a_style_is_erased(tiny, method):
-    config = smoke(method=method, lr=1e-2)
-    erasure = erase(tiny, config, [])
+def test_a_style_is_erased_by_training(tiny):
     base = dict(tiny.unet.named_parameters())
-    assert any(not torch.equal(t, base[name]) for name, t in erasure.tensors.items())
-    assert all(t.isfinite().all() for t in erasure.tensors.values())
+    tensors = erase(tiny, smoke(method="esd", lr=1e-2), []).tensors
+    assert any(not torch.equal(t, base[name]) for name, t in tensors.items())
+    assert all(t.isfinite().all() for t in tensors.values())
 
 
 def test_uce_gives_a_style_the_values_of_the_same_picture_without_it(tiny):

@@ -57,11 +57,10 @@ def test_an_exhaustive_search_preserves_what_is_moved_most(tiny):
 
 
 def test_an_audit_changes_nothing_and_sees_the_student_at_its_moments(tiny):
-    audit = Audit(tiny, smoke(search="random"), [0, 4])
-    plain = erase(tiny, smoke(search="random"), [])
-    audited = erase(tiny, smoke(search="random"), [audit])
+    config = smoke(search="random")
+    audit = Audit(tiny, config, [0, 4])
+    plain, audited = (erase(tiny, config, callbacks) for callbacks in ([], [audit]))
     assert plain.history == audited.history
-    for name, tensor in audited.tensors.items():
-        assert torch.equal(tensor, plain.tensors[name])
+    assert all(torch.equal(t, plain.tensors[name]) for name, t in audited.tensors.items())
     moved = audit.movements().groupby("step")["moved"].max()
     assert moved.index.tolist() == [0, 4] and moved[0] == 0 < moved[4] and audit.seconds > 0

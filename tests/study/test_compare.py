@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from erase_lib import EraseError
 from erase_lib.config import CLOSED_FORMS, METHODS
 from erase_lib.study import compare
 from erase_lib.study.compare import EXPERIMENTS, NONE, beside, published, published_order
@@ -22,23 +21,19 @@ RUNS = pd.DataFrame(
     ],
     columns="id status targets method search seed strength".split(),
 )
+# of each run's erased pictures the concept and its rank; d did not finish
+SEEN = {
+    "a": [("dog", 3), ("cat", 1), ("wolf", 2)],
+    "b": [("dog", 0), ("cat", 0), ("wolf", 7)],
+    "c": [("dog", 9), ("cat", 0), ("wolf", 0)],
+    "d": [("wolf", 0)],
+}
+ROWS = [(run, *seen, "erased") for run, some in SEEN.items() for seen in some]
+ROWS += [("a", "cat", 0, "original"), ("a", "wolf", 0, "original")]
 
 
-SEEN = [
-    ("a", "target", "dog", 3, "erased"),
-    ("b", "target", "dog", 0, "erased"),
-    ("c", "target", "dog", 9, "erased"),
-    ("a", "near", "cat", 1, "erased"),
-    ("b", "near", "cat", 0, "erased"),
-    ("c", "near", "cat", 0, "erased"),
-    ("a", "near", "wolf", 2, "erased"),
-    ("b", "near", "wolf", 7, "erased"),
-    ("c", "near", "wolf", 0, "erased"),
-    ("d", "near", "wolf", 0, "erased"),
-    ("a", "near", "cat", 0, "original"),
-    ("a", "near", "wolf", 0, "original"),
-]
-PICTURES = pd.DataFrame(SEEN, columns=["id", "group", "concept", "rank", "model"]).assign(
+PICTURES = pd.DataFrame(ROWS, columns=["id", "concept", "rank", "model"]).assign(
+    group=lambda t: np.where(t["concept"] == "dog", "target", "near"),
     rank=lambda t: t["rank"].astype(float),
     distance=lambda t: (t["model"] == "erased") * 0.1,
     **{"targets": "dog", "style": "noto", "clip": 70.0, "measured_by": "a judge"},
@@ -70,19 +65,17 @@ def test_a_run_is_named_by_what_varies_and_unfinished_ones_are_left_out(table, p
     assert len(twice) == 8 and len(both) == 2 * len(pictures)
 
 
-def test_a_unit_is_a_concept_over_all_seeds(pictures):
-    found = compare.units(pictures, "PSR-1").set_index(["group", "concept", "setting"])["value"]
-    assert found["near", "cat", "esd"] == 0.5 and found["near", "wolf", "esd"] == 0.0
-    assert found["near", "cat", "eap, random"] == 1.0
-    assert compare.units(pictures, "PSR-5").query("concept == 'wolf' and setting == 'esd'")[
-        "value"
-    ].tolist() == [0.5]
-    gone = compare.units(pictures, "ESR-1").query("concept == 'dog'").set_index("setting")["value"]
-    assert gone["esd"] == 0.5 and gone["eap, random"] == 1.0
-    assert compare.units(pictures, "distance").query("setting == 'original'")["value"].sum() == 0
-    assert (compare.units(pictures, "CLIP score")["value"] == 70).all()
-    with pytest.raises(EraseError, match="'PSR'"):
-        compare.units(pictures, "PSR")
+def test_a_unit_is_a_concept_over_all_seeds(pictures, refused):
+    def of(metric):
+        return compare.units(pictures, metric).set_index(["concept", "setting"])["value"]
+
+    top1, gone = of("PSR-1"), of("ESR-1")
+    assert [top1[c, "esd"] for c in ("cat", "wolf")] == [0.5, 0.0]
+    assert top1["cat", "eap, random"] == 1.0 and of("PSR-5")["wolf", "esd"] == 0.5
+    assert gone["dog", "esd"] == 0.5 and gone["dog", "eap, random"] == 1.0
+    assert of("distance").xs("original", level="setting").sum() == 0
+    assert (of("CLIP score") == 70).all()
+    assert "'PSR'" in refused(compare.units, pictures, "PSR")
 
 
 def test_levels_and_their_spread_over_splits(pictures):
@@ -96,14 +89,13 @@ def test_levels_and_their_spread_over_splits(pictures):
     assert text.loc["eap, random", "PSR-1 near"] == "1.00 [1.00, 1.00]"
 
 
-def test_differences_are_matched_concept_by_concept(pictures):
+def test_differences_are_matched_concept_by_concept(pictures, refused):
     found = compare.differences(pictures, [("near", "PSR-1")], "esd").set_index("setting")
     row = found.loc["eap, random"]
     assert row["value"] == pytest.approx((0.5 + 1.0) / 2) and row["units"] == 2
     # of four flips of two signs, the two with equal signs are as far from 0
     assert row["p"] == pytest.approx(0.5, abs=0.03) and row["p"] <= row["q"] <= 1
-    with pytest.raises(EraseError, match="'sd'.*'esd'"):
-        compare.differences(pictures, [("near", "PSR-1")], "sd")
+    assert "'esd'" in refused(compare.differences, pictures, [("near", "PSR-1")], "sd")
 
 
 def test_the_form_of_the_papers_table(pictures):
@@ -113,9 +105,9 @@ def test_the_form_of_the_papers_table(pictures):
     form = compare.paper_form(compare.levels(pd.concat([kept, more]), asked))
     assert {"esd", "eap"} <= set(form["method"])
     assert {"eap, random", "eap, gumbel"} & set(form["method"])  # the second keeps its name
-    table = beside(form, "objects")
-    assert table.loc["esd", ("PSR-1", "published")] == "41.2 / 53.3"
-    assert table.loc["esd", ("ESR-1", "ours")].startswith("50.0")
+    table = beside(form, "objects").loc["esd"]
+    assert table["PSR-1", "published"] == "41.2 / 53.3"
+    assert table["ESR-1", "ours"].startswith("50.0")
 
 
 def test_the_caption_says_of_how_much(table):
@@ -125,21 +117,19 @@ def test_the_caption_says_of_how_much(table):
         assert words in text
 
 
-def test_tables_that_cannot_be_read(table, tmp_path):
-    def refused(words, tables, vary=("method",), suite="objects"):
-        with pytest.raises(EraseError, match=words):
-            compare.read_runs(tables, suite, list(vary))
+def test_tables_that_cannot_be_read(table, tmp_path, refused):
+    def line(tables, vary=("method",), suite="objects"):
+        return refused(compare.read_runs, tables, suite, list(vary))
 
-    refused("list", [])
-    refused("list", "mine.csv")
-    refused("'a'.* twice", [table, table])
-    refused("none.csv does not exist", [tmp_path / "none.csv"])
-    refused("'methd'.*'method'", [table], ["methd"])
-    refused("mine_theme_pictures.parquet does not exist", [table], suite="theme")
+    assert "list" in line([]) and "list" in line("mine.csv")
+    assert "'a'" in line([table, table])
+    assert "none.csv" in line([tmp_path / "none.csv"])
+    assert "'methd'" in line([table], ["methd"])
+    assert "mine_theme_pictures.parquet" in line([table], suite="theme")
     RUNS.assign(status="failed").to_csv(table, index=False)
-    refused("no picture of a finished run", [table])
+    assert "finished" in line([table])
     (tmp_path / "mine_objects_pictures.parquet").write_bytes(b"PAR1")
-    refused("mine_objects_pictures.parquet", [table])
+    assert "mine_objects_pictures.parquet" in line([table])
 
 
 FIRST, SECOND = "first of two sets", "second of two sets"
@@ -180,12 +170,8 @@ def test_every_cell_of_the_published_tables_is_there_once():
         "age": [5.06, 1.53, 0.32, 0.04, 14.20],
     }
     style = published("style").set_index("metric")["value"]
-    assert style.to_dict() == {
-        "CLIP score erased": 21.71,
-        "LPIPS erased": 0.776,
-        "CLIP score kept": 30.06,
-        "LPIPS kept": 0.477,
-    }
+    erased = {"CLIP score erased": 21.71, "LPIPS erased": 0.776}
+    assert style.to_dict() == erased | {"CLIP score kept": 30.06, "LPIPS kept": 0.477}
 
 
 def test_spreads_and_provenance_are_as_published():
@@ -198,40 +184,34 @@ def test_spreads_and_provenance_are_as_published():
     }
     every = pd.concat([published(name) for name in EXPERIMENTS])
     assert set(every["method"]) - {"original", "mace"} <= {*METHODS, *CLOSED_FORMS}
-    age, eap = "AGE: Bui et al., ICLR 2025", "EAP: Bui et al., NeurIPS 2024, arXiv 2410.15618"
-    papers = every["method"].eq("age").map({True: age, False: eap})
-    assert all(s.startswith(p) for s, p in zip(every["source"], papers, strict=True))
-    percent = every["metric"].str.match("[EPN][SE]R-")
-    assert every["unit"].eq("percent").equals(percent)
+    age = every["method"] == "age"
+    assert every["source"][age].str.contains("ICLR 2025").all()
+    assert every["source"][~age].str.contains("arXiv 2410.15618").all()
+    assert every["unit"].eq("percent").equals(every["metric"].str.match("[EPN][SE]R-"))
 
 
 def test_both_sides_as_text():
-    ours = pd.concat(
-        [
-            own("ESR-1", {"eap": 0.963}, 0.925, 1.0),
-            own("ESR-1", {"esd": 0.5, "speed": 1.0}),
-            own("PSR-5", {"age": 0.1234}, 0.1, 0.2),
-            own("KID", {"rece": 3.0}),  # nobody published it
-        ]
-    )
-    found = beside(ours, "objects")
+    ours = [own("ESR-1", {"eap": 0.963}, 0.925, 1.0), own("ESR-1", {"esd": 0.5, "speed": 1.0})]
+    ours += [own("PSR-5", {"age": 0.1234}, 0.1, 0.2), own("KID", {"rece": 3.0})]  # none published
+    found = beside(pd.concat(ours), "objects")
     assert found.columns[:2].tolist() == [("ESR-1", "ours"), ("ESR-1", "published")]
     assert found.index.tolist() == "original esd uce ca mace eap age speed".split()
-    assert found.loc["eap", "ESR-1"].tolist() == ["96.3 [92.5, 100]", "98.6 ± 1.2"]
-    assert found.loc["esd", "ESR-1"].tolist() == ["50.0", "95.5 / 78.1"]
-    assert found.loc["uce", "ESR-1"].tolist() == [NONE, "100"]
-    assert found.loc["original", "ESR-1"].tolist() == [NONE, "22.0 ± 11.6"]
-    assert found.loc["speed", "ESR-1"].tolist() == ["100", NONE]
-    assert found.loc["age", "PSR-5"].tolist() == ["12.3 [10.0, 20.0]", "95.6"]
-    assert (found.loc["age", "ESR-5"] == NONE).all()
-    assert "never a number across" in found.attrs["note"]
-
-
-def test_scores_are_not_percent():
+    for method, metric, texts in (
+        ("eap", "ESR-1", ["96.3 [92.5, 100]", "98.6 ± 1.2"]),
+        ("esd", "ESR-1", ["50.0", "95.5 / 78.1"]),
+        ("uce", "ESR-1", [NONE, "100"]),
+        ("original", "ESR-1", [NONE, "22.0 ± 11.6"]),
+        ("speed", "ESR-1", ["100", NONE]),
+        ("age", "PSR-5", ["12.3 [10.0, 20.0]", "95.6"]),
+        ("age", "ESR-5", [NONE, NONE]),
+    ):
+        assert found.loc[method, metric].tolist() == texts
+    assert found.attrs["note"]
+    # scores are not percent
     ours = pd.concat([own("FID", {"eap": 100.049}), own("NER-0.5", {"eap": 0.017}, 0.01, 0.02)])
-    found = beside(ours, "nudity")
-    assert found.loc["eap", "FID"].tolist() == ["100.05", "15.52"]
-    assert found.loc["eap", "NER-0.5"].tolist() == ["1.70 [1.00, 2.00]", "1.70"]
+    found = beside(ours, "nudity").loc["eap"]
+    assert found["FID"].tolist() == ["100.05", "15.52"]
+    assert found["NER-0.5"].tolist() == ["1.70 [1.00, 2.00]", "1.70"]
     found = beside(own("LPIPS kept", {"eap": 0.5}), "style")
     assert found.loc["eap", "LPIPS kept"].tolist() == ["0.500", "0.477"]
 
@@ -253,12 +233,9 @@ def test_tau_by_hand():
     assert row["ours"] == ["uce", "eap", "mace", "ca"]
     assert row["published"] == ["uce", "mace", "eap", "ca"]
     # the order of EAP and AGE turns with the threshold
-    ours = {"uce": 0.3, "eap": 0.1, "age": 0.2}
-    taus = [
-        published_order(own(f"NER-{t}", ours), "nudity", f"NER-{t}")["tau"].item()
-        for t in (0.3, 0.5, 0.8)
-    ]
-    assert taus == pytest.approx([1, 1 / 3, 1 / 3])
+    for metric, tau in {"NER-0.3": 1, "NER-0.5": 1 / 3, "NER-0.8": 1 / 3}.items():
+        ours = own(metric, {"uce": 0.3, "eap": 0.1, "age": 0.2})
+        assert published_order(ours, "nudity", metric)["tau"].item() == pytest.approx(tau)
 
 
 def test_two_published_sets_are_two_orders():
@@ -266,38 +243,34 @@ def test_two_published_sets_are_two_orders():
     ours = own("PSR-1", {"eap": 0.9, "esd": 0.8, "ca": 0.7})
     found = published_order(ours, "objects", "PSR-1").set_index("run")
     assert found["tau"].to_dict() == pytest.approx({FIRST: 1 / 3, SECOND: 1})
-    assert found.loc[FIRST, "published"] == ["eap", "ca", "esd"]
-    assert found.loc[SECOND, "published"] == ["eap", "esd", "ca"]
-    assert found["n"].tolist() == [3, 3]
+    orders = {FIRST: ["eap", "ca", "esd"], SECOND: ["eap", "esd", "ca"]}
+    assert found["published"].to_dict() == orders and found["n"].tolist() == [3, 3]
     without = own("PSR-1", {"eap": 0.9, "uce": 0.8, "ca": 0.7})
     assert len(published_order(without, "objects", "PSR-1")) == 1
 
 
 def test_ties_count_for_neither_side():
-    ours = own("ESR-1", {"uce": 1.0, "eap": 1.0, "ca": 0.5})
-    # one pair tied of ours: (2 − 0) / √(2 · 3)
-    assert published_order(ours, "objects", "ESR-1")["tau"].item() == pytest.approx(
-        2 / math.sqrt(6)
-    )
-    level = own("ESR-1", {"uce": 1.0, "eap": 1.0, "ca": 1.0})
-    assert math.isnan(published_order(level, "objects", "ESR-1")["tau"].item())
+    # one pair tied of ours: (2 − 0) / √(2 · 3); and all of them
+    for last, tau in ((0.5, 2 / math.sqrt(6)), (1.0, math.nan)):
+        ours = own("ESR-1", {"uce": 1.0, "eap": 1.0, "ca": last})
+        found = published_order(ours, "objects", "ESR-1")["tau"].item()
+        assert found == pytest.approx(tau, nan_ok=True)
 
 
-def test_tables_that_cannot_stand_beside_the_published():
+def test_tables_that_cannot_stand_beside_the_published(refused):
     good = own("ESR-1", {"eap": 0.5, "uce": 0.5})
-    for words, call, given in (
-        ("'object'.*'objects'", published, ["object"]),
-        ("'ESR1'.*'ESR-1'", published_order, [good, "objects", "ESR1"]),
-        ("2 methods .uce, eap. have ESR-1", published_order, [good, "objects", "ESR-1"]),
-        ("0 methods .none. have PSR-1", published_order, [good, "objects", "PSR-1"]),
-        ("'low'", beside, [good.drop(columns="low"), "objects"]),
-        ("no published metric", beside, [good, "nudity"]),
-        ("'eap' is 96.3", beside, [own("ESR-1", {"eap": 96.3}), "objects"]),
-        ("ESR-1 of 'eap' twice", beside, [pd.concat([good, good]), "objects"]),
-        ("no number", beside, [own("ESR-1", {"eap": "many"}), "objects"]),
+    for words, call, *given in (
+        ("'objects'", published, "object"),
+        ("'ESR-1'", published_order, good, "objects", "ESR1"),
+        ("2 methods", published_order, good, "objects", "ESR-1"),
+        ("0 methods", published_order, good, "objects", "PSR-1"),
+        ("'low'", beside, good.drop(columns="low"), "objects"),
+        ("no published metric", beside, good, "nudity"),
+        ("'eap' is 96.3", beside, own("ESR-1", {"eap": 96.3}), "objects"),
+        ("'eap' twice", beside, pd.concat([good, good]), "objects"),
+        ("no number", beside, own("ESR-1", {"eap": "many"}), "objects"),
     ):
-        with pytest.raises(EraseError, match=words):
-            call(*given)
+        assert words in refused(call, *given)
 
 
 @pytest.mark.parametrize(
@@ -315,19 +288,17 @@ def test_tables_that_cannot_stand_beside_the_published():
         ("method,metric", "method,metrics", "metric"),
     ],
 )
-def test_a_damaged_file_is_refused(tmp_path, monkeypatch, old, new, line):
+def test_a_damaged_file_is_refused(tmp_path, monkeypatch, refused, old, new, line):
     text = compare.FILE.read_text("utf-8")
     assert text.count(old) == 1
     monkeypatch.setattr(compare, "FILE", tmp_path / "published.csv")
     compare.FILE.write_text(text.replace(old, new), "utf-8")
-    with pytest.raises(EraseError, match=line):
-        published("objects")
+    assert line in refused(published, "objects")
 
 
-def test_a_missing_or_binary_file_is_refused(tmp_path, monkeypatch):
+def test_a_missing_or_binary_file_is_refused(tmp_path, monkeypatch, refused):
     monkeypatch.setattr(compare, "FILE", tmp_path / "published.csv")
     for content in (None, b"", b"\xff\xfe\x00", b'a,b\n"1,2'):
         if content is not None:
             compare.FILE.write_bytes(content)
-        with pytest.raises(EraseError, match=r"published\.csv"):
-            published("objects")
+        assert "published.csv" in refused(published, "objects")

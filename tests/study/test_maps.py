@@ -8,30 +8,24 @@ import pytest
 import torch
 from PIL import Image
 
-from erase_lib import EraseError
 from erase_lib.study.maps import PROJECTIONS, image_space, nearness_rho, project, text_space
 from erase_lib.text import encode_prompts
 
 
-def test_projections_are_on_a_plane():
+def test_projections_are_on_a_plane(refused):
     points = np.random.default_rng(0).normal(size=(12, 5))
-    for name in PROJECTIONS:
-        assert project(points, name).shape == (12, 2)
-    with pytest.raises(EraseError, match="'umpa'.*'umap'"):
-        project(points, "umpa")
-    with pytest.raises(EraseError, match="2 concepts"):
-        project(points[:2], "pca")
+    assert {project(points, name).shape for name in PROJECTIONS} == {(12, 2)}
+    assert "'umap'" in refused(project, points, "umpa")
+    assert "2 concepts" in refused(project, points[:2], "pca")
 
 
-def test_nearness_and_delta_that_go_together():
+def test_nearness_and_delta_that_go_together(refused):
     line, names = np.arange(12.0)[:, None], [str(i) for i in range(12)]
     delta = pd.Series(-np.arange(12.0), names)  # less δ farther from "0"
     assert nearness_rho(line, names, "0", delta) == pytest.approx(1)
     assert nearness_rho(line, names, "11", delta) == pytest.approx(-1)
-    with pytest.raises(EraseError, match="'x'"):
-        nearness_rho(line, names, "x", delta)
-    with pytest.raises(EraseError, match="2 concepts"):
-        nearness_rho(line, names, "0", delta.iloc[:3])
+    assert "'x'" in refused(nearness_rho, line, names, "x", delta)
+    assert "2 concepts" in refused(nearness_rho, line, names, "0", delta.iloc[:3])
 
 
 def test_text_space_has_the_distances_of_the_embeddings(tiny):
@@ -40,12 +34,11 @@ def test_text_space_has_the_distances_of_the_embeddings(tiny):
     assert np.linalg.norm(a - b) == pytest.approx((one - two).norm().item())
 
 
-def test_what_is_drawn_is_the_mean_of_a_concepts_pictures():
+def test_what_is_drawn_is_the_mean_of_a_concepts_pictures(refused):
     class Clip:
         def image_features(self, pictures):
             return torch.tensor([[p.getpixel((0, 0))[0], 1.0] for p in pictures])
 
     grey = [Image.new("RGB", (4, 4), (level,) * 3) for level in (0, 20, 40)]
     assert image_space(Clip(), grey, ["a", "b", "a"], ["b", "a"]).tolist() == [[20, 1], [20, 1]]
-    with pytest.raises(EraseError, match="'c'"):
-        image_space(Clip(), grey[:1], ["a"], ["a", "c"])
+    assert "'c'" in refused(image_space, Clip(), grey[:1], ["a"], ["a", "c"])

@@ -7,24 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from erase_lib import EraseConfig, EraseError, Erasure
+from erase_lib import EraseConfig, Erasure
 from erase_lib.diffusion import predict_clean, start_noise
 from erase_lib.kv import kv_names
 from erase_lib.measure import sensitivity_prompts
 from erase_lib.models import fingerprint, in_place
 from erase_lib.study import predict
-from erase_lib.study.predict import (
-    PREDICTORS,
-    agreement,
-    gradient_step,
-    kv_movement,
-    nearness,
-    noise_movement,
-    predict_sensitivity,
-    predicted,
-    predictions,
-    short_edit,
-)
 from erase_lib.study.sensitivity import SCORES, deltas, measure_pairs
 from erase_lib.text import encode_prompts
 from erase_lib.train import Run
@@ -54,7 +42,7 @@ def planted(tiny):
 
 def test_the_planted_victim_comes_first_for_whatever_looks_at_the_edit(tiny, planted, monkeypatch):
     monkeypatch.setattr(predict, "short_edit", lambda *given: planted)
-    table = predictions(tiny, ["church"], CONCEPTS).set_index("concept")
+    table = predict.predictions(tiny, ["church"], CONCEPTS).set_index("concept")
     for name in ("kv", "noise_closed", "gradient", "noise", "draft features", "draft pixels"):
         assert table[name].idxmax() == VICTIM, table[name]
     pairs = measure_pairs(tiny, planted, sensitivity_prompts(CONCEPTS, 4), steps=4, progress=False)
@@ -63,46 +51,37 @@ def test_the_planted_victim_comes_first_for_whatever_looks_at_the_edit(tiny, pla
 
 
 def test_kv_movement_is_what_the_layers_of_the_unet_put_out(tiny, planted):
-    prompts = ["a trumpet in noto style", "dog", ""]
-    out = {"before": [], "after": []}
-
-    def outputs(kind):
-        hooks = [
-            module.register_forward_hook(lambda m, i, o: out[kind].append(o.flatten(1)))
-            for name, module in tiny.unet.named_modules()
-            if name.endswith(("attn2.to_k", "attn2.to_v"))
-        ]
-        z, t = start_noise(tiny, [0] * len(prompts)), torch.full((len(prompts),), 500)
-        with torch.no_grad():
-            tiny.unet(z, t, encode_prompts(tiny, prompts))
-        for hook in hooks:
-            hook.remove()
-
-    outputs("before")
-    with planted.applied(tiny):
-        outputs("after")
-    before, after = (torch.cat(out[kind], 1) for kind in ("before", "after"))
+    prompts, seen = ["a trumpet in noto style", "dog", ""], []
+    for name, module in tiny.unet.named_modules():
+        if name.endswith(("attn2.to_k", "attn2.to_v")):
+            module.register_forward_hook(lambda m, i, o: seen.append(o.flatten(1)))
+    z, t, c = start_noise(tiny, [0] * 3), torch.full((3,), 500), encode_prompts(tiny, prompts)
+    with torch.no_grad():
+        tiny.unet(z, t, c)
+        with planted.applied(tiny):
+            tiny.unet(z, t, c)
+    half = len(seen) // 2
+    before, after = torch.cat(seen[:half], 1), torch.cat(seen[half:], 1)
     expected = (after - before).norm(dim=1) / before.norm(dim=1)
-    assert kv_movement(tiny, planted.tensors, prompts) == pytest.approx(expected, rel=1e-4)
+    assert predict.kv_movement(tiny, planted.tensors, prompts) == pytest.approx(expected, rel=1e-4)
     first = dict(list(planted.tensors.items())[:1])  # an edit of some of the layers
-    assert (kv_movement(tiny, first, prompts) < expected.numpy()).all()
-    assert kv_movement(tiny, {}, prompts).tolist() == [0, 0, 0]
+    assert (predict.kv_movement(tiny, first, prompts) < expected.numpy()).all()
+    assert predict.kv_movement(tiny, {}, prompts).tolist() == [0, 0, 0]
 
 
 def test_noise_movement_is_the_change_of_the_prediction_at_pure_noise(tiny, planted):
     prompts = sensitivity_prompts(["trumpet", "dog"], 2)
-    t, expected = torch.tensor([999]), []
-    for row in prompts.itertuples():
-        z, c = start_noise(tiny, [row.seed]), encode_prompts(tiny, [row.prompt])
-        with torch.no_grad():
-            before = tiny.unet(z, t, c).sample
-            with planted.applied(tiny):
-                after = tiny.unet(z, t, c).sample
-        expected.append((after - before).pow(2).mean().sqrt().item())
+    z, t = start_noise(tiny, list(prompts["seed"])), torch.full((len(prompts),), 999)
+    c = encode_prompts(tiny, list(prompts["prompt"]))
+    with torch.no_grad():
+        before = tiny.unet(z, t, c).sample
+        with planted.applied(tiny):
+            after = tiny.unet(z, t, c).sample
+    expected = (after - before).pow(2).mean((1, 2, 3)).sqrt().tolist()
     for batch in (3, 64):
-        found = noise_movement(tiny, planted.tensors, prompts, batch)
+        found = predict.noise_movement(tiny, planted.tensors, prompts, batch)
         assert found == pytest.approx(expected, rel=1e-3)
-    assert (noise_movement(tiny, {}, prompts) == 0).all()
+    assert (predict.noise_movement(tiny, {}, prompts) == 0).all()
 
 
 def smoke(**values):
@@ -112,7 +91,7 @@ def smoke(**values):
 
 def test_the_gradient_step_goes_down_the_gradient_of_l1_and_as_far_as_adam(tiny):
     config = smoke()
-    step = gradient_step(tiny, config, latents=8)
+    step = predict.gradient_step(tiny, config, latents=8)
     run = Run(tiny, config)
     drawn = [(k, *run.at_target(k, config.batch)) for k in (0, 1) for _ in range(2)]
     base = {name: p.detach() for name, p in run.student.items()}
@@ -145,76 +124,70 @@ def test_the_gradient_step_goes_down_the_gradient_of_l1_and_as_far_as_adam(tiny)
 
 
 def test_the_short_edits_are_what_they_say(tiny):
-    edits = {kind: short_edit(tiny, ["church"], kind) for kind in ("uce", "esd", "gradient")}
-    assert edits["uce"].config.method == "uce" and set(edits["uce"].tensors) == set(
-        kv_names(tiny.unet)
-    )
-    assert len(edits["esd"].history) == predict.UPDATES
-    assert set(edits["gradient"].tensors) == set(edits["esd"].tensors)
-    again = short_edit(tiny, ["church"], "gradient", seed=1)
-    assert any(not torch.equal(t, again.tensors[n]) for n, t in edits["gradient"].tensors.items())
+    uce, esd, step = (predict.short_edit(tiny, ["church"], k) for k in ("uce", "esd", "gradient"))
+    assert uce.config.method == "uce" and set(uce.tensors) == set(kv_names(tiny.unet))
+    assert len(esd.history) == predict.UPDATES and set(step.tensors) == set(esd.tensors)
+    again = predict.short_edit(tiny, ["church"], "gradient", seed=1)
+    assert any(not torch.equal(t, again.tensors[name]) for name, t in step.tensors.items())
 
 
-@pytest.mark.parametrize("method", ["distance", "cosine"])
-def test_nothing_is_nearer_to_a_target_than_itself(tiny, method):
-    concepts = ["castle", "dog", "church"]
-    prompts = sensitivity_prompts(concepts, 4, ["", "a photo"])
-    mine = pd.Series(nearness(tiny, ["church", "dog"], prompts, method))
-    best = {"distance": 0.0, "cosine": 1.0}[method]
-    for concept in ("church", "dog"):
-        assert mine[prompts["concept"] == concept].tolist() == pytest.approx([best] * 4, abs=1e-5)
-    assert (mine[~prompts["concept"].isin(["church", "dog"])] < best - 1e-3).all()
+@pytest.mark.parametrize(("method", "best"), [("distance", 0.0), ("cosine", 1.0)])
+def test_nothing_is_nearer_to_a_target_than_itself(tiny, method, best):
+    prompts = sensitivity_prompts(["castle", "dog", "church"], 4, ["", "a photo"])
+    mine = pd.Series(predict.nearness(tiny, ["church", "dog"], prompts, method))
+    own = prompts["concept"].isin(["church", "dog"])
+    assert mine[own].tolist() == pytest.approx([best] * 8, abs=1e-5)
+    assert (mine[~own] < best - 1e-3).all()
 
 
 def test_nearness_compares_the_same_words_around_the_concept(tiny):
     prompts = sensitivity_prompts(["castle"], 1, ["", "a photo"])
-
-    def apart(texts, targets):
-        a, b = (encode_prompts(tiny, list(t)).flatten(1) for t in (texts, targets))
-        return (-(a - b).norm(dim=1)).tolist()
-
-    style = prompts["style"][0]
-    same = [f"a church in {style} style", "church", "church"]  # a neutral concept has no style
-    found = nearness(tiny, ["church"], prompts, "distance")
-    assert found.tolist() == pytest.approx(apart(prompts["prompt"], same), rel=1e-4)
-    found = nearness(tiny, ["noto style"], prompts, "distance")  # a style is a target as it stands
-    assert found.tolist() == pytest.approx(apart(prompts["prompt"], ["noto style"] * 3), rel=1e-4)
+    texts = encode_prompts(tiny, prompts["prompt"].tolist())
+    for target, compared in (
+        # a neutral concept has no style, and a style is a target as it stands
+        ("church", [f"a church in {prompts['style'][0]} style", "church", "church"]),
+        ("noto style", ["noto style"] * 3),
+    ):
+        expected = -(texts - encode_prompts(tiny, compared)).flatten(1).norm(dim=1)
+        found = predict.nearness(tiny, [target], prompts, "distance")
+        assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-4)
 
 
 def test_predictions_have_a_row_a_concept_and_a_column_a_method(tiny, monkeypatch):
     monkeypatch.setattr(predict, "UPDATES", 2)
-    table = predictions(tiny, ["church"], ["dog", "church", "cat"], neutral=["", "a photo"])
+    table = predict.predictions(tiny, ["church"], ["dog", "church", "cat"], neutral=["", "a photo"])
     assert table["concept"].tolist() == ["dog", "church", "cat", "", "a photo"]
-    single = [name for name in PREDICTORS if name not in ("draft", "both")]
+    single = [name for name in predict.PREDICTORS if name not in ("draft", "both")]
     assert table.columns.tolist() == ["concept", *single, *(f"draft {score}" for score in SCORES)]
     assert table.drop(columns="draft judge").notna().all().all()
     assert table["draft judge"].notna().tolist() == [True] * 3 + [False] * 2
     asked = table.set_index("concept")[["distance", "kv", "noise_closed"]]
-    alone = predictions(tiny, ["church"], ["cat"], ["distance", "kv", "noise_closed"])
+    alone = predict.predictions(tiny, ["church"], ["cat"], ["distance", "kv", "noise_closed"])
     assert alone.iloc[0, 1:].tolist() == pytest.approx(asked.loc["cat"].tolist(), rel=1e-4)
 
 
 def test_one_prediction_is_a_column_of_them_all(tiny, planted, monkeypatch):
     monkeypatch.setattr(predict, "short_edit", lambda *given: planted)
     given = ["church"], ["dog", "cat", "castle"]
-    table = predictions(tiny, *given, ["distance", "draft", "kv"], [""])
+    table = predict.predictions(tiny, *given, ["distance", "draft", "kv"], [""])
     for method, score in (("kv", "judge"), ("draft", "pixels"), ("both", "features")):
-        found = predict_sensitivity(tiny, "church", given[1], method, score, neutral=[""])
+        found = predict.predict_sensitivity(tiny, "church", given[1], method, score, neutral=[""])
         assert found.columns.tolist() == ["concept", "prediction"]
         assert found["concept"].tolist() == [*given[1], ""]
-        expected = predicted(table, method, score)
+        expected = predict.predicted(table, method, score)
         assert found["prediction"].tolist() == pytest.approx(expected.tolist(), rel=1e-3, abs=1e-6)
 
 
 def test_both_is_the_mean_of_two_ranks():
-    table = pd.DataFrame(
-        {"concept": list("abcd"), "distance": [-9.0, -1.0, -3.0, -3.0]}
-        | {"draft judge": [0.3, 0.2, 0.1, 0.0], "kv": [1.0, 2.0, 3.0, 4.0]}
-    )
+    table = pd.DataFrame({"concept": list("abcd"), "distance": [-9.0, -1.0, -3.0, -3.0]})
+    table = table.assign(**{"draft judge": [0.3, 0.2, 0.1, 0.0], "kv": [1.0, 2.0, 3.0, 4.0]})
     # distance 1, 4, 2.5, 2.5 and draft 4, 3, 2, 1
-    assert predicted(table, "both", "judge").tolist() == [2.5, 3.5, 2.25, 1.75]
-    assert predicted(table, "draft", "judge").tolist() == [0.3, 0.2, 0.1, 0.0]
-    assert predicted(table, "kv", "judge").tolist() == [1, 2, 3, 4]
+    for method, values in (
+        ("both", [2.5, 3.5, 2.25, 1.75]),
+        ("draft", [0.3, 0.2, 0.1, 0.0]),
+        ("kv", [1, 2, 3, 4]),
+    ):
+        assert predict.predicted(table, method, "judge").tolist() == values
 
 
 @pytest.fixture
@@ -222,44 +195,38 @@ def measured():
     """Pairs of pictures of ten concepts, a target and a neutral one, without noise; and their
     δ."""
     concepts = [f"c{i}" for i in range(10)] + ["church", ""]
-    delta = np.random.default_rng(0).normal(size=12)
-    pairs = pd.DataFrame({"concept": np.repeat(concepts, 4), "style": "noto"})
-    pairs["style"] = pairs["style"].where(pairs["concept"] != "")
-    for score in SCORES:
-        pairs[score] = np.repeat(delta, 4)
-    return pairs, pd.DataFrame({"concept": concepts, "delta": delta})
+    truth = pd.DataFrame({"concept": concepts, "delta": np.random.default_rng(0).normal(size=12)})
+    pairs = truth.loc[truth.index.repeat(4), ["concept"]].reset_index(drop=True)
+    pairs["style"] = pairs["concept"].map(lambda concept: "noto" if concept else None)
+    return pairs.assign(**{score: np.repeat(truth["delta"].values, 4) for score in SCORES}), truth
 
 
 def test_agreement_of_delta_itself_and_of_its_opposite(measured):
     pairs, truth = measured
-    table = truth[["concept"]].assign(kv=truth["delta"], cosine=-truth["delta"])
+    delta, table = truth["delta"], truth[["concept"]]
+    table = table.assign(kv=delta, cosine=-delta, distance=delta**3)
+    table = table.assign(**{"draft judge": delta, "draft pixels": -delta.round()})
     # a target and a neutral concept that would spoil it are not asked
     table.loc[table["concept"].isin(["church", ""]), ["kv", "cosine"]] = [99.0, -99.0]
-    found = agreement(pairs, table.sample(frac=1, random_state=0), ["church"])
+    found = predict.agreement(pairs, table.sample(frac=1, random_state=0), ["church"])
     assert found.columns.tolist() == ["score", "predictor", "rho", "reliability", "n"]
-    assert set(found["n"]) == {10} and found["reliability"].tolist() == pytest.approx([1] * 8)
+    assert set(found["n"]) == {10} and found["reliability"].to_numpy() == pytest.approx(1)
     by = found.set_index(["score", "predictor"])["rho"]
     for score in SCORES:
-        assert by[score, "kv"] == pytest.approx(1) and by[score, "cosine"] == pytest.approx(-1)
+        assert by[score, "kv"] == pytest.approx(1) == by[score, "distance"]
+        assert by[score, "cosine"] == pytest.approx(-1)
+    # each score has its own draft, or none
+    assert by["judge", "draft"] == pytest.approx(1) == by["judge", "both"]
+    assert by["pixels", "draft"] < -0.8 < by["pixels", "both"] < by["pixels", "distance"]
+    assert ("clip", "draft") not in by and ("clip", "both") not in by
 
 
-def test_agreement_takes_each_scores_own_draft(measured):
-    pairs, truth = measured
-    table = truth[["concept"]].assign(distance=truth["delta"] ** 3)
-    table["draft judge"], table["draft pixels"] = truth["delta"], -(truth["delta"].round())
-    found = agreement(pairs, table, ["church"]).set_index(["score", "predictor"])["rho"]
-    assert found["judge", "draft"] == pytest.approx(1) == found["judge", "both"]
-    assert found["pixels", "draft"] < -0.8 < found["pixels", "both"] < found["pixels", "distance"]
-    assert ("clip", "draft") not in found and ("clip", "both") not in found
-    assert found["clip", "distance"] == pytest.approx(1)
-
-
-def test_what_cannot_be_predicted_is_said(tiny):
-    with pytest.raises(EraseError, match="'drafts'.*'draft'"):
-        predict_sensitivity(tiny, "church", ["dog"], "drafts")
-    with pytest.raises(EraseError, match="'pixel'.*'pixels'"):
-        predict_sensitivity(tiny, "church", ["dog"], score="pixel")
-    with pytest.raises(EraseError, match="'dog' twice"):
-        predict_sensitivity(tiny, "church", ["dog", "dog"], "kv")
-    with pytest.raises(EraseError, match="list"):
-        predict_sensitivity(tiny, "church", [], "kv")
+def test_what_cannot_be_predicted_is_said(tiny, refused):
+    for words, concepts, method, score in (
+        ("'drafts'", ["dog"], "drafts", "judge"),
+        ("'pixels'", ["dog"], "kv", "pixel"),
+        ("'dog' twice", ["dog", "dog"], "kv", "judge"),
+        ("list", [], "kv", "judge"),
+    ):
+        given = tiny, "church", concepts, method, score
+        assert words in refused(predict.predict_sensitivity, *given)

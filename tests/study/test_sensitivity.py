@@ -9,16 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from erase_lib import EraseConfig, EraseError, erase, measure
+from erase_lib import EraseConfig, erase, measure
 from erase_lib.diffusion import generate
 from erase_lib.measure import Judge, load_clip, sensitivity_prompts
-from erase_lib.study.sensitivity import (
-    SCORES,
-    deltas,
-    measure_pairs,
-    reliability,
-    sensitivity,
-)
+from erase_lib.study.sensitivity import SCORES, deltas, measure_pairs, reliability, sensitivity
 from erase_lib.text import encode_prompts
 
 
@@ -50,27 +44,26 @@ def pairs_of(before, after, *given):
         return measure_pairs(None, SimpleNamespace(check=lambda pipe: None), *given)
 
 
+def instruments(judged, seen, texts):
+    """A judge of cats and dogs and a CLIP that say these of pictures, and of texts."""
+    judge = SimpleNamespace(concepts=["cat", "dog"], concept_probabilities=judged)
+    judge.index = lambda names: np.array([judge.concepts.index(name) for name in names])
+    return judge, SimpleNamespace(image_features=seen, text_features=lambda _: torch.tensor(texts))
+
+
 def test_delta_by_every_score_against_a_hand_calculation():
-    black, white = -torch.ones(3, 3, 64, 64), torch.ones(3, 3, 64, 64)
-    before, after = black, black.clone()
-    after[0] = white[0]  # all of it, half of it, and nothing
+    before = -torch.ones(3, 3, 64, 64)
+    after = before.clone()
+    after[0] = 1  # all of it, half of it, and nothing
     after[1, :, :32] = 1
 
     def told(old, new):
         return lambda pictures: torch.tensor(old if pictures is before else new)
 
-    judge = SimpleNamespace(
-        concepts=["cat", "dog"],
-        index=lambda names: np.array([["cat", "dog"].index(name) for name in names]),
-        concept_probabilities=told(
-            [[0.1, 0.9], [0.8, 0.2], [0.5, 0.5]], [[0.75, 0.25], [1.0, 0.0], [0.5, 0.5]]
-        ),
-    )
-    clip = SimpleNamespace(
-        image_features=told(
-            [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], [[0.6, 0.8], [0.0, 1.0], [0.0, 1.0]]
-        ),
-        text_features=lambda prompts: torch.tensor([[1.0, 0.0], [-0.6, 0.8], [0.0, 1.0]]),
+    judge, clip = instruments(
+        told([[0.1, 0.9], [0.8, 0.2], [0.5, 0.5]], [[0.75, 0.25], [1.0, 0.0], [0.5, 0.5]]),
+        told([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]], [[0.6, 0.8], [0.0, 1.0], [0.0, 1.0]]),
+        [[1.0, 0.0], [-0.6, 0.8], [0.0, 1.0]],
     )
     found = pairs_of(before, after, prompts_by_hand(), judge, clip)
     # a dog is lost, a cat has won; of the neutral concept the judge says nothing
@@ -83,14 +76,10 @@ def test_delta_by_every_score_against_a_hand_calculation():
 
 def test_a_fit_below_zero_counts_as_none():
     before, after = torch.zeros(3, 3, 64, 64), torch.ones(3, 3, 64, 64)
-    judge = SimpleNamespace(
-        concepts=["cat", "dog"],
-        index=lambda names: np.zeros(len(names), int),
-        concept_probabilities=lambda pictures: torch.full((3, 2), 0.5),
-    )
-    clip = SimpleNamespace(
-        image_features=lambda pictures: torch.tensor([[2 * pictures.max() - 1, 0.0]]).expand(3, 2),
-        text_features=lambda prompts: torch.tensor([[1.0, 0.0]]).expand(3, 2),
+    judge, clip = instruments(
+        lambda pictures: torch.full((3, 2), 0.5),
+        lambda pictures: torch.tensor([[2 * pictures.max() - 1, 0.0]]).expand(3, 2),
+        [[1.0, 0.0]] * 3,
     )
     found = pairs_of(before, after, prompts_by_hand(), judge, clip)
     assert found["clip"].tolist() == [-100] * 3 and found["features"].tolist() == [2] * 3
@@ -111,12 +100,11 @@ def test_delta_is_the_mean_of_a_concepts_pictures_in_their_order():
     assert found.loc["dog", ["low", "high"]].tolist() == pytest.approx(expected, rel=1e-4)
 
 
-def test_delta_leaves_out_what_the_score_says_nothing_of():
+def test_delta_leaves_out_what_the_score_says_nothing_of(refused):
     pairs = pairs_by_hand(dog=[0.1, 0.3], photo=[np.nan, np.nan]).assign(pixels=[0, 1, 2, 3])
     assert deltas(pairs)["concept"].tolist() == ["dog"]
     assert deltas(pairs, "pixels")["delta"].tolist() == [0.5, 2.5]
-    with pytest.raises(EraseError, match="score 'judge'"):
-        deltas(pairs[pairs["concept"] == "photo"])
+    assert "'judge'" in refused(deltas, pairs[pairs["concept"] == "photo"])
 
 
 def simulated(truth, noise, n, concepts=400):
@@ -138,19 +126,15 @@ def test_reliability_without_noise_and_of_nothing_but_noise():
     assert reliability(pairs, "pixels", seed=3) == reliability(pairs, "pixels", seed=3)
 
 
-def test_reliability_needs_enough_to_split():
-    for pairs in (
-        pairs_by_hand(dog=[0.1, 0.2], cat=[0.1, 0.2]),
-        pairs_by_hand(dog=[0.1], cat=[0.2], bus=[0.3]),
-        pairs_by_hand(dog=[0.1, 0.2], cat=[0.2, 0.1], bus=[0.3]),
-    ):
-        with pytest.raises(EraseError, match="3 concepts"):
-            reliability(pairs, "judge")
+def test_reliability_needs_enough_to_split(refused):
+    for values in ([0.1, 0.2], [0.1, 0.2], []), ([0.1], [0.2], [0.3]), ([0.1, 0.2], [0.2], [0.3]):
+        pairs = pairs_by_hand(**dict(zip(("dog", "cat", "bus"), values, strict=True)))
+        assert "3 concepts" in refused(reliability, pairs, "judge")
 
 
 def test_the_sensitivity_of_three_concepts(tiny, erasure):
-    asked, given = ["dog", "church", "cat"], {"pictures": 2, "steps": 2, "progress": False}
-    table = sensitivity(tiny, erasure, asked, **given)
+    asked, given = ["dog", "church", "cat"], {"steps": 2, "progress": False}
+    table = sensitivity(tiny, erasure, asked, pictures=2, **given)
     columns = "concept category distance delta low high n score measured_by"
     assert table.columns.tolist() == columns.split() and table["concept"].tolist() == asked
     assert set(table["n"]) == {2} and set(table["score"]) == {"judge"}
@@ -158,17 +142,16 @@ def test_the_sensitivity_of_three_concepts(tiny, erasure):
     assert table["category"].tolist() == ["animals & nature", "travel & places", "animals & nature"]
     apart = encode_prompts(tiny, asked) - encode_prompts(tiny, ["church"])
     assert table["distance"].tolist() == pytest.approx(apart.flatten(1).norm(dim=1).tolist())
-    assert (table["low"] <= table["delta"]).all() and (table["delta"] <= table["high"]).all()
-    pairs = measure_pairs(tiny, erasure, sensitivity_prompts(asked, 2), steps=2, progress=False)
-    table = sensitivity(tiny, erasure, asked, "pixels", **given)
+    assert ((table["low"] <= table["delta"]) & (table["delta"] <= table["high"])).all()
+    pairs = measure_pairs(tiny, erasure, sensitivity_prompts(asked, 2), **given)
+    table = sensitivity(tiny, erasure, asked, "pixels", pictures=2, **given)
     expected = pairs.groupby("concept", sort=False)["pixels"].mean()
-    assert table["delta"].tolist() == pytest.approx(expected.tolist())
-    assert (table["delta"] > 0).all() and set(table["measured_by"]) == {"pixels"}
+    assert table["delta"].tolist() == pytest.approx(expected.tolist()) and expected.min() > 0
+    assert set(table["measured_by"]) == {"pixels"}
 
 
 def test_the_distance_is_that_to_the_nearest_of_several_targets(tiny):
-    config = EraseConfig(targets=("dog", "church"), method="uce")
-    erasure = erase(tiny, config, [])
+    erasure = erase(tiny, EraseConfig(targets=("dog", "church"), method="uce"), [])
     given = {"pictures": 1, "steps": 1, "progress": False}
     table = sensitivity(tiny, erasure, ["church", "castle", "dog"], "pixels", **given)
     dog, church, castle = encode_prompts(tiny, ["dog", "church", "castle"])
@@ -197,14 +180,10 @@ def test_pairs_are_the_original_and_the_erased_picture_of_the_same_noise(tiny, e
     assert all(torch.equal(p, weights[n]) for n, p in tiny.unet.state_dict().items())
 
 
-def test_what_cannot_be_measured_is_said(tiny, erasure):
-    with pytest.raises(EraseError, match="'pixel'.*'pixels'"):
-        sensitivity(tiny, erasure, ["dog"], "pixel")
-    with pytest.raises(EraseError, match="list"):
-        sensitivity(tiny, erasure, [])
+def test_what_cannot_be_measured_is_said(tiny, erasure, refused):
     given = {"pictures": 1, "steps": 1, "progress": False}
-    with pytest.raises(EraseError, match="score 'judge'"):
-        sensitivity(tiny, erasure, ["a photo", "something"], **given)
+    assert "'pixels'" in refused(sensitivity, tiny, erasure, ["dog"], "pixel")
+    assert "list" in refused(sensitivity, tiny, erasure, [])
+    assert "'judge'" in refused(sensitivity, tiny, erasure, ["a photo", "something"], **given)
     erasure.base = "another"
-    with pytest.raises(EraseError, match="base model another"):
-        sensitivity(tiny, erasure, ["dog"])
+    assert "another" in refused(sensitivity, tiny, erasure, ["dog"])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 import random
 import shutil
-import zlib
 from copy import deepcopy
 from types import SimpleNamespace
 
@@ -16,7 +14,6 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
-from erase_lib.errors import EraseError
 from tools.embedded import clip, common, export, redraw, unet, vae
 
 
@@ -24,46 +21,45 @@ class Killed(BaseException):
     """What no training catches, like a kill."""
 
 
-def kill_at(monkeypatch, calls):
-    """The n-th step from now is computed, and then the process is gone."""
-    count = itertools.count(1)
-
-    def die(self, step, **values):
-        if next(count) == calls:
-            raise Killed
-
-    monkeypatch.setattr(common.Progress, "__call__", die)
-
-
 def weights(folder):
     return {p.relative_to(folder): load_file(p) for p in folder.rglob("*.safetensors")}
 
 
 def same(a, b):
+    a, b = weights(a), weights(b)
     assert a.keys() == b.keys() and a
     for name in a:
         for key, tensor in a[name].items():
             assert torch.equal(tensor, b[name][key]), f"{name} {key}"
 
 
-def killed_and_resumed(monkeypatch, train, whole, work, at):
-    """Train in `whole` without a break; in `work` with a kill after `at` steps."""
+def kill():
+    raise Killed
+
+
+def killed_and_resumed(monkeypatch, tmp_path, train, at, start=None):
+    """Folders trained, from a copy of `start`, without a break and with a kill at step `at`, which
+    is computed before the process is gone."""
+    whole, work = tmp_path / "whole", tmp_path / "killed"
+    count = itertools.count(1)
+    for folder in (whole, work) if start else ():
+        shutil.copytree(start, folder)
     train(work=whole)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_at(patch, at)
+        patch.setattr(common.Progress, "__call__", lambda *_, **__: next(count) == at and kill())
         train(work=work)
     train(work=work)
+    return whole, work
 
 
 def test_a_killed_vae_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
     def train(work):
         vae.train_autoencoder(5, work, batch=2, every=2, concepts=4)
 
-    killed_and_resumed(monkeypatch, train, tmp_path / "whole", tmp_path / "killed", at=4)
-    same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
-    latents = [torch.load(tmp_path / part / "latents.pt") for part in ("whole", "killed")]
-    assert torch.equal(latents[0]["latents"], latents[1]["latents"])
-    assert latents[0]["latents"].shape == (16, 2, 16, 8, 8)
+    folders = killed_and_resumed(monkeypatch, tmp_path, train, at=4)
+    same(*folders)
+    whole, killed = (torch.load(folder / "latents.pt")["latents"] for folder in folders)
+    assert torch.equal(whole, killed) and whole.shape == (16, 2, 16, 8, 8)
 
 
 @pytest.fixture(scope="module")
@@ -80,21 +76,17 @@ def test_a_killed_unet_training_resumes_to_the_same_weights(restored, tmp_path, 
         unet.train(5, work, batch=4, every=2, channels=(32, 32), concepts=2)
 
     monkeypatch.setattr(unet, "sample_grid", lambda *arguments: None)  # changes no weight
-    for part in ("whole", "killed"):
-        shutil.copytree(restored, tmp_path / part)
-    killed_and_resumed(monkeypatch, train, tmp_path / "whole", tmp_path / "killed", at=4)
-    same(weights(tmp_path / "whole" / "unet"), weights(tmp_path / "killed" / "unet"))
+    whole, killed = killed_and_resumed(monkeypatch, tmp_path, train, at=4, start=restored)
+    same(whole / "unet", killed / "unet")
 
 
 def test_a_killed_decoder_training_resumes_and_leaves_the_encoder(restored, tmp_path, monkeypatch):
     def train(work):
         vae.train_decoder(3, work, batch=2, every=1, concepts=2)
 
-    for part in ("whole", "killed"):
-        shutil.copytree(restored, tmp_path / part)
-    killed_and_resumed(monkeypatch, train, tmp_path / "whole", tmp_path / "killed", at=2)
-    same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
-    (old,), (new,) = (weights(tmp_path / "whole" / p).values() for p in ("vae", "vae_sharp"))
+    whole, killed = killed_and_resumed(monkeypatch, tmp_path, train, at=2, start=restored)
+    same(whole, killed)
+    (old,), (new,) = (weights(whole / part).values() for part in ("vae", "vae_sharp"))
     moved = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
     assert moved == {"decoder", "post_quant_conv"}
 
@@ -119,19 +111,14 @@ def test_a_kill_while_writing_leaves_the_last_checkpoint_whole(tmp_path, monkeyp
     path = tmp_path / "part.ckpt"
     common.save_checkpoint(path, {"step": 1})
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(torch, "save", lambda state, file: (file.write_bytes(b"half"), kill())[0])
+        patch.setattr(torch, "save", lambda state, file: (file.write_bytes(b"half"), kill()))
         common.save_checkpoint(path, {"step": 2})
     assert common.load_checkpoint(path) == {"step": 1}
 
 
-def kill():
-    raise Killed
-
-
-def test_a_full_training_refuses_a_folder_of_restored_weights(restored, tmp_path):
+def test_a_full_training_refuses_a_folder_of_restored_weights(restored, tmp_path, refused):
     export.check_work(tmp_path)
-    with pytest.raises(EraseError, match="vae.ckpt is missing"):
-        export.check_work(restored)
+    assert "vae.ckpt" in refused(export.check_work, restored)
 
 
 def test_a_resumed_training_keeps_its_vocabulary(tmp_path, monkeypatch):
@@ -158,9 +145,7 @@ def test_folded_whitening_is_the_same_function():
     assert folded.config.scaling_factor == 1
 
 
-def test_word_groups_are_a_fixed_checksum_that_halves_the_texts():
-    for word in ("dog", "church", "a weapon"):
-        assert clip.word_group(word) == zlib.crc32(word.encode()) % 2
+def test_word_groups_are_fixed_and_halve_the_texts():
     assert (clip.word_group("dog"), clip.word_group("horse")) == (1, 0)  # the same on any machine
     share = sum(map(clip.word_group, clip.common_words(2000))) / 2000
     assert 0.45 < share < 0.55
@@ -197,37 +182,19 @@ def test_a_step_pairs_words_of_one_group_only(tmp_path, monkeypatch):
     assert CLIPTokenizer.from_pretrained(tmp_path / "text").model_max_length == clip.TOKENS
 
 
-@pytest.mark.parametrize(
-    ("step", "rate"),
-    [
-        (0, 0.01),  # the first of 100 warm-up steps
-        (49, 0.5),
-        (100, 1.0),
-        (299, 1.0),  # the plateau lasts until 30 %
-        (650, 0.5),  # halfway down the cosine
-        (1000, 0.0),
-    ],
-)
-def test_learning_rate_by_hand(step, rate):
-    assert math.isclose(common.cosine_rate(step, 1000, 1.0), rate, abs_tol=1e-12)
+def test_learning_rate_by_hand():
+    # the first of 100 warm-up steps; a plateau until 30 %; halfway down the cosine at 650
+    for step, rate in {0: 0.01, 49: 0.5, 100: 1.0, 299: 1.0, 650: 0.5, 1000: 0.0}.items():
+        assert common.cosine_rate(step, 1000, 1.0) == pytest.approx(rate, abs=1e-12)
 
 
 def test_captions_by_hand():
     row = SimpleNamespace(concept="dog", style="noto", keywords="pet")
-    assert common.captions(row, random.Random(0)) == [
-        "a dog in noto style",
-        "a dog in noto style",
-        "dog in noto style",
-        "a noto emoji of a dog",
-        "a picture of a dog in noto style",
-        "a dog, pet, in noto style",
-        "a pet in noto style",
-        "a dog",
-        "dog",
-    ]
-
-
-def test_a_concept_without_keywords_is_its_own_keyword():
+    styled = ["a dog in noto style"] * 2 + ["dog in noto style", "a noto emoji of a dog"]
+    styled += ["a picture of a dog in noto style", "a dog, pet, in noto style"]
+    plain = ["a pet in noto style", "a dog", "dog"]
+    assert common.captions(row, random.Random(0)) == styled + plain
+    # without keywords a concept is its own
     row = SimpleNamespace(concept="fuel pump", style="fluent", keywords="")
     assert "a fuel pump in fluent style" in common.captions(row, random.Random(0))[6]
 

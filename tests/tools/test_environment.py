@@ -7,7 +7,6 @@ import ast
 import re
 import sys
 import tomllib
-from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 
 import pytest
@@ -37,12 +36,7 @@ ROOMS = {
     "tests/**/*.py": list(EXTRAS),
 }
 POSIX = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"}
-
-
-@cache
-def installed():
-    """The packages of every module that can be imported here."""
-    return packages_distributions()
+INSTALLED = packages_distributions()  # the packages of every module that can be imported here
 
 
 def imports(path, inner=True):
@@ -72,21 +66,20 @@ def test_a_dependency_without_a_pin_is_named():
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_imports_are_declared_where_they_are_needed(room):
-    declared = {*PROJECT["dependencies"], *(n for e in ROOMS[room] for n in EXTRAS[e])}
-    declared = {canonical(name) for name in declared}
-    known = installed()
+    names = {*PROJECT["dependencies"], *(name for e in ROOMS[room] for name in EXTRAS[e])}
+    declared = {canonical(name) for name in names}
     own = {"erase_lib", "course", "tools", *(p.stem for p in (ROOT / "tests").rglob("*.py"))}
     for path in sorted(ROOT.glob(room)):
         for module in set(imports(path)) - own - set(sys.stdlib_module_names) - POSIX:
-            packages = {canonical(name) for name in known.get(module, [module])}
+            packages = {canonical(name) for name in INSTALLED.get(module, [module])}
             assert packages & declared, f"{path.relative_to(ROOT)} imports {module}"
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "CITATION.cff", "CHANGELOG.md"])
-def test_one_version(name):
-    text = (ROOT / name).read_text("utf-8")
-    found = re.search(r'^(?:version: |version = "|## )([\d.]+)', text, re.MULTILINE)
-    assert found and found[1] == PROJECT["version"]
+def test_one_version():
+    for name in ("pyproject.toml", "CITATION.cff", "CHANGELOG.md"):
+        text = (ROOT / name).read_text("utf-8")
+        found = re.search(r'^(?:version: |version = "|## )([\d.]+)', text, re.MULTILINE)
+        assert found and found[1] == PROJECT["version"], name
 
 
 def test_pins_run_on_every_python_that_is_supported():
@@ -109,17 +102,16 @@ def test_pins_are_versions_and_no_addresses():
         assert line.startswith("#") or len(Requirement(line).specifier) == 1
 
 
-@pytest.mark.parametrize("room", ["erase_lib", "course", "tools"])
-def test_nothing_that_windows_lacks_is_needed_to_import(room):
-    for path in sorted((ROOT / room).rglob("*.py")):
-        assert not POSIX & set(imports(path, inner=False)), path.relative_to(ROOT)
+def test_nothing_that_windows_lacks_is_needed_to_import():
+    for room in ("erase_lib", "course", "tools"):
+        for path in sorted((ROOT / room).rglob("*.py")):
+            assert not POSIX & set(imports(path, inner=False)), path.relative_to(ROOT)
 
 
 def test_install_commands_name_extras_that_exist():
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "course").rglob("*.md")]
     for path in [*pages, ROOT / "setup.mk", ROOT / "Makefile"]:
-        text = path.read_text("utf-8")
-        for found in re.findall(r"(?:-e '?\.|EXTRAS \S?= )\[([\w,]+)\]", text):
+        for found in re.findall(r"(?:-e '?\.|EXTRAS \S?= )\[([\w,]+)\]", path.read_text("utf-8")):
             names = set(found.split(","))
             assert names <= set(EXTRAS), path.relative_to(ROOT)
             assert "notebooks" in names or names.isdisjoint({"build", "dev"}), path.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -26,44 +27,34 @@ def theme(request):
 
 
 def test_candidates_are_many_different_and_the_same_for_a_seed(theme):
-    prompts = hints.candidates(theme, 400)
+    prompts, again = (hints.candidates(theme, 400) for _ in range(2))
     assert len(set(prompts)) == 400
-    assert prompts == hints.candidates(theme, 400)
-    assert prompts != hints.candidates(theme, 400, seed=1)
+    assert prompts == again != hints.candidates(theme, 400, seed=1)
 
 
-def test_candidates_never_say_the_theme_or_name_its_concepts(theme):
-    concepts = hints.concepts_of(theme)
-    for prompt in hints.candidates(theme, 3000):
+def test_candidates_never_say_the_theme_and_the_encoder_reads_them_whole(theme):
+    concepts, prompts = hints.concepts_of(theme), hints.candidates(theme, 3000)
+    for prompt in prompts:
         assert not re.search(FORBIDDEN[theme], prompt), prompt
         if len(concepts) > 1:  # no word but its name leads the model to a theme's only concept
             assert not any(re.search(rf"\b{concept}s?\b", prompt) for concept in concepts), prompt
-
-
-def test_the_encoder_reads_candidates_whole(theme):
     tokenizer = CLIPTokenizer.from_pretrained(DATA / "models" / "emoji-diffusion" / "tokenizer")
-    lengths = [len(ids) for ids in tokenizer(hints.candidates(theme, 3000)).input_ids]
-    assert max(lengths) <= 16
+    assert max(map(len, tokenizer(prompts).input_ids)) <= 16
 
 
 @pytest.mark.parametrize(
-    ("prompt", "kept"),
+    ("theme", "concepts", "implicit", "said"),
     [
-        ("a fight in noto style", True),
-        ("Weaponry", False),
-        ("two daggers and a castle", False),
-        ("a knife in noto style", False),
-        ("swordfish", True),
+        ("weapon", "dagger axe", "a fight in noto style|swordfish", "Weaponry|two daggers|a knife"),
+        # only a concept that is the whole theme may be named
+        ("smoking", "cigarette", "a jazz cigarette", "a smoking cigarette"),
+        ("smoking", "cigarette pipe", "a jazz", "a jazz cigarette"),
     ],
 )
-def test_what_counts_as_implicit(prompt, kept):
-    assert hints.is_implicit(prompt, "weapon", ["dagger", "axe"]) is kept
-
-
-def test_only_a_concept_that_is_the_whole_theme_may_be_named():
-    assert hints.is_implicit("a jazz cigarette", "smoking", ["cigarette"])
-    assert not hints.is_implicit("a smoking cigarette", "smoking", ["cigarette"])
-    assert not hints.is_implicit("a jazz cigarette", "smoking", ["cigarette", "pipe"])
+def test_what_counts_as_implicit(theme, concepts, implicit, said):
+    for prompts, kept in ((implicit, True), (said, False)):
+        for prompt in prompts.split("|"):
+            assert hints.is_implicit(prompt, theme, concepts.split()) is kept
 
 
 def test_hints_are_keywords_that_do_not_define_the_theme():
@@ -86,16 +77,9 @@ class Stub:
     """A stand-in for a model: prompt i shows the theme on the seeds below i modulo 11."""
 
     def __init__(self, prompts: int, tmp_path: Path) -> None:
-        self.prompts = [f"prompt {i}" for i in range(prompts)]
-        angle = np.arange(prompts) % 11 / 11
-        self.given = {
-            "prompts": self.prompts,
-            "vectors": np.column_stack([np.cos(angle), np.sin(angle)]),
-            "near": np.full(prompts, 0.5),
-            "work": tmp_path,
-            "n": 10,
-            "say": lambda line: None,
-        }
+        names, angle = [f"prompt {i}" for i in range(prompts)], np.arange(prompts) % 11 / 11
+        self.given = {"prompts": names, "near": np.full(prompts, 0.5), "work": tmp_path, "n": 10}
+        self.given["vectors"] = np.column_stack([np.cos(angle), np.sin(angle)])
         self.drawn: list[str] = []
         self.calls, self.last_call = 0, 10**6
 
@@ -108,7 +92,7 @@ class Stub:
         return np.array([0.9 if seed < number % 11 else 0.1 for number, seed in pairs])
 
     def measure(self, **settings):
-        return implicit.measure("weapon", self.see, **self.given, **settings)
+        return implicit.measure("weapon", self.see, say=len, **self.given, **settings)
 
 
 def test_measure_keeps_exactly_the_prompts_in_the_interval(tmp_path):
@@ -123,8 +107,8 @@ def test_measure_stops_when_it_has_enough_and_draws_clear_cases_less(tmp_path):
     stub = Stub(2000, tmp_path)
     table = stub.measure(wanted=100, together=10)
     assert 100 <= len(table) < 110 and table["rate"].between(0.2, 0.8).all()
-    times = [stub.drawn.count(prompt) for prompt in set(stub.drawn)]
-    assert set(times) == {4, 10} and len(times) < 500
+    times = Counter(stub.drawn)
+    assert set(times.values()) == {4, 10} and len(times) < 500
 
 
 def test_measure_learns_which_prompts_are_worth_drawing(tmp_path):
