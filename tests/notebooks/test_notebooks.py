@@ -178,7 +178,7 @@ def test_the_search_under_the_microscope(tmp_path):
 
 @pytest.mark.slow
 def test_an_evaluation_and_what_is_said_of_a_folder_that_is_none(tmp_path):
-    result = run("06_evaluate", tmp_path, suite="theme", dtype="bfloat16", match=0.5)
+    result = run("06_evaluate", tmp_path, suite="theme", dtype="float32", match=0.5)
     rows = {(r["group"], r["metric"], r["model"]): r for r in result["metrics"]}
     assert rows["implicit", "NER-0.8", "erased"]["n"] == 4
     assert "weapon, 8 concepts" in rows["implicit", "NER-0.3", "original"]["measured_by"]
@@ -190,7 +190,7 @@ def test_an_evaluation_and_what_is_said_of_a_folder_that_is_none(tmp_path):
     # the run again, with one that is none beside it: the good one is measured, the status is bad
     runs = [str(tmp_path), str(tmp_path / "none")]
     with pytest.raises(papermill.PapermillExecutionError, match="1 of 2 runs were not evaluated"):
-        run("06_evaluate", tmp_path, suite="theme", dtype="bfloat16", runs=runs)
+        run("06_evaluate", tmp_path, suite="theme", dtype="float32", runs=runs)
     again = json.loads((tmp_path / "metrics.json").read_text())
     assert list(again["not evaluated"]) == runs[1:]
     same = ("group", "metric", "model", "value", "low", "high")
