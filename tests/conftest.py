@@ -24,13 +24,15 @@ def tiny(tiny_folder):
 
 @pytest.fixture(scope="session")
 def refused():
-    """The one line of the `EraseError` of a call."""
+    """The one line of the `EraseError` of a call, which says each of some words or phrases."""
 
-    def line(call, *args, **kwargs):
+    def line(call, *args, says=(), **kwargs):
         with pytest.raises(EraseError) as error:
             call(*args, **kwargs)
         text = str(error.value)
         assert "\n" not in text and 10 < len(text) < 400
+        for piece in says.split() if isinstance(says, str) else says:
+            assert piece in text
         return text
 
     return line

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, ResNetConfig
 from transformers import ResNetForImageClassification as ResNet
 
-from erase_lib import EraseConfig, EraseError
+from erase_lib import EraseConfig
 from erase_lib.closed_form import erase_closed_form
 from erase_lib.diffusion import generate
 from erase_lib.measure import Judge, load_clip, pictures, read_suite
@@ -60,22 +60,6 @@ def judge():
 @pytest.fixture(scope="session")
 def clip():
     return load_clip()
-
-
-@pytest.fixture(scope="session")
-def refused():
-    """The one line of the `EraseError` of a call, which says each of some words or phrases."""
-
-    def line(call, *arguments, says=(), **options):
-        with pytest.raises(EraseError) as error:
-            call(*arguments, **options)
-        text = str(error.value)
-        assert "\n" not in text and len(text) < 400
-        for piece in says.split() if isinstance(says, str) else says:
-            assert piece in text
-        return text
-
-    return line
 
 
 @pytest.fixture
