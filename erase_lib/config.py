@@ -42,6 +42,8 @@ class EraseConfig:
     Raises `EraseError` for an unknown name, a wrong type or a value out of range.
     """
 
+    # -- what is erased, what takes its place, what is preserved -----------------------------------
+
     targets: tuple[str, ...]
     """Concepts to erase; each update draws one of them at random."""
     method: str = "eap"
@@ -49,12 +51,6 @@ class EraseConfig:
     (η = 0), which L2 preserves · eap: + λ L2 on the adversarial concept · age: what is searched, a
     mixture, is also what the target becomes. Without training, on K and V of cross-attention: uce ·
     rece · speed · eap_closed: uce that preserves what it moves most."""
-    train_method: str = "xattn"
-    """What is trained: cross-attention (xattn), of it only keys and values (kv), all but it
-    (noxattn), everything (full), selfattn."""
-    schedule: str = "replay"
-    """replay: (z_t, t), with L1's goal there, from trajectories that the teacher drew once ·
-    published: sampled by the student, anew at every update."""
     neutral: str = ""
     """The neutral concept c_n that takes the target's place."""
     anchors: tuple[str, ...] = ()
@@ -62,6 +58,18 @@ class EraseConfig:
     searches for itself; what esd_neutral preserves is the neutral concept all the same."""
     preserved: tuple[str, ...] = ()
     """What search 'fixed' preserves, and a closed form instead of the nearest words."""
+    styles: tuple[str, ...] = ("noto", "twemoji", "fluent", "openmoji")
+    """Styles of the training prompts beside the bare word, or erasure does not carry over; () for
+    none. A style that is erased ("noto style" is a target) is left out."""
+
+    # -- how ---------------------------------------------------------------------------------------
+
+    train_method: str = "xattn"
+    """What is trained: cross-attention (xattn), of it only keys and values (kv), all but it
+    (noxattn), everything (full), selfattn."""
+    schedule: str = "replay"
+    """replay: (z_t, t), with L1's goal there, from trajectories that the teacher drew once ·
+    published: sampled by the student, anew at every update."""
     steps: int = 100
     """Updates of θ'."""
     lr: float = 4e-4
@@ -71,6 +79,19 @@ class EraseConfig:
     which spares what is far from the target (published: False)."""
     lam: float = 20.0
     """λ, the weight of the preservation loss L2."""
+    eta: float = 1.0
+    """η, how far the target is pushed beyond the neutral concept."""
+    batch: int = 2
+    """Latents of the target in one update (published: 1)."""
+    preserve_batch: int = 2
+    """Latents of the preserved concepts in one update (published: 1; age: as many as `batch`)."""
+    preserve_at: str = "target"
+    """Where they are preserved: own, on a trajectory of each, as published · target, on the
+    target's latents, which with replay are there already."""
+    guidance_scale: float = 3.0
+    """Classifier-free guidance while sampling the trajectories."""
+    sampling_steps: int = 16
+    """DDIM steps of a trajectory; also the number of timesteps that training sees."""
     lam_kv: float = 0.0
     """eap: the weight of the candidates' mean squared movement in K and V (`kv.KVPenalty`), which
     holds all of them at no evaluation where K and V are trained (published: 0)."""
@@ -80,19 +101,19 @@ class EraseConfig:
     """rece and eap_closed: rounds of finding what the edit does, and solving again."""
     per_round: int = 8
     """eap_closed: how many more concepts, those moved most, are preserved in each round."""
-    eta: float = 1.0
-    """η, how far the target is pushed beyond the neutral concept."""
-    batch: int = 2
-    """Latents of the target in one update (published: 1)."""
-    preserve_batch: int = 2
-    """Latents of the preserved concepts in one update (published: 1; age: as many as `batch`)."""
-    styles: tuple[str, ...] = ("noto", "twemoji", "fluent", "openmoji")
-    """Styles of the training prompts beside the bare word, or erasure does not carry over; () for
-    none. A style that is erased ("noto style" is a target) is left out."""
-    guidance_scale: float = 3.0
-    """Classifier-free guidance while sampling the trajectories."""
-    sampling_steps: int = 16
-    """DDIM steps of a trajectory; also the number of timesteps that training sees."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, one more forward pass."""
+    seed: int = 0
+    """Seed of everything random in the erasure."""
+
+    # -- the search for the adversarial concept ----------------------------------------------------
+
+    search: str = "auto"
+    """gumbel: π climbs L2, as published · gumbel_full: with the teacher's half of its gradient ·
+    movement: half of them those whose K and V moved most, half any · random: all candidates alike,
+    the control · nearest: the nearest to the target · fixed: `preserved` · exhaustive: the most
+    moved of all, measured. auto: gumbel for age, else random, which no search has bettered yet at
+    equal evaluations and equal ESR-1 (notebook 10)."""
     vocabulary: str = "concepts"
     """Words to search the adversarial concept among: concepts, english, or a text file's path."""
     nearest: int = 400
@@ -102,25 +123,12 @@ class EraseConfig:
     that learn or measure each of them, gumbel and exhaustive."""
     thinning: str = "meaning"
     """meaning: k-means on the embeddings · distance: on the 1-D distances, as published."""
-    search: str = "auto"
-    """gumbel: π climbs L2, as published · gumbel_full: with the teacher's half of its gradient ·
-    movement: half of them those whose K and V moved most, half any · random: all candidates alike,
-    the control · nearest: the nearest to the target · fixed: `preserved` · exhaustive: the most
-    moved of all, measured. auto: gumbel for age, else random, which no search has bettered yet at
-    equal evaluations and equal ESR-1 (notebook 10)."""
-    preserve_at: str = "target"
-    """Where they are preserved: own, on a trajectory of each, as published · target, on the
-    target's latents, which with replay are there already."""
     search_lr: float = 1e-2
     """Adam's learning rate of π."""
     temperature: float = 2.0
     """Temperature of the Gumbel-Softmax."""
     hard: bool = True
     """One-hot choice with a straight-through gradient, or a mixture of candidates (age: always)."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, one more forward pass."""
-    seed: int = 0
-    """Seed of everything random in the erasure."""
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
