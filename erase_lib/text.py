@@ -35,7 +35,7 @@ def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
         if cut := tokenizer(prompts[i], add_special_tokens=False).input_ids[limit - 2 :]:
             lost = tokenizer.decode(cut)
             warnings.warn(f"prompt {prompts[i]!r} is too long: {lost!r} is cut off", stacklevel=2)
-    ids = batch.input_ids.to(pipe.device)
+    ids = batch.input_ids.to(pipe.text_encoder.device)
     return torch.cat([pipe.text_encoder(part)[0].float() for part in ids.split(256)])
 
 
@@ -53,13 +53,9 @@ class Prompts:
         forms = zip(*(forms_of(word, tuple(styles)) for word in words), strict=True)
         every = [list(form) for form in forms]
         self.pipe, self.shape = pipe, (len(every), len(words))
+        self.device = pipe.device  # asking the pipeline takes a millisecond
         self.texts = [text for form in every for text in form]
         self.encoded: dict[int, Tensor] = {}
-
-    @property
-    def device(self) -> torch.device:
-        """Where the embeddings are."""
-        return self.pipe.device
 
     def __len__(self) -> int:
         return self.shape[0]

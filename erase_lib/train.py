@@ -61,7 +61,7 @@ class Run:
         names = trained_names(pipe.unet, c.train_method)
         copies = {name: pipe.unet.get_parameter(name).detach().float().clone() for name in names}
         self.student = {name: nn.Parameter(weight) for name, weight in copies.items()}
-        self.optimiser = torch.optim.Adam(self.student.values(), lr=c.lr)
+        self.optimiser = torch.optim.Adam(self.student.values(), lr=c.lr, fused=True)
         self.targets = [embed(pipe, t, c.styles, t) for t in c.targets]
         pairs = zip(c.become, c.targets, strict=True)
         self.become = [embed(pipe, word, c.styles, target) for word, target in pairs]
@@ -85,7 +85,7 @@ class Run:
         prompts = c_n if self.method.becomes == "anchor" else c_e
         if self.method.becomes != "searched":  # there it moves with the search
             goal = lambda z, t, i, clean: self.goal(z, t, c_n[i], c_e[i], clean)  # noqa: E731
-        which = torch.randint(len(c_e), (n,), generator=self.g).to(self.pipe.device)
+        which = torch.randint(len(c_e), (n,), generator=self.g).to(c_e.device)
         if self.config.schedule == "replay":  # all of them at once
             every = torch.arange(len(c_e), device=which.device)
             self.latents.bank(name, every, prompts.__getitem__, goal)
