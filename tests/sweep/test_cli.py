@@ -46,6 +46,7 @@ def test_a_failure_is_recorded_and_the_others_go_on(arguments, out, capsys, logs
     assert begun == {failed["id"]: 2, found.loc[1, "id"]: 1}
 
 
+@pytest.mark.slow
 def test_two_workers_share_the_cores_and_survive_the_death_of_one(book, out, logs, kill_a_worker):
     (out.parent / "grid.yaml").write_text(json.dumps(SPEC))
     call = [*SWEEP, book, "--out", out, "--workers", "2", "--grid", out.parent / "grid.yaml"]
@@ -169,6 +170,7 @@ def worker(folder):
     return run.read_json(folder / run.RECORD)["worker"]
 
 
+@pytest.mark.slow
 def test_dask_workers_share_a_sweep_and_one_is_killed(book, out, logs, kill_a_worker):
     distributed = pytest.importorskip("distributed")
     cluster = distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None)

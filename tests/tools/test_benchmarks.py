@@ -19,7 +19,10 @@ def test_one_row_in_a_process_of_its_own(tmp_path, capsys):
     assert "uce" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("name", "share"), [("eap", 1), ("eap, published schedule", 2)])
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [("eap", 1), pytest.param("eap, published schedule", 2, marks=pytest.mark.slow)],
+)
 def test_a_row_counts_what_the_erasure_counts(name, share):
     row = speed.measure(name, "church", "smoke")
     config = EraseConfig.from_profile("smoke", targets=["church"], **speed.ROWS[name] | speed.SMOKE)
