@@ -1,12 +1,20 @@
-"""The README's first picture, by the default erasure: `python -m tools.readme`.
+"""The README's pictures: `python -m tools.readme`, and `--tour build/book` after `make book`.
 
-Church is erased with every setting as it comes; what is shown are the first prompts of each group,
-so none is chosen for how it came out.
+The first is of the default erasure: church is erased with every setting as it comes; what is shown
+are the first prompts of each group, so none is chosen for how it came out. The tour's cards are
+parts of the pictures that the book's notebooks drew.
 """
 
 from __future__ import annotations
 
+import argparse
+import base64
+import io
+from pathlib import Path
+
+import nbformat
 import pandas as pd
+from PIL import Image
 
 from erase_lib import EraseConfig, erase, load_pipeline
 from erase_lib.files import DATA
@@ -14,9 +22,31 @@ from erase_lib.measure import Judge, draw, evaluation_prompts, verdicts
 from erase_lib.show import before_after
 
 SHOWN = {"target": 4, "near": 4, "far": 8}
+DOCS = DATA.parent / "docs"
+WIDE = 480  # a card is shown at half of it
+# which picture of a notebook, and its part: left, upper, right, lower as shares of it
+CARDS = {
+    "01_quickstart": (2, (0, 0.03, 0.6, 0.33)),
+    "03_embedding_map": (1, (0.02, 0.05, 0.83, 1)),
+    "04_the_method": (1, (0, 0, 1, 1)),
+}
 
 
-def main() -> None:
+def tour(book: Path) -> None:
+    """Write docs/tour_NN.png from the notebooks that a book has run."""
+    for name, (number, part) in CARDS.items():
+        (run,) = (book / "executed").glob(f"{name}-{'?' * 12}.ipynb")
+        cells = nbformat.read(run, as_version=4).cells
+        drawn = [o.data for cell in cells for o in cell.get("outputs", []) if "data" in o]
+        pictures = [data["image/png"] for data in drawn if "image/png" in data]
+        picture = Image.open(io.BytesIO(base64.b64decode(pictures[number]))).convert("RGB")
+        sizes = (picture.width, picture.height) * 2
+        picture = picture.crop(tuple(round(a * b) for a, b in zip(part, sizes, strict=True)))
+        card = picture.resize((WIDE, WIDE * picture.height // picture.width), Image.LANCZOS)
+        card.quantize(128).save(DOCS / f"tour_{name[:2]}.png", optimize=True)
+
+
+def first() -> None:
     """Erase, draw and write docs/before_after.png."""
     pipe, judge, config = load_pipeline(), Judge.load(), EraseConfig(targets=("church",))
     asked = evaluation_prompts(pipe, config.targets, near=SHOWN["near"], far=SHOWN["far"])
@@ -34,7 +64,15 @@ def main() -> None:
         seen.append((list(pictures), table))
     (before, old), (after, new) = seen
     figure = before_after(before, after, old, new, config.targets)
-    figure.savefig(DATA.parent / "docs" / "before_after.png", dpi=190)
+    figure.savefig(DOCS / "before_after.png", dpi=190)
+
+
+def main() -> None:
+    """The first picture, or the cards of the tour."""
+    parser = argparse.ArgumentParser(prog="tools.readme", description=__doc__)
+    parser.add_argument("--tour", type=Path, metavar="BOOK", help="the folder of a built book")
+    book = parser.parse_args().tour
+    tour(book) if book else first()
 
 
 if __name__ == "__main__":
