@@ -38,7 +38,7 @@ def redraw(
     unet = UNet2DConditionModel.from_pretrained(work / "unet").eval()
     unet.set_attn_processor(AttnProcessor())
     unet.to(memory_format=torch.channels_last)
-    saved = torch.load(work / "latents.pt", weights_only=True)
+    saved = common.load_latents(work)
     mean, std = (saved[name][:, None, None] for name in ("mean", "std"))
     latents, captions = (saved["latents"][:, 0] - mean) / std, text.captions[:, 0]
     scheduler = new_scheduler()

@@ -107,7 +107,7 @@ def sample_grid(
     show: common.Show | None = None,
 ) -> None:
     """The sixteen shown concepts in the four styles, DDIM, guidance scale 4."""
-    scheduler, saved = new_scheduler(), torch.load(work / "latents.pt", weights_only=True)
+    scheduler, saved = new_scheduler(), common.load_latents(work)
     vae = AutoencoderKL.from_pretrained(work / "vae").eval()
     prompts = [f"a {concept} in {style} style" for style in common.STYLES for concept in SHOWN]
     z = torch.stack([torch.randn(16, 8, 8, generator=common.generator(0, i)) for i in range(64)])
@@ -136,7 +136,7 @@ def train(
     For a smoke run: fewer `channels` and `concepts`.
     """
     torch.manual_seed(SEED)
-    saved = torch.load(work / "latents.pt", weights_only=True)
+    saved = common.load_latents(work)
     latents = (saved["latents"] - saved["mean"][:, None, None]) / saved["std"][:, None, None]
     text = TextCache(work, concepts)
     unet, average = new_unet(channels), new_unet(channels).requires_grad_(False)
