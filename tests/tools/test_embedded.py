@@ -267,3 +267,53 @@ def test_a_training_by_the_clock_stops_in_time_and_keeps_the_last_step(monkeypat
             kept.append(step)
     assert kept == [108, 117, 118] and step == 118  # each minute, and at the end: 19 steps of 7 s
     assert abs(guesses[-1] - 119) <= 1 and all(g > s for s, g in enumerate(guesses, 100))
+
+
+def test_the_twin_that_never_knew_sees_none_of_what_is_left_out(restored, tmp_path, monkeypatch):
+    table, _ = common.read_pictures()
+    for names, left in {
+        (): 4 * 428,
+        ("openmoji",): 3 * 428,
+        ("church",): 4 * 427,
+        ("objects",): 4 * 418,
+        ("objects", "church", "noto"): 3 * 418,
+    }.items():
+        kept = table.iloc[unet.rows_without(table, names)]
+        assert len(kept) == left and not set(names) & {*kept["concept"], *kept["style"]}
+    theme = table.iloc[unet.rows_without(table, ["weapon"])]
+    assert "dagger" not in set(theme["concept"]) and 380 < theme["concept"].nunique() < 428
+    shutil.copytree(restored, work := tmp_path / "work")
+    names, seen = sorted(set(table["concept"]))[:2], []
+    spied = unet.TextCache.captions
+
+    def spy(text, picture, form):
+        seen.extend(text.table["concept"].iloc[picture])
+        return spied(text, picture, form)
+
+    monkeypatch.setattr(unet.TextCache, "captions", spy)
+    monkeypatch.setattr(unet, "sample_grid", lambda *arguments: None)
+    sizes = {"batch": 16, "channels": (32, 32), "concepts": 2}
+    unet.train(2, work, name="twin", without=names[:1], **sizes)
+    assert set(seen) == set(names[1:]) and (work / "twin" / "config.json").exists()
+
+
+def test_what_is_left_out_must_be_known_and_not_everything(refused):
+    table, _ = common.read_pictures(3)
+    refused(unet.rows_without, table, common.STYLES, says="nothing noto")
+    refused(unet.rows_without, common.read_pictures()[0], ["churh"], says="churh church")
+
+
+def test_captions_that_vary_call_a_picture_by_more_of_its_keywords(restored):
+    once, often = (unet.TextCache(restored, 2, variants=n) for n in (1, 6))
+    assert once.forms.shape == (8, 9) and often.forms.shape == (8, 54)
+    assert torch.equal(once.forms[:, 0], once.forms[:, 1])  # the first form stands twice
+    assert len(often.texts) > len(once.texts) and often.texts.shape[1:] == (16, 192)
+    texts = [f"a {row.concept} in {row.style} style" for row in once.table.itertuples()]
+    torch.testing.assert_close(often.captions(slice(None), 9), once(texts), atol=1e-5, rtol=1e-4)
+
+
+def test_min_snr_weights_by_hand():
+    a = torch.tensor([0.5, 0.8, 0.99])  # signal-to-noise ratios of 1, 4 and 99
+    by_hand = torch.tensor([1 / 2, 2 / 5, 2 / 100])
+    torch.testing.assert_close(unet.weights(a, 2.0), by_hand / by_hand.mean())
+    assert torch.equal(unet.weights(a, None), torch.ones(3))
