@@ -47,8 +47,11 @@ def fold_whitening(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) ->
     vae.register_to_config(scaling_factor=1.0)
 
 
-def export(work: Path, models: Path = MODELS) -> None:
-    """Write emoji-diffusion and emoji-clip; each is built beside its place and then renamed."""
+def export(work: Path, models: Path = MODELS, unet: str = "unet") -> None:
+    """Write emoji-diffusion and emoji-clip; each is built beside its place and then renamed.
+
+    `unet`: the folder in `work` of another UNet on the same latents, such as a twin's.
+    """
     saved = common.load_latents(work)
     decoder = work / "vae_sharp"  # the longer-trained decoder, once there is one
     vae = AutoencoderKL.from_pretrained(decoder if decoder.exists() else work / "vae")
@@ -57,7 +60,7 @@ def export(work: Path, models: Path = MODELS) -> None:
         vae=vae,
         text_encoder=CLIPTextModel.from_pretrained(work / "text"),
         tokenizer=CLIPTokenizer.from_pretrained(work / "text", model_max_length=TOKENS),
-        unet=UNet2DConditionModel.from_pretrained(work / "unet"),
+        unet=UNet2DConditionModel.from_pretrained(work / unet),
         scheduler=new_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -119,7 +122,7 @@ def restore(work: Path, models: Path = MODELS, concepts: int | None = None) -> N
     pipe.vae.save_pretrained(work / "vae")
     pipe.unet.save_pretrained(work / "unet")
     restore_words(work, models)
-    _, pictures = common.read_pictures(concepts)
+    _, pictures = common.read_pictures(concepts, pipe.vae.config.sample_size)
     save_latents(pipe.vae, pictures, work)
 
 
@@ -150,7 +153,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--restore", action="store_true", help="data/models back into build/model")
     parser.add_argument("--words", action="store_true", help="of it, text encoder and tower alone")
+    parser.add_argument("--models", type=Path, default=MODELS, help="the folder of models")
+    parser.add_argument("--unet", default="unet", help="another UNet of build/model, a twin's")
     arguments = parser.parse_args()
-    back = restore_words if arguments.words else restore
     with one_line("export"):
-        (back if arguments.restore or arguments.words else export)(common.WORK)
+        if arguments.restore or arguments.words:
+            back = restore if arguments.restore else restore_words
+            back(common.WORK, arguments.models)
+        else:
+            export(common.WORK, arguments.models, arguments.unet)
