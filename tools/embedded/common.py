@@ -82,7 +82,7 @@ def captions(row: Any, rng: random.Random | None = None) -> list[str]:
 
 def shift(pictures: Tensor, pixels: int, g: torch.Generator) -> Tensor:
     """The batch moved by up to `pixels` in both directions, the border filled with white."""
-    dx, dy = torch.randint(0, 2 * pixels + 1, (2,), generator=g, device=g.device).tolist()
+    dx, dy = torch.randint(0, 2 * pixels + 1, (2,), generator=g).tolist()
     padded = F.pad(pictures, (pixels,) * 4, value=1.0)
     return padded[..., dy : dy + pictures.shape[-2], dx : dx + pictures.shape[-1]]
 
@@ -197,26 +197,32 @@ class Progress:
     running means of the losses.
 
     Iterate over it for the steps from `start` on. There are `steps` in all; or, given `seconds`,
-    as many as that time allows: `steps` is then what the pace so far makes of it.
+    as many as that time allows: `steps` is then what the pace so far makes of it. `done`: how many
+    there have been.
     """
 
     def __init__(
         self, name: str, start: int, steps: int, every: float = 30.0, seconds: float | None = None
     ) -> None:
-        self.name, self.first, self.steps, self.every = name, start, steps, every
+        self.name, self.steps, self.every = name, steps, every
+        self.first = self.done = start
         self.begin = self.last = self.kept = time.time()
         self.seconds, self.over = seconds, False
         self.means: dict[str, Any] = {}
 
     def __iter__(self) -> Iterator[int]:
-        step = self.first
-        while not self.over and (self.seconds is not None or step < self.steps):
+        while not self.over and (self.seconds is not None or self.done < self.steps):
             if self.seconds is not None:
                 share = max((time.time() - self.begin) / self.seconds, 1e-3)
-                done = max(step - self.first, 1)
-                self.steps = max(step + 2, self.first + int(done / share))
-            yield step
-            step += 1
+                whole = int(max(self.done - self.first, 1) / share)
+                self.steps = max(self.done + 2, self.first + whole)
+            yield self.done
+            self.done += 1
+
+    def summary(self) -> dict[str, float]:
+        """Steps in all, the seconds of this sitting, and the running means."""
+        means = {key: round(float(value), 4) for key, value in self.means.items()}
+        return {"steps": self.done, "seconds": round(time.time() - self.begin, 1)} | means
 
     def due(self, step: int, every: int) -> bool:
         """Is a checkpoint due after this step: after every so many, or each minute by the clock,

@@ -159,15 +159,16 @@ def sample_grid(
     scheduler, saved = new_scheduler(), common.load_latents(work, device.type)
     vae = AutoencoderKL.from_pretrained(work / "vae").eval().to(device)
     prompts = [f"a {concept} in {style} style" for style in common.STYLES for concept in SHOWN]
-    noise = [torch.randn(channels, 8, 8, generator=common.generator(0, i)) for i in range(64)]
-    z, asked = torch.stack(noise).to(device), text(prompts)
+    each = [common.generator(0, i) for i in range(len(prompts))]
+    z = torch.stack([torch.randn(channels, 8, 8, generator=g) for g in each]).to(device)
+    asked = text(prompts)
     scheduler.set_timesteps(steps)
     for t in scheduler.timesteps:
         z = step_back(unet, scheduler, z, t, text.empty, asked)
     z = z * saved["std"][:, None, None] + saved["mean"][:, None, None]
     drawn = vae.decode(z).sample
-    scale = 128 // drawn.shape[-1]
-    common.grid(drawn, 16, work / "samples" / f"{name}.png", scale=scale, show=show)
+    path, scale = work / "samples" / f"{name}.png", 128 // drawn.shape[-1]
+    common.grid(drawn, len(SHOWN), path, scale=scale, show=show)
 
 
 def weights(a: Tensor, snr: float | None) -> Tensor:
@@ -199,7 +200,7 @@ def train(
     device: str = "cpu",
     seconds: float | None = None,
     text: TextCache | None = None,
-) -> None:
+) -> common.Progress:
     """Train for `steps` in all; the averaged weights are saved to `work/name` at every
     checkpoint, with a grid of samples in `sampling` steps.
 
@@ -254,6 +255,7 @@ def train(
             average.save_pretrained(folder)
             sample_grid(average, text, work, f"{name}-{step + 1:06d}", sampling, show)
     average.save_pretrained(folder)  # a kill may have come between checkpoint and weights
+    return progress
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The VAE: 64 × 64 × 3 pictures to 8 × 8 × 16 latents, or 128 × 128 × 3 to 8 × 8 × 24.
 
-The larger one grows from the smaller (`--grow FOLDER`): it begins with what that has learned.
+The larger one grows from the smaller (`--begin FOLDER`): it starts with what that has learned.
 
 Two stages. The first trains both halves; its latents are what the UNet learns, so the encoder is
 then frozen. The second (`--decoder`) trains the decoder alone, with a feature loss from the small
@@ -107,6 +107,15 @@ def grow(old: AutoencoderKL) -> AutoencoderKL:
     return new
 
 
+def grown(folder: Path, size: int) -> AutoencoderKL:
+    """The folder's VAE for pictures of `size` pixels: as it is, or grown. Raises `EraseError` for
+    one that is neither of that size nor of half of it."""
+    vae = AutoencoderKL.from_pretrained(folder)
+    if (found := vae.config.sample_size) not in (size, size // 2):
+        raise EraseError(f"the VAE of {folder} draws {found} pixels: expected {size} or half of it")
+    return (vae if found == size else grow(vae)).to(memory_format=torch.channels_last)
+
+
 def picture_loss(drawn: Tensor, true: Tensor) -> Tensor:
     """L1 + L2 + the L1 of the differences between neighbouring pixels (edges)."""
     error = drawn - true
@@ -125,7 +134,7 @@ def feature_loss(tower: ResNetModel, drawn: Tensor, true: Tensor, g: torch.Gener
     The tower knows 64 pixels: of larger pictures it sees all, scaled down, and a piece as it is.
     """
     if (size := true.shape[-1]) > SIZE:
-        x, y = torch.randint(size - SIZE + 1, (2,), generator=g, device=g.device).tolist()
+        x, y = torch.randint(size - SIZE + 1, (2,), generator=g).tolist()
         drawn, true = (
             torch.cat([F.avg_pool2d(p, size // SIZE), p[..., y : y + SIZE, x : x + SIZE]])
             for p in (drawn, true)
@@ -146,20 +155,20 @@ def train_autoencoder(
     concepts: int | None = None,
     show: common.Show | None = None,
     size: int = SIZE,
-    smaller: Path | None = None,
+    begin: Path | None = None,
     device: str = "cpu",
     seconds: float | None = None,
-) -> None:
+) -> common.Progress:
     """Train both halves; noise on the latents and a KL of 3e-4 keep them smooth for the UNet.
 
     Saved is the running average of the weights. Pictures of more than 64 pixels also have a feature
-    loss from the small CLIP's image tower in `work`; `smaller`: the folder of a VAE to grow from.
+    loss from the small CLIP's image tower in `work`; `begin`: the folder of a VAE to begin as, or,
+    if it is of half the size, to grow from.
     A checkpoint and a picture `every` so many steps; only so many `concepts` for a smoke run.
     """
     torch.manual_seed(SEED)
     pictures = common.read_pictures(concepts, size)[1].to(device)
-    vae = grow(AutoencoderKL.from_pretrained(smaller)) if smaller else new_vae(size)
-    vae.to(device)
+    vae = (grown(begin, size) if begin else new_vae(size)).to(device)
     average = deepcopy(vae).requires_grad_(False)
     tower = read_tower(work, device) if size > SIZE else None
     optimiser = torch.optim.AdamW(
@@ -168,11 +177,11 @@ def train_autoencoder(
     start = common.resume(work / "vae.ckpt", vae, optimiser, average)
     progress = common.Progress("vae", start, steps, seconds=seconds)
     for step in progress:
-        g = common.generator(SEED, step, device)
+        g, here = common.generator(SEED, step, device), common.generator(SEED + 50, step)
         chosen = torch.randint(len(pictures), (batch,), generator=g, device=device)
-        true = common.shift(common.to_float(pictures[chosen]), 3 * size // SIZE, g)
+        true = common.shift(common.to_float(pictures[chosen]), 3 * size // SIZE, here)
         true = true.contiguous(memory_format=torch.channels_last)
-        if torch.rand((), generator=g, device=device) < 0.5:
+        if torch.rand((), generator=here) < 0.5:
             true = true.flip(-1)
         with common.autocast(device):
             posterior = vae.encode(true).latent_dist
@@ -185,7 +194,7 @@ def train_autoencoder(
         loss = picture_loss(drawn, true) + 3e-4 * kl
         if tower is not None:
             with common.autocast(device):
-                likeness = feature_loss(tower, drawn, true, g)
+                likeness = feature_loss(tower, drawn, true, here)
             loss = loss + 0.1 * likeness.float()
         common.descend(loss, vae, optimiser, common.cosine_rate(step, progress.steps, peak))
         common.follow(average, vae, step)
@@ -199,6 +208,7 @@ def train_autoencoder(
             common.grid(torch.cat([shown, drawn]), 16, work / "vae.png", show=show)
     average.save_pretrained(work / "vae")
     save_latents(average, pictures, work)
+    return progress
 
 
 def wrong_latents(
@@ -233,7 +243,7 @@ def train_decoder(
     show: common.Show | None = None,
     device: str = "cpu",
     seconds: float | None = None,
-) -> None:
+) -> common.Progress:
     """Train the decoder alone on noised latents; the VAE with it is saved as `work/vae_sharp`.
 
     The encoder stays as it is, so the UNet's latents keep their meaning. Every picture shows
@@ -253,7 +263,7 @@ def train_decoder(
     start = common.resume(work / "vae_sharp.ckpt", decoder, optimiser, average)
     progress = common.Progress("decoder", start, steps, seconds=seconds)
     for step in progress:
-        g = common.generator(SEED + 100, step, device)
+        g, here = common.generator(SEED + 100, step, device), common.generator(SEED + 150, step)
         chosen = torch.randint(len(pictures), (batch,), generator=g, device=device)
         # mirror images keep the decoder from knowing nothing but the originals
         mirrored = torch.rand(batch, generator=g, device=device) < 0.15
@@ -262,7 +272,7 @@ def train_decoder(
         z = wrong_latents(saved, redrawn, chosen, mirrored, g)
         with common.autocast(device):
             drawn = vae.decode(z).sample.float()
-            likeness = feature_loss(tower, drawn, true, g)
+            likeness = feature_loss(tower, drawn, true, here)
         loss = picture_loss(drawn, true) + 0.1 * likeness.float()
         rate = common.cosine_rate(step, progress.steps, peak)
         common.descend(loss, decoder, optimiser, rate)
@@ -279,6 +289,7 @@ def train_decoder(
             common.grid(torch.cat([shown, drawn]), 16, work / "decoder.png", show=show)
     decoder.load_state_dict(average.state_dict())
     vae.save_pretrained(work / "vae_sharp")
+    return progress
 
 
 @torch.no_grad()
@@ -311,7 +322,7 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--every", type=int, default=250, help="so many steps a checkpoint")
     parser.add_argument("--size", type=int, default=SIZE, help="pixels of the pictures")
-    parser.add_argument("--grow", type=Path, help="begin as this folder's VAE of half the size")
+    parser.add_argument("--begin", type=Path, help="a VAE to begin as, or of half the size")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -320,4 +331,4 @@ if __name__ == "__main__":
         if arguments.decoder:
             train_decoder(**sizes)
         else:
-            train_autoencoder(**sizes, size=arguments.size, smaller=arguments.grow)
+            train_autoencoder(**sizes, size=arguments.size, begin=arguments.begin)
