@@ -321,12 +321,14 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--every", type=int, default=250, help="so many steps a checkpoint")
+    parser.add_argument("--peak", type=float, help="the highest learning rate")
     parser.add_argument("--size", type=int, default=SIZE, help="pixels of the pictures")
     parser.add_argument("--begin", type=Path, help="a VAE to begin as, or of half the size")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     sizes = {name: getattr(arguments, name) for name in ("steps", "batch", "every")}
+    sizes |= {"peak": arguments.peak} if arguments.peak else {}
     with one_line("vae"):
         if arguments.decoder:
             train_decoder(**sizes)
