@@ -6,7 +6,8 @@ Everything lies on the device, in bfloat16 where that is safe. The time is split
 stage ends on time and is then packed into `--out`, in files of at most 15 MiB (`embedded.parts`).
 Needed beside the code: the pictures (`embedded.pictures --size 128`) and in `--work` the text
 encoder and image tower (`embedded.export --words`). Nothing is downloaded. Checkpoints come every
-minute; the same command again goes on after the last one, and skips the stages that are done.
+minute; the same command again goes on after the last one, and skips the stages that are done. VAE
+and UNet are 49 MiB, the twin 36: where less may come back at once, `--stages` takes them apart.
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ def build(
         print(stage, done[stage], flush=True)
         if stage in MODELS:
             parts.pack(work / MODELS[stage], out)
+        for path in out.glob("vae.tar.*") if stage == "decoder" else ():
+            path.unlink()  # its encoder is vae_sharp's
         out.mkdir(parents=True, exist_ok=True)
         with whole(notes, out / "summary.json") as temporary:
             for path in temporary:

@@ -72,7 +72,9 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     with one_line("parts"):
         found = unpack(parser.parse_args().folder, common.WORK)
-        if "vae" in found:  # the latents did not travel
-            vae = AutoencoderKL.from_pretrained(common.WORK / "vae")
+        name = "vae_sharp" if "vae_sharp" in found else "vae"
+        if name in found:  # the latents did not travel
+            vae = AutoencoderKL.from_pretrained(common.WORK / name)
+            vae.save_pretrained(common.WORK / "vae")
             save_latents(vae, common.read_pictures(size=vae.config.sample_size)[1], common.WORK)
         print(", ".join(found), "in", common.WORK)
