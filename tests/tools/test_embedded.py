@@ -203,3 +203,117 @@ def test_some_concepts_are_the_first_of_the_alphabet_in_every_style():
     table, pictures = common.read_pictures(3)
     assert pictures.shape == (12, 3, 64, 64) and pictures.dtype == torch.uint8
     assert table["concept"].nunique() == 3 and table["concept"].is_monotonic_increasing
+
+
+@torch.no_grad()
+def test_a_grown_vae_begins_as_the_smaller_one(monkeypatch):
+    monkeypatch.setitem(vae.SHAPES, 128, ((16, 32, 64, 128, 256), 24))  # twice: it is exact then
+    old = vae.new_vae(64).eval()
+    for layer in (old.encoder.conv_in, old.decoder.conv_out):  # their edges would be half as wide
+        layer.weight[..., (0, 0, 0, 1, 1, 2, 2, 2), (0, 1, 2, 0, 2, 0, 1, 2)] = 0
+    new = vae.grow(old).eval()
+    pictures = 2 * torch.rand(2, 3, 64, 64) - 1
+    before, after = (v.encode(p).latent_dist for v, p in ((old, pictures), (new, twice(pictures))))
+    for name in ("mean", "logvar"):
+        found = getattr(after, name)
+        assert found.shape == (2, 24, 8, 8)
+        torch.testing.assert_close(found[:, :16], getattr(before, name), atol=1e-3, rtol=1e-3)
+    z = torch.cat([before.mean, torch.randn(2, 8, 8, 8)], 1)  # nothing reads the new channels yet
+    drawn = twice(old.decode(before.mean).sample)
+    torch.testing.assert_close(new.decode(z).sample, drawn, atol=1e-3, rtol=1e-3)
+
+
+def twice(pictures):
+    return F.interpolate(pictures, scale_factor=2.0)
+
+
+def test_copies_of_a_channel_share_what_the_one_gave():
+    old = torch.randn(4, 6, 3, 3)
+    new = vae.widen(old, 6, 12)  # some rows twice; every column twice
+    assert new.shape == (6, 12, 3, 3)
+    rows = torch.tensor([0, 0, 1, 2, 2, 3])
+    torch.testing.assert_close(new[:, ::2] + new[:, 1::2], old[rows])
+    assert (new[:, ::2] - new[:, 1::2]).abs().min() > 0  # not in equal parts
+    assert torch.equal(vae.widen(old[:, 0, 0, 0], 6), old[rows, 0, 0, 0])
+
+
+def test_a_damaged_checkpoint_and_a_full_disk_are_one_line(tmp_path, monkeypatch, refused):
+    path = tmp_path / "unet.ckpt"
+    common.save_checkpoint(path, {"step": 1, "model": torch.ones(1000)})
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"x" * 100):
+        path.write_bytes(damaged)
+        refused(common.load_checkpoint, path, says="unet.ckpt damaged delete")
+    path.write_bytes(whole)
+
+    def full(state, file):
+        file.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    refused(common.save_checkpoint, path, {"step": 2}, says="unet.ckpt free space")
+    assert path.read_bytes() == whole and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_training_by_the_clock_stops_in_time_and_keeps_the_last_step(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(common.time, "time", lambda: now[0])
+    progress = common.Progress("vae", 100, 0, seconds=130)
+    kept, guesses = [], []
+    for step in progress:
+        now[0] += 7
+        guesses.append(progress.steps)
+        if progress.due(step, 10):
+            kept.append(step)
+    assert kept == [108, 117, 118] and step == 118  # each minute, and at the end: 19 steps of 7 s
+    assert abs(guesses[-1] - 119) <= 1 and all(g > s for s, g in enumerate(guesses, 100))
+
+
+def test_the_twin_that_never_knew_sees_none_of_what_is_left_out(restored, tmp_path, monkeypatch):
+    table, _ = common.read_pictures()
+    for names, left in {
+        (): 4 * 428,
+        ("openmoji",): 3 * 428,
+        ("church",): 4 * 427,
+        ("objects",): 4 * 418,
+        ("objects", "church", "noto"): 3 * 418,
+    }.items():
+        kept = table.iloc[unet.rows_without(table, names)]
+        assert len(kept) == left and not set(names) & {*kept["concept"], *kept["style"]}
+    theme = table.iloc[unet.rows_without(table, ["weapon"])]
+    assert "dagger" not in set(theme["concept"]) and 380 < theme["concept"].nunique() < 428
+    shutil.copytree(restored, work := tmp_path / "work")
+    names, seen = sorted(set(table["concept"]))[:2], []
+    spied = unet.TextCache.captions
+
+    def spy(text, picture, form):
+        seen.extend(text.table["concept"].iloc[picture])
+        return spied(text, picture, form)
+
+    monkeypatch.setattr(unet.TextCache, "captions", spy)
+    monkeypatch.setattr(unet, "sample_grid", lambda *arguments: None)
+    sizes = {"batch": 16, "channels": (32, 32), "concepts": 2}
+    unet.train(2, work, name="twin", without=names[:1], **sizes)
+    assert set(seen) == set(names[1:]) and (work / "twin" / "config.json").exists()
+
+
+def test_what_is_left_out_must_be_known_and_not_everything(refused):
+    table, _ = common.read_pictures(3)
+    refused(unet.rows_without, table, common.STYLES, says="nothing noto")
+    refused(unet.rows_without, common.read_pictures()[0], ["churh"], says="churh church")
+
+
+def test_captions_that_vary_call_a_picture_by_more_of_its_keywords(restored):
+    once, often = (unet.TextCache(restored, 2, variants=n) for n in (1, 6))
+    assert once.forms.shape == (8, 9) and often.forms.shape == (8, 54)
+    assert torch.equal(once.forms[:, 0], once.forms[:, 1])  # the first form stands twice
+    assert len(often.texts) > len(once.texts) and often.texts.shape[1:] == (16, 192)
+    texts = [f"a {row.concept} in {row.style} style" for row in once.table.itertuples()]
+    torch.testing.assert_close(often.captions(slice(None), 9), once(texts), atol=1e-5, rtol=1e-4)
+
+
+def test_min_snr_weights_by_hand():
+    a = torch.tensor([0.5, 0.8, 0.99])  # signal-to-noise ratios of 1, 4 and 99
+    by_hand = torch.tensor([1 / 2, 2 / 5, 2 / 100])
+    torch.testing.assert_close(unet.weights(a, 2.0), by_hand / by_hand.mean())
+    assert torch.equal(unet.weights(a, None), torch.ones(3))

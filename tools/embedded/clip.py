@@ -277,7 +277,7 @@ def train(
             step, contrast=pairing.item(), naming=float(naming.detach()), meaning=meaning.item()
         )
         if (step + 1) % every == 0 or step + 1 == steps:
-            common.keep(work / "clip.ckpt", model, optimiser, step + 1)
+            common.keep(work / "clip.ckpt", step + 1, model, optimiser)
     save(model, tokenizer, names, work)
 
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 import io
 import json
 import math
+import pickle
 import random
 import time
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.files import whole
-from tools.embedded.pictures import ROOT, SOURCES
+from tools.embedded.pictures import ROOT, SIZE, SOURCES, pictures_file
 
 DATA = ROOT / "data"
 WORK = ROOT / "build" / "model"  # ignored by git: checkpoints and intermediate weights
@@ -39,12 +42,17 @@ SMOKE: dict[str, dict[str, Any]] = {
 }
 
 
-def read_pictures(concepts: int | None = None) -> tuple[pd.DataFrame, Tensor]:
-    """The table of the data set and its pictures as uint8 `(n, 3, 64, 64)`; four a concept.
+def read_pictures(concepts: int | None = None, size: int = SIZE) -> tuple[pd.DataFrame, Tensor]:
+    """The table of the data set and its pictures as uint8 `(n, 3, size, size)`; four a concept.
 
-    Only the first `concepts` of the alphabet, if given: for a smoke run.
+    Only the first `concepts` of the alphabet, if given: for a smoke run. Raises `EraseError` where
+    the pictures of that size have not been drawn.
     """
-    table = pd.read_parquet(DATA / "emoji" / "pictures.parquet")
+    path = pictures_file(size)
+    if not path.exists():
+        command = f"python -m tools.embedded.pictures --size {size}"
+        raise EraseError(f"{path} is missing: draw it with {command}")
+    table = pd.read_parquet(path)
     table = table[table["concept"].isin(table["concept"].unique()[:concepts])]
     arrays = [np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in table["png"]]
     return table, torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
@@ -74,7 +82,7 @@ def captions(row: Any, rng: random.Random | None = None) -> list[str]:
 
 def shift(pictures: Tensor, pixels: int, g: torch.Generator) -> Tensor:
     """The batch moved by up to `pixels` in both directions, the border filled with white."""
-    dx, dy = (int(v) for v in torch.randint(0, 2 * pixels + 1, (2,), generator=g))
+    dx, dy = torch.randint(0, 2 * pixels + 1, (2,), generator=g).tolist()
     padded = F.pad(pictures, (pixels,) * 4, value=1.0)
     return padded[..., dy : dy + pictures.shape[-2], dx : dx + pictures.shape[-1]]
 
@@ -88,43 +96,83 @@ def cosine_rate(step: int, steps: int, peak: float, hold: float = 0.3, warmup: i
     return peak * min(1.0, (step + 1) / warmup) * decay
 
 
-def generator(seed: int, step: int) -> torch.Generator:
+def generator(seed: int, step: int, device: str = "cpu") -> torch.Generator:
     """The random numbers of one step: a run killed anywhere continues as if it had not been."""
-    return torch.Generator().manual_seed(seed * 10_000_000 + step)
+    return torch.Generator(device).manual_seed(seed * 10_000_000 + step)
 
 
-def autocast() -> torch.autocast:
-    """bfloat16 where the processor has matrix tiles for it (AMX); without them float32 is the
-    faster one (measured: .59 s a UNet step against .77)."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_amx_tile_supported())
+def autocast(device: str = "cpu") -> torch.autocast:
+    """bfloat16 on a GPU, and where the processor has matrix tiles for it (AMX); without them
+    float32 is the faster one (measured: .59 s a UNet step against .77)."""
+    tiles = device != "cpu" or torch.cpu._is_amx_tile_supported()
+    return torch.autocast(device, torch.bfloat16, enabled=tiles)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write to a temporary name, then rename: a half-written checkpoint is never read as whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as (temporary,):
-        torch.save(state, temporary)
+    """Write to a temporary name, then rename: a half-written checkpoint is never read as whole.
+
+    Raises `EraseError` when it cannot be written; the one before it stays.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as (temporary,):
+            torch.save(state, temporary)
+    except (OSError, RuntimeError) as error:  # a full disk is torch's RuntimeError
+        raise unwritable(path, error) from None
 
 
-def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The last whole checkpoint, or None. Only tensors and numbers: `weights_only` refuses code."""
-    return torch.load(path, weights_only=True) if path.exists() else None
+def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any] | None:
+    """The last whole checkpoint, or None. Only tensors and numbers: `weights_only` refuses code.
+
+    Raises `EraseError` for a damaged one.
+    """
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, weights_only=True, map_location=device)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise EraseError(
+            f"{path} is damaged ({reason(error)}): delete it, and its part is trained anew"
+        ) from None
 
 
-def resume(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """The step to go on from, 0 without a checkpoint; model and optimiser take its state."""
+def load_latents(work: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """The latents of every picture, with the channels' means and deviations (`vae.save_latents`).
+
+    Raises `EraseError` before there are any.
+    """
+    saved = load_checkpoint(path := work / "latents.pt", device)
+    if saved is None:
+        raise EraseError(f"{path} is missing: train the VAE first, python -m tools.embedded.vae")
+    return saved
+
+
+PARTS = ("model", "optimiser", "average")  # what a checkpoint holds, in this order
+
+
+def resume(path: Path, *trained: Any) -> int:
+    """The step to go on from, 0 without a checkpoint; model, optimiser and the running average, if
+    there is one, take its state."""
     state = load_checkpoint(path)
     if state is None:
         return 0
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
+    for name, part in zip(PARTS, trained, strict=False):
+        part.load_state_dict(state[name])
     return state["step"]
 
 
-def keep(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
+def keep(path: Path, step: int, *trained: Any) -> None:
     """The checkpoint that `resume` reads, after `step` steps."""
-    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
-    save_checkpoint(path, state)
+    parts = {name: part.state_dict() for name, part in zip(PARTS, trained, strict=False)}
+    save_checkpoint(path, parts | {"step": step})
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, step: int, most: float = 0.99) -> None:
+    """Move the running average towards the weights, every fifth step; at first it moves faster."""
+    if step % 5 == 0:
+        part = 1 - min(most, (1 + step) / (50 + step))
+        torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), part)
 
 
 def descend(loss: Tensor, model: nn.Module, optimiser: torch.optim.Optimizer, rate: float) -> None:
@@ -145,22 +193,58 @@ def amend_config(path: Path, **settings: Any) -> None:
 
 
 class Progress:
-    """One line every `every` seconds: step, time left, and the running means of the losses."""
+    """The steps of a training, and one line every `every` seconds: step, time left, and the
+    running means of the losses.
 
-    def __init__(self, name: str, start: int, steps: int, every: float = 30.0) -> None:
-        self.name, self.first, self.steps, self.every = name, start, steps, every
-        self.begin = self.last = time.time()
-        self.means: dict[str, float] = {}
+    Iterate over it for the steps from `start` on. There are `steps` in all; or, given `seconds`,
+    as many as that time allows: `steps` is then what the pace so far makes of it. `done`: how many
+    there have been.
+    """
 
-    def __call__(self, step: int, **values: float) -> None:
+    def __init__(
+        self, name: str, start: int, steps: int, every: float = 30.0, seconds: float | None = None
+    ) -> None:
+        self.name, self.steps, self.every = name, steps, every
+        self.first = self.done = start
+        self.begin = self.last = self.kept = time.time()
+        self.seconds, self.over = seconds, False
+        self.means: dict[str, Any] = {}
+
+    def __iter__(self) -> Iterator[int]:
+        while not self.over and (self.seconds is not None or self.done < self.steps):
+            if self.seconds is not None:
+                share = max((time.time() - self.begin) / self.seconds, 1e-3)
+                whole = int(max(self.done - self.first, 1) / share)
+                self.steps = max(self.done + 2, self.first + whole)
+            yield self.done
+            self.done += 1
+
+    def summary(self) -> dict[str, float]:
+        """Steps in all, the seconds of this sitting, and the running means."""
+        means = {key: round(float(value), 4) for key, value in self.means.items()}
+        return {"steps": self.done, "seconds": round(time.time() - self.begin, 1)} | means
+
+    def due(self, step: int, every: int) -> bool:
+        """Is a checkpoint due after this step: after every so many, or each minute by the clock,
+        and after the last."""
+        if self.seconds is None:
+            return (step + 1) % every == 0 or step + 1 == self.steps
+        now = time.time()
+        self.over = now - self.begin >= self.seconds
+        if not self.over and now - self.kept < 60:
+            return False
+        self.kept = now
+        return True
+
+    def __call__(self, step: int, **values: Any) -> None:
         for key, value in values.items():
             self.means[key] = 0.98 * self.means.get(key, value) + 0.02 * value
         now = time.time()
-        if now - self.last < self.every and step + 1 < self.steps:
+        if now - self.last < self.every and step + 1 < self.steps and not self.over:
             return
         self.last = now
         left = (now - self.begin) / max(step + 1 - self.first, 1) * (self.steps - step - 1)
-        shown = " ".join(f"{key} {value:.4f}" for key, value in self.means.items())
+        shown = " ".join(f"{key} {float(value):.4f}" for key, value in self.means.items())
         print(f"{self.name} {step + 1}/{self.steps} {left / 60:.1f} min left {shown}", flush=True)
 
 
@@ -172,7 +256,7 @@ def grid(
     rows = n // columns
     sheet = pictures[: rows * columns].reshape(rows, columns, 3, h, w).permute(0, 3, 1, 4, 2)
     array = ((sheet.reshape(rows * h, columns * w, 3).clamp(-1, 1) + 1) * 127.5).round()
-    image = Image.fromarray(array.byte().numpy())
+    image = Image.fromarray(array.byte().cpu().numpy())
     path.parent.mkdir(parents=True, exist_ok=True)
     image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)
     if show:

@@ -2,7 +2,7 @@
 
 A soft picture is often still recognised. So each picture is compared with its nearest original, of
 any concept and style, in the features of the judge, which no training has seen; and its sharpness
-with that of the original that was asked for.
+with that of the original that was asked for, at the size in which the model draws.
 """
 
 from __future__ import annotations
@@ -39,16 +39,19 @@ def measure(model: Path | None = None, n: int = 160, seed: int = 0) -> pd.DataFr
 
     n prompts "a {concept} in {style} style", drawn at random; 30 DDIM steps, guidance scale 4.
     """
+    pipe = load_pipeline(model)
+    size = pipe.vae.config.sample_size
     table, originals = common.read_pictures()
     rows = np.random.default_rng(seed).choice(len(table), n, replace=False)
     asked = table.iloc[rows]
     prompts = [f"a {r.concept} in {r.style} style" for r in asked.itertuples()]
-    drawn = picture_tensor(generate(load_pipeline(model), prompts, seed=seed, batch_size=32))
-    true, judge = common.to_float(originals), Judge.load()
-    nearest = (features(judge, drawn) @ features(judge, true).T).max(1).values
+    drawn = picture_tensor(generate(pipe, prompts, seed=seed, batch_size=32), size)
+    judge, known = Judge.load(), common.to_float(originals)
+    nearest = (features(judge, picture_tensor(drawn)) @ features(judge, known).T).max(1).values
+    true = common.to_float(common.read_pictures(size=size)[1][rows])
     values = {
         "distance to the nearest original": 1 - nearest,
-        "sharpness, share of the original's": sharpness(drawn) / sharpness(true[rows]),
+        "sharpness, share of the original's": sharpness(drawn) / sharpness(true),
     }
     out = []
     for name, value in values.items():

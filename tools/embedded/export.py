@@ -26,6 +26,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, ResNetModel
 from erase_lib.errors import EraseError, unknown
 from tools.embedded import common
 from tools.embedded.clip import TOKENS
+from tools.embedded.pictures import one_line
 from tools.embedded.unet import new_scheduler
 from tools.embedded.vae import save_latents
 
@@ -46,9 +47,12 @@ def fold_whitening(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) ->
     vae.register_to_config(scaling_factor=1.0)
 
 
-def export(work: Path, models: Path = MODELS) -> None:
-    """Write emoji-diffusion and emoji-clip; each is built beside its place and then renamed."""
-    saved = torch.load(work / "latents.pt", weights_only=True)
+def export(work: Path, models: Path = MODELS, unet: str = "unet") -> None:
+    """Write emoji-diffusion and emoji-clip; each is built beside its place and then renamed.
+
+    `unet`: the folder in `work` of another UNet on the same latents, such as a twin's.
+    """
+    saved = common.load_latents(work)
     decoder = work / "vae_sharp"  # the longer-trained decoder, once there is one
     vae = AutoencoderKL.from_pretrained(decoder if decoder.exists() else work / "vae")
     fold_whitening(vae, saved["mean"], saved["std"])
@@ -56,7 +60,7 @@ def export(work: Path, models: Path = MODELS) -> None:
         vae=vae,
         text_encoder=CLIPTextModel.from_pretrained(work / "text"),
         tokenizer=CLIPTokenizer.from_pretrained(work / "text", model_max_length=TOKENS),
-        unet=UNet2DConditionModel.from_pretrained(work / "unet"),
+        unet=UNet2DConditionModel.from_pretrained(work / unet),
         scheduler=new_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -102,17 +106,23 @@ def check_work(work: Path) -> None:
             )
 
 
+def restore_words(work: Path, models: Path = MODELS) -> None:
+    """The shipped text encoder, tokenizer and image tower alone: words go on meaning the same."""
+    source = models / "emoji-diffusion"
+    CLIPTextModel.from_pretrained(source / "text_encoder").save_pretrained(work / "text")
+    CLIPTokenizer.from_pretrained(source / "tokenizer").save_pretrained(work / "text")
+    shutil.copytree(models / "emoji-clip" / "vision", work / "vision", dirs_exist_ok=True)
+    shutil.copy(models / "emoji-clip" / "projections.safetensors", work)
+
+
 def restore(work: Path, models: Path = MODELS, concepts: int | None = None) -> None:
     """The shipped weights as the start of a further sitting: vae, text, unet, vision and latents
     in `work`; the latents of so many concepts only, if given."""
     pipe = StableDiffusionPipeline.from_pretrained(models / "emoji-diffusion")
     pipe.vae.save_pretrained(work / "vae")
     pipe.unet.save_pretrained(work / "unet")
-    pipe.text_encoder.save_pretrained(work / "text")
-    pipe.tokenizer.save_pretrained(work / "text")
-    shutil.copytree(models / "emoji-clip" / "vision", work / "vision", dirs_exist_ok=True)
-    shutil.copy(models / "emoji-clip" / "projections.safetensors", work)
-    _, pictures = common.read_pictures(concepts)
+    restore_words(work, models)
+    _, pictures = common.read_pictures(concepts, pipe.vae.config.sample_size)
     save_latents(pipe.vae, pictures, work)
 
 
@@ -142,5 +152,13 @@ def workplace(profile: str, work: str | Path) -> tuple[Path, Path, Mapping[str, 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--restore", action="store_true", help="data/models back into build/model")
+    parser.add_argument("--words", action="store_true", help="of it, text encoder and tower alone")
+    parser.add_argument("--models", type=Path, default=MODELS, help="the folder of models")
+    parser.add_argument("--unet", default="unet", help="another UNet of build/model, a twin's")
     arguments = parser.parse_args()
-    (restore if arguments.restore else export)(common.WORK)
+    with one_line("export"):
+        if arguments.restore or arguments.words:
+            back = restore if arguments.restore else restore_words
+            back(common.WORK, arguments.models)
+        else:
+            export(common.WORK, arguments.models, arguments.unet)

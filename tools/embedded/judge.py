@@ -166,7 +166,7 @@ def train(
         right = (which.argmax(1) == concept[chosen]).float().mean()
         progress(step, concept=naming.item(), style=styling.item(), accuracy=right.item())
         if (step + 1) % every == 0 or step + 1 == steps:
-            common.keep(work / "judge.ckpt", model, optimiser, step + 1)
+            common.keep(work / "judge.ckpt", step + 1, model, optimiser)
     save(model, folder)
     evaluate(folder, concepts=concepts)
 

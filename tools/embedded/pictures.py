@@ -3,7 +3,8 @@ list.
 
 Run `python -m tools.embedded.pictures` (part of `make data`). The five npm packages are fetched
 with `npm pack` into a build folder once; everything after that is deterministic and takes two
-minutes, nearly all of it compression.
+minutes, nearly all of it compression. `--size 128` draws the same art twice as large, from vectors,
+into an ignored folder.
 """
 
 from __future__ import annotations
@@ -11,10 +12,15 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import re
 import subprocess
+import sys
 import tarfile
-from collections.abc import Callable
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +28,23 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from erase_lib.errors import EraseError, reason
 from erase_lib.files import whole
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZE = 64
+SIZE = 64  # pixels of the first edition, and of what the judge looks at
 
-# style: (npm package, version, folder of the pictures inside it, licence)
+# style: (npm package, version, folder or icon set of the pictures inside it, licence)
 SOURCES = {
     "noto": ("emoji-datasource-google", "16.0.0", "img/google/64", "Apache-2.0"),
     "twemoji": ("emoji-datasource-twitter", "16.0.0", "img/twitter/64", "CC-BY-4.0"),
     "fluent": ("@lobehub/fluent-emoji-3d", "1.1.0", "assets", "MIT"),
     "openmoji": ("openmoji", "17.0.0", "color/svg", "CC-BY-SA-4.0"),
+}
+# The same art as vectors, for more pixels. The versions matter: noto 1.2.7 begins to draw anew.
+VECTORS = SOURCES | {
+    "noto": ("@iconify-json/noto", "1.2.6", "icons.json", "Apache-2.0"),
+    "twemoji": ("@iconify-json/twemoji", "1.2.5", "icons.json", "CC-BY-4.0"),
 }
 NAMES = ("emojibase-data", "17.0.0", "en/data.json", "MIT")
 CLDR = f"Unicode CLDR in {NAMES[0]} {NAMES[1]}"
@@ -52,14 +64,43 @@ TWO_WORD_NAMES = set(
 )
 
 
+def pictures_file(size: int = SIZE) -> Path:
+    """The Parquet file of so many pixels: 64 ships, others lie where git ignores them."""
+    if size == SIZE:
+        return ROOT / "data" / "emoji" / "pictures.parquet"
+    return ROOT / "build" / f"emoji-{size}" / "pictures.parquet"
+
+
 def fetch(package: str, version: str, folder: Path) -> Path:
     """Path of the npm package's archive in `folder`, downloaded by `npm pack` when it is not there
-    yet."""
+    yet; renamed into place when it is whole. Raises `EraseError` when npm is missing or fails."""
     archive = folder / f"{package.lstrip('@').replace('/', '-')}-{version}.tgz"
-    if not archive.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["npm", "pack", "--silent", f"{package}@{version}"], cwd=folder, check=True)
+    if archive.exists():
+        return archive
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["npm", "pack", "--silent", f"{package}@{version}"]
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        try:
+            subprocess.run(command, cwd=place, check=True, capture_output=True, text=True)
+        except FileNotFoundError:
+            raise EraseError("npm is needed to fetch the pictures: install Node.js") from None
+        except subprocess.CalledProcessError as error:
+            raise EraseError(
+                f"npm could not fetch {package} {version} ({reason(Exception(error.stderr))}):"
+                " run again; what has come is kept"
+            ) from None
+        os.replace(Path(place) / archive.name, archive)
     return archive
+
+
+@contextmanager
+def opened(archive: Path) -> Iterator[tarfile.TarFile]:
+    """The archive to read from. Raises `EraseError` for one that is damaged."""
+    try:
+        with tarfile.open(archive) as tar:
+            yield tar
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise EraseError(f"{archive} is damaged ({reason(error)}): delete it, run again") from None
 
 
 def codepoint_key(name: str) -> str:
@@ -69,7 +110,7 @@ def codepoint_key(name: str) -> str:
 
 def read_folder(archive: Path, folder: str) -> dict[str, bytes]:
     """Every file of one folder of a package, by its code point key."""
-    with tarfile.open(archive) as tar:
+    with opened(archive) as tar:
         return {
             codepoint_key(Path(member.name).stem): tar.extractfile(member).read()  # type: ignore[union-attr]
             for member in tar
@@ -77,8 +118,25 @@ def read_folder(archive: Path, folder: str) -> dict[str, bytes]:
         }
 
 
-def to_png(raw: bytes, is_svg: bool) -> bytes:
-    """Any source picture as a 64 × 64 PNG on white, indexed if it has 256 colours or fewer.
+def read_icons(archive: Path) -> dict[str, bytes]:
+    """Every icon of an Iconify package as square SVG, by its code point key."""
+    with opened(archive) as tar:
+        read = [tar.extractfile(f"package/{name}.json") for name in ("icons", "chars")]
+        icons, names = (json.load(file) for file in read)  # type: ignore[arg-type]
+    found = {}
+    for code, name in names.items():
+        if icon := icons["icons"].get(name):  # the others are names for a turned or mirrored one
+            box = {"left": 0, "top": 0, "width": 16, "height": 16} | icons | icon
+            w, h = box["width"], box["height"]
+            side = max(w, h)  # one that is cropped is put in the middle
+            view = f"{box['left'] - (side - w) / 2} {box['top'] - (side - h) / 2} {side} {side}"
+            svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view}">{icon["body"]}</svg>'
+            found[codepoint_key(code)] = svg.encode()
+    return found
+
+
+def to_png(raw: bytes, is_svg: bool, size: int = SIZE) -> bytes:
+    """Any source picture as a square PNG on white, indexed if it has 256 colours or fewer.
 
     Its pixels are stored without compression: Parquet compresses all pictures together, which
     takes a fifth less than each PNG on its own.
@@ -86,9 +144,9 @@ def to_png(raw: bytes, is_svg: bool) -> bytes:
     if is_svg:
         import resvg_py  # only needed to build the data
 
-        raw = bytes(resvg_py.svg_to_bytes(svg_string=raw.decode(), width=SIZE, height=SIZE))
+        raw = bytes(resvg_py.svg_to_bytes(svg_string=raw.decode(), width=size, height=size))
     picture = (
-        Image.open(io.BytesIO(raw)).convert("RGBA").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+        Image.open(io.BytesIO(raw)).convert("RGBA").resize((size, size), Image.Resampling.LANCZOS)
     )
     page = Image.new("RGBA", picture.size, "white")
     page.alpha_composite(picture)
@@ -116,6 +174,15 @@ def is_concept(entry: dict[str, Any]) -> bool:
     return entry.get("group") in CATEGORIES and bool(chosen) and "thirty" not in name
 
 
+@contextmanager
+def one_line(name: str) -> Iterator[None]:
+    """A command's end: what a user can mend is one line on stderr, and status 1."""
+    try:
+        yield
+    except EraseError as error:
+        sys.exit(f"{name}: {error}")
+
+
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
     """One page a column, so that the compressor sees all pictures; renamed into place when done."""
     with whole(path) as (temporary,):
@@ -129,20 +196,26 @@ def write_parquet(table: pd.DataFrame, path: Path) -> None:
         )
 
 
-def build(folder: Path, out: Path, say: Callable[[str], None] = print) -> pd.DataFrame:
+def build(
+    folder: Path, out: Path, say: Callable[[str], None] = print, size: int = SIZE
+) -> pd.DataFrame:
     """Write `pictures.parquet` and `concepts.csv` into `out`; returns the table of pictures."""
     package, version, path, _ = NAMES
-    with tarfile.open(fetch(package, version, folder)) as tar:
+    sources = SOURCES if size == SIZE else VECTORS
+    with opened(fetch(package, version, folder)) as tar:
         entries = json.load(tar.extractfile(f"package/{path}"))  # type: ignore[arg-type]
         labels = json.load(tar.extractfile("package/meta/groups.json"))  # type: ignore[arg-type]
     subgroups = {int(number): name for number, name in labels["subgroups"].items()}
-    files = {s: read_folder(fetch(p, v, folder), f) for s, (p, v, f, _) in SOURCES.items()}
+    files = {}
+    for style, (package, version, path, _) in sources.items():
+        archive, is_set = fetch(package, version, folder), path.endswith(".json")
+        files[style] = read_icons(archive) if is_set else read_folder(archive, path)
     rows = []
     for entry in sorted(filter(is_concept, entries), key=lambda e: e["label"].lower()):
         key = codepoint_key(entry["hexcode"])
-        if not all(key in files[style] for style in SOURCES):
+        if not all(key in files[style] for style in sources):
             continue
-        for style, (package, version, path, licence) in SOURCES.items():
+        for style, (package, version, path, licence) in sources.items():
             rows.append(
                 {
                     "concept": entry["label"].lower(),
@@ -153,7 +226,7 @@ def build(folder: Path, out: Path, say: Callable[[str], None] = print) -> pd.Dat
                     "codepoint": key,
                     "source": f"{package} {version}",
                     "licence": licence,
-                    "png": to_png(files[style][key], is_svg=path.endswith("svg")),
+                    "png": to_png(files[style][key], path.endswith(("svg", "json")), size),
                 }
             )
     table = pd.DataFrame(rows)
@@ -171,6 +244,9 @@ def build(folder: Path, out: Path, say: Callable[[str], None] = print) -> pd.Dat
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--packages", type=Path, default=ROOT / "build" / "npm")
-    parser.add_argument("--out", type=Path, default=ROOT / "data" / "emoji")
+    parser.add_argument("--size", type=int, default=SIZE, help="pixels: 64 ships")
+    parser.add_argument("--out", type=Path, help="data/emoji, or for another size build/emoji-SIZE")
     arguments = parser.parse_args()
-    build(arguments.packages, arguments.out)
+    size, out = arguments.size, arguments.out
+    with one_line("pictures"):
+        build(arguments.packages, out or pictures_file(size).parent, size=size)

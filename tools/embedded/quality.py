@@ -13,13 +13,20 @@ from erase_lib.diffusion import generate
 from erase_lib.measure import Judge, bootstrap, verdicts
 from erase_lib.models import EMBEDDED, load_pipeline
 from tools.embedded import common
+from tools.embedded.pictures import one_line
 
 
-def measure(others: int | None = None, model: Path = EMBEDDED, steps: int = 30) -> pd.DataFrame:
+def measure(
+    others: int | None = None,
+    model: Path = EMBEDDED,
+    steps: int = 30,
+    spacing: str | None = None,
+) -> pd.DataFrame:
     """Concept and style accuracy on the ten classes and on `others` more concepts (None: all).
 
     Prompts "a {concept} in {style} style", each drawn once; intervals resample concepts. The
-    judge is the one in data/models, whichever pipeline folder `model` is.
+    judge is the one in data/models, whichever pipeline folder `model` is. `spacing`: another
+    `timestep_spacing` of the scheduler than the model's own; "trailing" begins at more noise.
     """
     objects = pd.read_csv(common.DATA / "emoji" / "objects.csv")["concept"].tolist()
     rest = pd.read_csv(common.DATA / "emoji" / "concepts.csv", keep_default_na=False)["concept"]
@@ -31,6 +38,8 @@ def measure(others: int | None = None, model: Path = EMBEDDED, steps: int = 30) 
     table["prompt"] = "a " + table["concept"] + " in " + table["style"] + " style"
     table["seed"] = range(len(table))
     pipe = load_pipeline(model)
+    if spacing:
+        pipe.scheduler.register_to_config(timestep_spacing=spacing)
     pictures = generate(pipe, list(table["prompt"]), seed=0, steps=steps, batch_size=32)
     seen = verdicts(Judge.load(), pictures, table)
     parts = {"ten classes": seen["concept"].isin(objects), "all": seen["concept"].notna()}
@@ -55,6 +64,12 @@ def save(table: pd.DataFrame, model: Path = EMBEDDED) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--others", type=int, help="so many concepts beside the ten; all if absent")
-    result = measure(parser.parse_args().others)
-    print(result.round(3).to_string(index=False))
-    save(result)
+    parser.add_argument("--model", type=Path, default=EMBEDDED, help="another pipeline's folder")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--spacing", help="of the timesteps: leading, trailing or linspace")
+    arguments = parser.parse_args()
+    with one_line("quality"):
+        result = measure(arguments.others, arguments.model, arguments.steps, arguments.spacing)
+        print(result.round(3).to_string(index=False))
+        if arguments.steps == 30 and not arguments.spacing:
+            save(result, arguments.model)

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor
 
 from tools.embedded import common
-from tools.embedded.unet import TextCache, new_scheduler, step_back
+from tools.embedded.unet import TextCache, new_scheduler, placed, step_back
 
 SEED = 7
 # Of 12 DDIM steps, how many are drawn again: the picture's layout survives, its detail is the
@@ -29,18 +28,18 @@ def redraw(
     depths: tuple[int, ...] = DEPTHS,
     batch: int = 64,
     concepts: int | None = None,
+    device: str = "cpu",
+    text: TextCache | None = None,
 ) -> None:
-    """Write `work/redrawn.pt`: latents `(n, depths, 16, 8, 8)`, not whitened, in float16.
+    """Write `work/redrawn.pt`: latents `(n, depths, channels, 8, 8)`, not whitened, in float16.
 
     Every picture under its caption "a {concept} in {style} style", guidance scale 4.
     """
-    text = TextCache(work, concepts)
-    unet = UNet2DConditionModel.from_pretrained(work / "unet").eval()
-    unet.set_attn_processor(AttnProcessor())
-    unet.to(memory_format=torch.channels_last)
-    saved = torch.load(work / "latents.pt", weights_only=True)
+    text = text or TextCache(work, concepts, device=device)
+    unet = placed(UNet2DConditionModel.from_pretrained(work / "unet").eval(), device)
+    saved = common.load_latents(work, device)
     mean, std = (saved[name][:, None, None] for name in ("mean", "std"))
-    latents, captions = (saved["latents"][:, 0] - mean) / std, text.captions[:, 0]
+    latents, captions = (saved["latents"][:, 0] - mean) / std, text.captions(slice(None), 0)
     scheduler = new_scheduler()
     scheduler.set_timesteps(STEPS)
     drawn = torch.zeros(len(latents), len(depths), *latents.shape[1:], dtype=torch.float16)
@@ -50,15 +49,16 @@ def redraw(
         for a in range(0, len(latents), batch):
             part = slice(a, a + batch)
             z, g = latents[part], common.generator(SEED, len(latents) * place + a)
-            z = scheduler.add_noise(z, torch.randn(z.shape, generator=g), timesteps[:1])
+            noise = torch.randn(z.shape, generator=g).to(device)
+            z = scheduler.add_noise(z, noise, timesteps[:1])
             for t in timesteps:
                 z = step_back(unet, scheduler, z, t, text.empty, captions[part])
-            drawn[part, place] = (z * std + mean).half()
+            drawn[part, place] = (z * std + mean).half().cpu()
             progress(len(latents) * place + min(a + batch, len(latents)) - 1)
     common.save_checkpoint(work / "redrawn.pt", {"latents": drawn})
     shown = torch.arange(0, len(latents), max(1, len(latents) // 16))[:16]
-    _, pictures = common.read_pictures(concepts)
     vae = AutoencoderKL.from_pretrained(work / "vae").eval()
+    _, pictures = common.read_pictures(concepts, vae.config.sample_size)
     rows = [vae.decode(drawn[shown, i].float()).sample for i in range(len(depths))]
     rows.insert(0, common.to_float(pictures[shown]))
     common.grid(torch.cat(rows), len(shown), work / "redrawn.png")

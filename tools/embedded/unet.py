@@ -1,24 +1,30 @@
-"""The UNet: v-prediction on whitened 8 × 8 × 16 latents, text entering by cross-attention alone.
+"""The UNet: v-prediction on whitened 8 × 8 latents, text entering by cross-attention alone.
 
 Every step has its own random numbers and every checkpoint is renamed into place, so a killed run
 continues. A longer sitting raises `--steps`: the learning rate then follows the longer schedule
-from where the run stands.
+from where the run stands. `--without NAMES` leaves pictures out and changes nothing else: the twin
+that never knew.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from pathlib import Path
 
+import pandas as pd
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from erase_lib.errors import EraseError, unknown
 from tools.embedded import common
 from tools.embedded.clip import TOKENS, tokenize
+from tools.embedded.pictures import one_line
 
 SEED, STEPS = 4, 20_000
 MIRRORED = 0.0  # share of mirror images: they cost sharpness, and mirrored letters look wrong
@@ -28,13 +34,15 @@ SHOWN = (
 ).split(",")
 
 
-def new_unet(channels: tuple[int, int] = (160, 256)) -> UNet2DConditionModel:
+def new_unet(
+    channels: tuple[int, int] = (160, 256), latent: int = 16, device: str = "cpu"
+) -> UNet2DConditionModel:
     """Blocks of 160 and 256 channels on 8 × 8 and 4 × 4, cross-attention at both and in the
-    middle."""
+    middle; so many channels of the `latent`."""
     unet = UNet2DConditionModel(
         sample_size=8,
-        in_channels=16,
-        out_channels=16,
+        in_channels=latent,
+        out_channels=latent,
         block_out_channels=channels,
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D",) * 2,
@@ -43,9 +51,15 @@ def new_unet(channels: tuple[int, int] = (160, 256)) -> UNet2DConditionModel:
         attention_head_dim=8,
         norm_num_groups=16,
     )
-    # plain attention: on 64 positions the fused kernel's backward pass is a quarter of a whole step
-    unet.set_attn_processor(AttnProcessor())
-    return unet.to(memory_format=torch.channels_last)
+    return placed(unet, device)
+
+
+def placed(unet: UNet2DConditionModel, device: str) -> UNet2DConditionModel:
+    """The UNet on its device, and as fast as it can be there."""
+    if device == "cpu":
+        # on 64 positions the fused kernel's backward pass is a quarter of a whole step
+        unet.set_attn_processor(AttnProcessor())
+    return unet.to(device, memory_format=torch.channels_last)
 
 
 def new_scheduler() -> DDIMScheduler:
@@ -63,23 +77,57 @@ def new_scheduler() -> DDIMScheduler:
 
 
 class TextCache:
-    """Embeddings of every picture's captions, `(pictures, captions, tokens, dim)`, computed
-    once."""
+    """Embeddings of every picture's captions, each different text computed once.
 
-    def __init__(self, work: Path, concepts: int | None = None) -> None:
+    `variants` draws of the nine forms: the more, the more of its keywords a picture is called by.
+    """
+
+    def __init__(
+        self, work: Path, concepts: int | None = None, variants: int = 1, device: str = "cpu"
+    ) -> None:
         self.tokenizer = CLIPTokenizer.from_pretrained(work / "text", model_max_length=TOKENS)
-        self.encoder = CLIPTextModel.from_pretrained(work / "text").eval()
-        table, _ = common.read_pictures(concepts)
+        self.encoder = CLIPTextModel.from_pretrained(work / "text").eval().to(device)
+        self.table, _ = common.read_pictures(concepts)
         rng = random.Random(SEED)
-        rows = [common.captions(row, rng) for row in table.itertuples()]
-        self.captions = self(sum(rows, [])).unflatten(0, (len(rows), -1))
+        drawn = [
+            [text for row in self.table.itertuples() for text in common.captions(row, rng)]
+            for _ in range(variants)
+        ]
+        place = {text: i for i, text in enumerate(dict.fromkeys(sum(drawn, [])))}
+        number = torch.tensor([[place[text] for text in part] for part in drawn], device=device)
+        forms = number.view(variants, len(self.table), -1).transpose(0, 1).flatten(1)
+        self.forms, self.texts = forms, self(list(place))  # (pictures, captions); (texts, 16, dim)
         self.empty = self([""])
+
+    def captions(self, picture: Tensor | slice, form: Tensor | int) -> Tensor:
+        """Embeddings `(n, tokens, dim)` of the pictures' captions of these forms."""
+        return self.texts[self.forms[picture, form]]
 
     @torch.no_grad()
     def __call__(self, texts: list[str]) -> Tensor:
         parts = [texts[a : a + 512] for a in range(0, len(texts), 512)]
-        encode = self.encoder
-        return torch.cat([encode(tokenize(self.tokenizer, p)).last_hidden_state for p in parts])
+        place, encode = self.encoder.device, self.encoder
+        ids = [tokenize(self.tokenizer, p).to(place) for p in parts]
+        return torch.cat([encode(p).last_hidden_state for p in ids])
+
+
+def rows_without(table: pd.DataFrame, names: Iterable[str]) -> Tensor:
+    """Numbers of the pictures that show none of `names`: concepts, styles, themes, or "objects",
+    the ten classes. Raises `EraseError` for an unknown name, and when nothing is left."""
+    themes = pd.read_csv(common.DATA / "emoji" / "themes.csv")
+    objects = pd.read_csv(common.DATA / "emoji" / "objects.csv")
+    groups = {name: set(part["concept"]) for name, part in themes.groupby("theme")}
+    groups["objects"] = set(objects["concept"])
+    known = {*table["concept"], *table["style"], *groups}
+    gone: set[str] = set()
+    for name in names:
+        if name not in known:
+            raise unknown("concept, style or theme", name, sorted(known))
+        gone |= groups.get(name, {name})
+    kept = ~(table["concept"].isin(gone) | table["style"].isin(gone))
+    if not kept.any():
+        raise EraseError(f"nothing is left to learn without {', '.join(names)}")
+    return torch.from_numpy(kept.to_numpy().nonzero()[0])
 
 
 def step_back(
@@ -90,9 +138,9 @@ def step_back(
     empty: Tensor,
     asked: Tensor,
 ) -> Tensor:
-    """One DDIM step of whitened latents `(n, 16, 8, 8)`, guidance scale 4."""
+    """One DDIM step of whitened latents `(n, channels, 8, 8)`, guidance scale 4."""
     both = torch.cat([empty.expand_as(asked), asked])
-    with common.autocast():
+    with common.autocast(z.device.type):
         without, with_text = unet(torch.cat([z, z]), t, both).sample.float().chunk(2)
     return scheduler.step(without + 4 * (with_text - without), t, z).prev_sample
 
@@ -107,16 +155,31 @@ def sample_grid(
     show: common.Show | None = None,
 ) -> None:
     """The sixteen shown concepts in the four styles, DDIM, guidance scale 4."""
-    scheduler, saved = new_scheduler(), torch.load(work / "latents.pt", weights_only=True)
-    vae = AutoencoderKL.from_pretrained(work / "vae").eval()
+    device, channels = unet.device, unet.config.in_channels
+    scheduler, saved = new_scheduler(), common.load_latents(work, device.type)
+    vae = AutoencoderKL.from_pretrained(work / "vae").eval().to(device)
     prompts = [f"a {concept} in {style} style" for style in common.STYLES for concept in SHOWN]
-    z = torch.stack([torch.randn(16, 8, 8, generator=common.generator(0, i)) for i in range(64)])
+    each = [common.generator(0, i) for i in range(len(prompts))]
+    z = torch.stack([torch.randn(channels, 8, 8, generator=g) for g in each]).to(device)
     asked = text(prompts)
     scheduler.set_timesteps(steps)
     for t in scheduler.timesteps:
         z = step_back(unet, scheduler, z, t, text.empty, asked)
     z = z * saved["std"][:, None, None] + saved["mean"][:, None, None]
-    common.grid(vae.decode(z).sample, 16, work / "samples" / f"{name}.png", scale=2, show=show)
+    drawn = vae.decode(z).sample
+    path, scale = work / "samples" / f"{name}.png", 128 // drawn.shape[-1]
+    common.grid(drawn, len(SHOWN), path, scale=scale, show=show)
+
+
+def weights(a: Tensor, snr: float | None) -> Tensor:
+    """Weight of each timestep's squared error of v, from ᾱ: 1, or by the smallest of the
+    signal-to-noise ratio and `snr` (min-SNR, Hang et al. 2023), which in v is divided by it + 1.
+    Their mean is 1 when timesteps are drawn evenly."""
+    if snr is None:
+        return torch.ones_like(a)
+    ratio = a / (1 - a)
+    out = ratio.clamp(max=snr) / (ratio + 1)
+    return out / out.mean()
 
 
 def train(
@@ -129,69 +192,86 @@ def train(
     channels: tuple[int, int] = (160, 256),
     concepts: int | None = None,
     show: common.Show | None = None,
-) -> None:
-    """Train for `steps` in all; the averaged weights are saved to `work/unet` at every
+    name: str = "unet",
+    without: Sequence[str] = (),
+    seed: int = SEED,
+    snr: float | None = None,
+    variants: int = 1,
+    device: str = "cpu",
+    seconds: float | None = None,
+    text: TextCache | None = None,
+) -> common.Progress:
+    """Train for `steps` in all; the averaged weights are saved to `work/name` at every
     checkpoint, with a grid of samples in `sampling` steps.
 
-    For a smoke run: fewer `channels` and `concepts`.
+    Pictures of the concepts, styles or themes `without` are left out. `snr`: see `weights`;
+    `variants`: see `TextCache`, which may be given. For a smoke run: fewer `channels` and
+    `concepts`.
     """
-    torch.manual_seed(SEED)
-    saved = torch.load(work / "latents.pt", weights_only=True)
+    torch.manual_seed(seed)
+    saved = common.load_latents(work, device)
     latents = (saved["latents"] - saved["mean"][:, None, None]) / saved["std"][:, None, None]
-    text = TextCache(work, concepts)
-    unet, average = new_unet(channels), new_unet(channels).requires_grad_(False)
-    average.load_state_dict(unet.state_dict())
-    alphas = new_scheduler().alphas_cumprod
+    text = text or TextCache(work, concepts, variants, device)
+    rows = rows_without(text.table, without).to(device)
+    unet = new_unet(channels, latents.shape[2], device)
+    average = deepcopy(unet).requires_grad_(False)
+    alphas = new_scheduler().alphas_cumprod.to(device)
+    weight = weights(alphas, snr)
     optimiser = torch.optim.AdamW(
         unet.parameters(), lr=peak, weight_decay=0.01, betas=(0.9, 0.99), fused=True
     )
-    start = 0
-    if state := common.load_checkpoint(work / "unet.ckpt"):
-        unet.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
-    elif (work / "unet" / "config.json").exists():  # a later sitting that has the weights alone
+    checkpoint, folder = work / f"{name}.ckpt", work / name
+    if not checkpoint.exists() and (folder / "config.json").exists():
+        # a later sitting that has the weights alone
         for model in (unet, average):
-            model.load_state_dict(UNet2DConditionModel.from_pretrained(work / "unet").state_dict())
-    progress = common.Progress("unet", start, steps)
-    for step in range(start, steps):
-        g = common.generator(SEED, step)
-        picture = torch.randint(len(latents), (batch,), generator=g)
-        mirrored = (torch.rand(batch, generator=g) < MIRRORED).long()
-        caption = torch.randint(text.captions.shape[1], (batch,), generator=g)
-        embedding = text.captions[picture, caption]
-        drop = torch.rand(batch, 1, 1, generator=g) < 0.1
+            model.load_state_dict(UNet2DConditionModel.from_pretrained(folder).state_dict())
+    start = common.resume(checkpoint, unet, optimiser, average)
+    progress = common.Progress(name, start, steps, seconds=seconds)
+    for step in progress:
+        g = common.generator(seed, step, device)
+        draw = {"generator": g, "device": device}
+        picture = rows[torch.randint(len(rows), (batch,), **draw)]
+        mirrored = (torch.rand(batch, **draw) < MIRRORED).long()
+        caption = torch.randint(text.forms.shape[1], (batch,), **draw)
+        embedding = text.captions(picture, caption)
+        drop = torch.rand(batch, 1, 1, **draw) < 0.1
         embedding = torch.where(drop, text.empty, embedding)
         z0 = latents[picture, mirrored]
         # stratified: every batch holds every noise level once
-        t = ((torch.arange(batch) + torch.rand(batch, generator=g)) / batch * 1000).long()
-        noise = torch.randn(z0.shape, generator=g)
+        order = torch.arange(batch, device=device)
+        t = ((order + torch.rand(batch, **draw)) / batch * 1000).long()
+        noise = torch.randn(z0.shape, **draw)
         a = alphas[t].view(-1, 1, 1, 1)
         zt, v = a.sqrt() * z0 + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * z0
-        with common.autocast():
+        with common.autocast(device):
             predicted = unet(zt, t, embedding).sample
-        loss = (predicted.float() - v).pow(2).mean()
-        rate = common.cosine_rate(step, steps, peak, hold=0.4, warmup=200)
+        loss = (weight[t] * (predicted.float() - v).pow(2).mean((1, 2, 3))).mean()
+        rate = common.cosine_rate(step, progress.steps, peak, hold=0.4, warmup=200)
         common.descend(loss, unet, optimiser, rate)
-        if step % 5 == 0:
-            keep = min(0.99, (1 + step) / (50 + step))
-            with torch.no_grad():
-                torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), 1 - keep)
-        progress(step, loss=loss.item())
-        if (step + 1) % every == 0 or step + 1 == steps:
-            state = {"model": unet.state_dict(), "average": average.state_dict()}
-            state |= {"optimiser": optimiser.state_dict(), "step": step + 1}
-            common.save_checkpoint(work / "unet.ckpt", state)
-            average.save_pretrained(work / "unet")
-            sample_grid(average, text, work, f"{step + 1:06d}", sampling, show)
-    average.save_pretrained(work / "unet")  # a kill may have come between checkpoint and weights
+        common.follow(average, unet, step)
+        progress(step, loss=loss.detach())
+        if progress.due(step, every):
+            common.keep(checkpoint, step + 1, unet, optimiser, average)
+            average.save_pretrained(folder)
+            sample_grid(average, text, work, f"{name}-{step + 1:06d}", sampling, show)
+    average.save_pretrained(folder)  # a kill may have come between checkpoint and weights
+    return progress
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--name", default="unet", help="of the folder and checkpoint")
+    parser.add_argument(
+        "--without", help="concepts, styles, themes or objects, with commas between"
+    )
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--snr", type=float, help="min-SNR weighting with this bound, such as 5")
+    parser.add_argument("--variants", type=int, default=1, help="draws of a picture's captions")
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    train(arguments.steps, common.WORK)
+    arguments = vars(parser.parse_args())
+    torch.set_num_threads(arguments.pop("threads"))
+    without = [part.strip() for part in (arguments.pop("without") or "").split(",") if part.strip()]
+    with one_line("unet"):
+        train(**arguments, without=without)
