@@ -26,9 +26,10 @@ DOCS = DATA.parent / "docs"
 WIDE = 480  # a card is shown at half of it
 # which picture of a notebook, and its part: left, upper, right, lower as shares of it
 CARDS = {
-    "01_quickstart": (2, (0, 0.03, 0.6, 0.33)),
+    "01_quickstart": (2, (0, 0.03, 0.6, 0.345)),
     "03_embedding_map": (1, (0.02, 0.05, 0.83, 1)),
     "04_the_method": (1, (0, 0, 1, 1)),
+    "05_erase": (2, (0, 0.345, 0.75, 0.657)),
 }
 
 
