@@ -7,7 +7,12 @@ from collections.abc import Iterable
 
 
 class EraseError(ValueError):
-    """Bad input or a stopped run; its text is one line meant for the user."""
+    """Bad input or a stopped run; its text is one line meant for the user, whatever the value that
+    it names: of more than a screen's the middle is left out."""
+
+    def __init__(self, text: str) -> None:
+        line = " ".join(str(text).splitlines())
+        super().__init__(line if len(line) <= 1000 else f"{line[:600]} … {line[-300:]}")
 
 
 def unknown(kind: str, value: object, known: Iterable[str]) -> EraseError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,8 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 from erase_lib.errors import EraseError, reason, unknown
 
@@ -112,31 +115,98 @@ def read_text(path: Path) -> str:
     return ""
 
 
-class _Strict(yaml.SafeLoader):
-    """YAML that refuses a key given twice, where PyYAML silently takes the last."""
+CORE = {  # YAML 1.2's core schema: no octal 010, no 1:30 to base 60, no yes and no, no dates
+    "null": "~|null|Null|NULL|",
+    "bool": "true|True|TRUE|false|False|FALSE",
+    "int": "[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    "merge": "<<",  # of YAML 1.1: what an anchor shares
+    "str": "(?s:.*)",
+}
+TAG = "tag:yaml.org,2002:"
+LARGEST, DEEPEST, BYTES = 100_000, 20, 1_000_000  # values, blocks within blocks, of a YAML file
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        own = [key for key, _ in node.value if not key.tag.endswith(":merge")]
-        keys = [self.construct_object(key, deep=True) for key in own]
-        for key in keys:
-            if keys.count(key) > 1:
-                line = node.start_mark.line + 1
-                raise EraseError(f"{key!r} is given twice in the block at line {line}")
-        return super().construct_mapping(node, deep)
+
+class _Strict(yaml.SafeLoader):
+    """YAML in the core schema. It refuses, with the line, a key given twice, of which PyYAML
+    silently takes the last, and more than a settings file can mean, aliases counted as written."""
+
+    yaml_implicit_resolvers = {
+        None: [(TAG + name, re.compile(rf"(?:{text})\Z")) for name, text in CORE.items()]
+    }
+    yaml_constructors: dict[str | None, Any] = {}
+
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self.depth, self.size, self.sizes = 0, 0, dict[int, int]()
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        event, before = self.peek_event(), self.size
+        self.depth += 1
+        if self.depth > DEEPEST or self.size > LARGEST:
+            limits = f"{LARGEST:,} values, in {DEEPEST} blocks within each other"
+            raise ComposerError(None, None, f"expected at most {limits}", event.start_mark)
+        node = super().compose_node(parent, index)
+        if id(node) in self.sizes or not isinstance(event, yaml.AliasEvent):
+            self.size += self.sizes.get(id(node), 1)
+        else:
+            raise ComposerError(None, None, "an alias of what it stands in", event.start_mark)
+        self.depth, self.sizes[id(node)] = self.depth - 1, self.size - before
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise ComposerError(None, None, "a key that is no word", key.start_mark)
+            if key.tag == TAG + "merge":
+                continue  # several may be
+            if (name := self.construct_object(key)) in seen:
+                what = f"{name!r} is given twice in the block"
+                raise ComposerError(None, None, what, node.start_mark)
+            seen.add(name)
+        return node
+
+    def construct_core(self, node: yaml.ScalarNode) -> Any:
+        """The value of a scalar; a tag such as !!int does not make one of what is none."""
+        text, kind = self.construct_scalar(node), node.tag.removeprefix(TAG)
+        if not re.fullmatch(CORE[kind], text) or (kind == "int" and len(text) > 400):
+            raise ConstructorError(None, None, f"{text[:80]!r} is no {kind}", node.start_mark)
+        if kind == "int":
+            return int(text, 0 if text[:2] in ("0o", "0x") else 10)
+        if kind == "float":
+            return float(re.sub(r"\.(?=[iInN])", "", text))
+        if kind == "str":
+            return text.encode().decode()  # half a character, "\\ud800", could not be written again
+        return None if kind == "null" else text.lower() == "true"
+
+
+for _name in CORE.keys() - {"merge"}:
+    _Strict.add_constructor(TAG + _name, _Strict.construct_core)
+for _name in ("seq", "map"):
+    _Strict.add_constructor(TAG + _name, getattr(yaml.SafeLoader, f"construct_yaml_{_name}"))
+_Strict.add_constructor(None, yaml.SafeLoader.construct_undefined)
 
 
 def read_mapping(path: str | Path, kind: str, known: Collection[str]) -> dict[str, Any]:
     """The file's mapping, its keys among `known`. Raises `EraseError`, with the line where there is
     one, for what is not; `kind` is what the file is called there ("grid", "suite")."""
     try:
-        found = yaml.load(Path(path).read_text("utf-8"), _Strict)
-    except EraseError as error:
-        raise EraseError(f"{path}: {error}") from None
+        with open(path, "rb") as file:
+            text = file.read(BYTES + 1)
+        if len(text) > BYTES:
+            raise EraseError(f"{path} is no {kind}: expected at most {BYTES:,} bytes")
+        found = yaml.load(text, _Strict)
+    except EraseError:
+        raise
     except (OSError, ValueError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
+        mark, at = getattr(error, "problem_mark", None), getattr(error, "position", None)
+        line = mark.line if mark else None if at is None else text[:at].count(b"\n")
+        where = "" if line is None else f" line {line + 1}"
         what = getattr(error, "problem", None) or reason(error)
         hint = " (indent with blanks, not tabs)" if "\\t" in what else ""
+        hint = hint if at is None else " (save it as UTF-8)"
         raise EraseError(f"{path}{where}: {what}{hint}") from None
     if not isinstance(found, dict) or not found:
         raise EraseError(f"{path} is no {kind}: expected the sections {', '.join(known)}")
