@@ -21,10 +21,13 @@ from erase_lib.models import Pipeline
 def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
     """Text embeddings `(n, tokens, dim)` in float32.
 
-    Warns when a prompt is too long, naming what is cut. Raises `EraseError` for an empty list.
+    Warns when a prompt is too long, naming what is cut. Raises `EraseError` for an empty list, and
+    for what no one can mean as a prompt: more than 10,000 characters.
     """
     if not prompts:
         raise EraseError("no prompts to encode: give a list of at least one")
+    if (longest := max(map(len, prompts))) > 10_000:
+        raise EraseError(f"a prompt has {longest:,} characters: expected at most 10,000")
     tokenizer = pipe.tokenizer
     # a tokenizer without its config knows no limit
     limit = min(tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings)

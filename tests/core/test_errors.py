@@ -47,7 +47,7 @@ def smoke(**values):
         ({"method": "uce", "ridge": -0.1}, "ridge is -0.1|0 or more"),
         ({"lr": "1e-5"}, "lr is '1e-5'|float"),
         ({"lr": float("nan")}, "lr is nan|finite"),
-        ({"seed": -1}, "seed is -1|0 to 4294967295"),
+        ({"seed": -1}, "seed is -1|4,294,967,295"),
         ({"seed": 2**32}, "seed is 4294967296"),
         ({"targets": []}, "at least one concept"),
         ({"targets": [""]}, "at least one concept"),
