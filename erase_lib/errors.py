@@ -23,6 +23,12 @@ def unknown(kind: str, value: object, known: Iterable[str]) -> EraseError:
     return EraseError(f"unknown {kind} {value!r}: {hint}")
 
 
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise `EraseError` for a number out of range: nothing multiplies work without a bound."""
+    if not low <= value <= high:
+        raise EraseError(f"{name} is {value}: expected {low} to {high:,}")
+
+
 def unwritable(path: object, error: BaseException) -> EraseError:
     """The error for a file that cannot be written."""
     return EraseError(f"cannot write to {path} ({reason(error)}): free space or choose another")

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -17,30 +17,44 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
-from yaml.composer import ComposerError
-from yaml.constructor import ConstructorError
 
 from erase_lib.errors import EraseError, reason, unknown
 
 DATA = Path(__file__).resolve().parent.parent / "data"
+LARGEST, DEEPEST, BYTES = 100_000, 20, 300_000  # values, blocks within blocks, of a YAML file
+# Ctrl-C, what a system or a scheduler sends, and a terminal that closes
+ENDINGS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Give the signals of `ENDINGS` to a handler during the block, but for those that are ignored,
+    as under nohup. Python runs handlers in the main thread: in another nothing changes."""
+    before = {number: signal.getsignal(number) for number in ENDINGS}
+    if threading.current_thread() is not threading.main_thread():
+        before = {}
+    # None: set outside Python, and could not be put back
+    before = {n: old for n, old in before.items() if old not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done, then let it take effect as usual."""
-    handler = signal.getsignal(signal.SIGINT)
-    # Python interrupts the main thread only; a handler set outside Python could not be put back
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
-        return
-    caught: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: caught.append((number, frame)))
+    """Hold Ctrl-C and the other `ENDINGS` back until the block is done, then let them take effect
+    as usual."""
+    caught: list[int] = []
     try:
-        yield
+        with handled(lambda number, _: caught.append(number)):
+            yield
     finally:
-        signal.signal(signal.SIGINT, handler)
         if caught:
-            handler(*caught[-1])
+            signal.raise_signal(caught[-1])
 
 
 @contextmanager
@@ -115,78 +129,62 @@ def read_text(path: Path) -> str:
     return ""
 
 
-CORE = {  # YAML 1.2's core schema: no octal 010, no 1:30 to base 60, no yes and no, no dates
-    "null": "~|null|Null|NULL|",
-    "bool": "true|True|TRUE|false|False|FALSE",
-    "int": "[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
-    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
-    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-    "merge": "<<",  # of YAML 1.1: what an anchor shares
-    "str": "(?s:.*)",
-}
 TAG = "tag:yaml.org,2002:"
-LARGEST, DEEPEST, BYTES = 100_000, 20, 1_000_000  # values, blocks within blocks, of a YAML file
+CORE: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "null": ("~|null|Null|NULL|", lambda text: None),
+    "bool": ("true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true"),
+    "int": ("[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", lambda x: int(x, 0 if x[1:2].isalpha() else 10)),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        lambda text: float(re.sub(r"\.(?=[iInN])", "", text)),
+    ),
+    "merge": ("<<", str),  # of YAML 1.1: what an anchor shares
+    "str": ("(?s:.*)", lambda text: text.encode().decode()),  # half a character is no text
+}
 
 
-class _Strict(yaml.SafeLoader):
-    """YAML in the core schema. It refuses, with the line, a key given twice, of which PyYAML
-    silently takes the last, and more than a settings file can mean, aliases counted as written."""
+class _Core(yaml.SafeLoader):
+    """YAML 1.2's core schema: no octal 010, no 1:30 to base 60, no yes and no, no dates."""
 
     yaml_implicit_resolvers = {
-        None: [(TAG + name, re.compile(rf"(?:{text})\Z")) for name, text in CORE.items()]
+        None: [(TAG + kind, re.compile(rf"(?:{text})\Z")) for kind, (text, _) in CORE.items()]
     }
-    yaml_constructors: dict[str | None, Any] = {}
 
-    def __init__(self, stream: bytes) -> None:
-        super().__init__(stream)
-        self.depth, self.size, self.sizes = 0, 0, dict[int, int]()
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
-        event, before = self.peek_event(), self.size
-        self.depth += 1
-        if self.depth > DEEPEST or self.size > LARGEST:
-            limits = f"{LARGEST:,} values, in {DEEPEST} blocks within each other"
-            raise ComposerError(None, None, f"expected at most {limits}", event.start_mark)
-        node = super().compose_node(parent, index)
-        if id(node) in self.sizes or not isinstance(event, yaml.AliasEvent):
-            self.size += self.sizes.get(id(node), 1)
+def _value(node: yaml.Node, left: Iterator[int], depth: int = 0) -> Any:
+    """What a node of YAML says, of the core schema's kinds. Raises YAML's error, with its place,
+    for another, for a key that is none or there twice, and beyond `LARGEST` or `DEEPEST`: an alias
+    counts as what it stands for."""
+
+    def wrong(what: str) -> yaml.MarkedYAMLError:
+        return yaml.MarkedYAMLError(problem=what, problem_mark=node.start_mark)
+
+    if depth > DEEPEST or next(left, None) is None:
+        raise wrong(f"expected at most {LARGEST:,} values, in {DEEPEST} blocks within each other")
+    kind = node.tag.removeprefix(TAG)
+    if isinstance(node, yaml.SequenceNode) and kind == "seq":
+        return [_value(item, left, depth + 1) for item in node.value]
+    if isinstance(node, yaml.ScalarNode):
+        with suppress(KeyError, ValueError):
+            if re.fullmatch(CORE[kind][0], node.value):
+                return CORE[kind][1](node.value)
+    if not isinstance(node, yaml.MappingNode) or kind != "map":
+        what = repr(node.value[:80]) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
+        raise wrong(f"{what} is no {kind}")
+    shared, own = dict[Any, Any](), dict[Any, Any]()
+    for key, of in node.value:
+        name, value = _value(key, left, depth + 1), _value(of, left, depth + 1)
+        merged = value if isinstance(value, list) else [value]
+        if key.tag == TAG + "merge" and all(isinstance(one, dict) for one in merged):
+            for one in merged:
+                shared = one | shared
+        elif isinstance(name, (dict, list)) or key.tag == TAG + "merge":
+            raise wrong(f"{name!r} is no name of a value")
+        elif name in own:
+            raise wrong(f"{name!r} is given twice in the block")
         else:
-            raise ComposerError(None, None, "an alias of what it stands in", event.start_mark)
-        self.depth, self.sizes[id(node)] = self.depth - 1, self.size - before
-        return node
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node, seen = super().compose_mapping_node(anchor), set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise ComposerError(None, None, "a key that is no word", key.start_mark)
-            if key.tag == TAG + "merge":
-                continue  # several may be
-            if (name := self.construct_object(key)) in seen:
-                what = f"{name!r} is given twice in the block"
-                raise ComposerError(None, None, what, node.start_mark)
-            seen.add(name)
-        return node
-
-    def construct_core(self, node: yaml.ScalarNode) -> Any:
-        """The value of a scalar; a tag such as !!int does not make one of what is none."""
-        text, kind = self.construct_scalar(node), node.tag.removeprefix(TAG)
-        if not re.fullmatch(CORE[kind], text) or (kind == "int" and len(text) > 400):
-            raise ConstructorError(None, None, f"{text[:80]!r} is no {kind}", node.start_mark)
-        if kind == "int":
-            return int(text, 0 if text[:2] in ("0o", "0x") else 10)
-        if kind == "float":
-            return float(re.sub(r"\.(?=[iInN])", "", text))
-        if kind == "str":
-            return text.encode().decode()  # half a character, "\\ud800", could not be written again
-        return None if kind == "null" else text.lower() == "true"
-
-
-for _name in CORE.keys() - {"merge"}:
-    _Strict.add_constructor(TAG + _name, _Strict.construct_core)
-for _name in ("seq", "map"):
-    _Strict.add_constructor(TAG + _name, getattr(yaml.SafeLoader, f"construct_yaml_{_name}"))
-_Strict.add_constructor(None, yaml.SafeLoader.construct_undefined)
+            own[name] = value
+    return shared | own
 
 
 def read_mapping(path: str | Path, kind: str, known: Collection[str]) -> dict[str, Any]:
@@ -196,11 +194,12 @@ def read_mapping(path: str | Path, kind: str, known: Collection[str]) -> dict[st
         with open(path, "rb") as file:
             text = file.read(BYTES + 1)
         if len(text) > BYTES:
-            raise EraseError(f"{path} is no {kind}: expected at most {BYTES:,} bytes")
-        found = yaml.load(text, _Strict)
-    except EraseError:
-        raise
-    except (OSError, ValueError, yaml.YAMLError) as error:
+            raise yaml.YAMLError(f"expected at most {BYTES:,} bytes")
+        node = yaml.compose(text, _Core)
+        found = _value(node, iter(range(LARGEST))) if node else None
+    except RecursionError:
+        raise EraseError(f"{path}: expected at most {DEEPEST} blocks within each other") from None
+    except (OSError, yaml.YAMLError) as error:
         mark, at = getattr(error, "problem_mark", None), getattr(error, "position", None)
         line = mark.line if mark else None if at is None else text[:at].count(b"\n")
         where = "" if line is None else f" line {line + 1}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ READ = {
 }
 REFUSED = {
     "float": ["abc", "nan", "1e999"],
-    "int": [True, 1.5, "1.5", 10**400],
+    "int": [True, 1.5, "1.5", 10**400, 2**63, "9" * 26],
     "bool": ["yes"],
     "str": [1, None],
     "list[str]": [{"a": 1}, [], [1]],
@@ -78,7 +79,7 @@ def read(tmp_path):
 
 
 # each ten times the one before: a thousand million values in a few lines
-BOMB = [f"  {b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi")]
+BOMB = [f"  {b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in pairwise("abcdefghi")]
 WRONG = {
     "grid:\n\tlam: [1]\n": "grid.yaml line 2.*tabs",
     "grid: {lam: [1, 2]}\ngrid: {lam: [3]}\n": "grid.yaml.*grid.*twice",
@@ -91,20 +92,23 @@ WRONG = {
     "fixed: {a: 1,\n b: !!bool maybe}\n": "grid.yaml line 2.*'maybe' is no bool",
     "fixed: {a: !!timestamp x}\n": "grid.yaml line 1.*timestamp",
     "fixed: {a: !!python/name:os.system x}\n": "grid.yaml line 1.*python/name",
-    "fixed: " + "[" * 2000: "grid.yaml line 1.*20 blocks",
-    "fixed: " + "{a: " * 2000: "grid.yaml line 1.*20 blocks",
-    "fixed: &a {b: *a}\n": "grid.yaml line 1.*alias",
+    "fixed: " + "[" * 2000: "grid.yaml: .*20 blocks",
+    "fixed: " + "{a: " * 30 + "}" * 30: "grid.yaml line 1: .*20 blocks",
+    "fixed: &a {b: *a}\n": "grid.yaml line 1: .*20 blocks",
+    "fixed: {<<: 5}\n": "grid.yaml line 1.*'<<'",
+    "fixed: {a: !!set {b}}\n": "grid.yaml line 1: a mapping is no set",
     "fixed:\n  a: &a [0]\n" + "".join(BOMB): "grid.yaml line .*100,000 values",
     "fixed: {a: " + "9" * 5000 + "}\n": "grid.yaml line 1.*is no int",
-    'fixed: {a: "\\ud800"}\n': "grid.yaml.*surrogates",
+    'fixed: {a: "\\ud800"}\n': "grid.yaml line 1.*is no str",
     "fixed: {a: 1}\n---\nfixed: {a: 2}\n": "grid.yaml line 2.*another document",
-    "#" * 2_000_000: "grid.yaml.*1,000,000 bytes",
+    "#" * 2_000_000: "grid.yaml.*300,000 bytes",
     "grid: {lam: 5}": "lam is 5.*list",
     "grid: {lam: []}": "lam is .*list",
     "zip: {a: [1, 2], b: [1]}": "a.*2.*b.*1",
     "fixed: {a: 1}\ngrid: {a: [1]}": "^a .*two",
     "cases: []": "cases.*mapping",
     "fixed: [1]": "fixed.*mapping",
+    "fixed: 0": "fixed is 0.*mapping",
 }
 
 
@@ -150,7 +154,17 @@ def test_sections_are_multiplied_in_order(read):
     assert grid.expand({}) == [{}]
 
 
+def test_a_grid_is_counted_before_it_is_listed(refused):
+    many = {name: list(range(1000)) for name in "abcdef"}
+    refused(grid.expand, {"grid": many}, says=["1,000,000,000,000,000,000 runs", "--most"])
+    refused(grid.expand, {"cases": [{"a": i} for i in range(10_001)]}, says="10,001 runs")
+    refused(grid.expand, {"zip": {"a": [1, 2]}, "grid": {"b": [1, 2]}}, most=3, says="4 most 3")
+    assert len(grid.expand({"cases": [{"a": 1}] * 10_001}, most=10_001)) == 10_001
+
+
 UNFIT = {
+    "steps=99999999999999999999999999": "steps is .*64 bits",
+    "steps=1000000000000": "steps is 1000000000000.*1,000,000",
     "metod=esd": "metod.*'method'",
     "method=esdd": "esdd.*'esd'",
     "lam=-1": "lam is -1.0",
