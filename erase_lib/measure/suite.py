@@ -13,7 +13,7 @@ from typing import Any
 
 from erase_lib.concepts import style_names
 from erase_lib.config import _as_type
-from erase_lib.errors import EraseError, unknown
+from erase_lib.errors import EraseError, check_range, unknown
 from erase_lib.files import DATA, check_keys, read_mapping
 
 SUITES = DATA / "suites"
@@ -130,25 +130,22 @@ def _group(values: Any, where: str) -> Group:
         elif key in found and value not in choices:
             raise EraseError(f"{where}: {unknown(key, value, choices)}")
     for style in found["styles"] if isinstance(found.get("styles"), tuple) else ():
-        if style not in (houses := style_names()) and difflib.get_close_matches(style, houses):
-            raise EraseError(f"{where}: {unknown('style', style, houses)}")
+        if style not in (own := style_names()) and difflib.get_close_matches(style, own):
+            raise EraseError(f"{where}: {unknown('style', style, own)}")
     for concept, words in _mapping(f"{where}: words", found.get("words", {})).items():
         _words(f"{where}: words of {concept!r}", words)
     file = _mapping(f"{where}: file", found.get("file", {}))
     check_keys(file, "key of file", FILE, f"{where}: ")
     _plain(file, f"{where}: file: ", path=str, prompt=str, concept=str, style=str, seed=str)
-    for column, value in _mapping(f"{where}: where", file.get("where", {})).items():
-        if isinstance(value, (dict, list)):
-            raise EraseError(f"{where}: where: {column} is {value!r}: expected one value")
+    _mapping(f"{where}: where", file.get("where", {}))
     _plain(found, f"{where}: ", most=(0, MOST), template=str)
-    fill(found.get("template", Group.template), f"{where}: ", concept="", style="")
+    fill(found.get("template", Group.template), "", "", f"{where}: ")
     value = found.get("seeds", [1])
     if type(value) is int and 0 < value <= MOST:
         value = list(range(1, value + 1))
-    whole = isinstance(value, list) and all(type(s) is int and 0 <= s < 2**32 for s in value)
-    if not whole or not 0 < len(value) <= MOST:
-        expected = f"a number from 1 to {MOST:,}, or a list"
-        raise EraseError(f"{where}: seeds is {found['seeds']!r}: expected {expected}")
+    known = isinstance(value, list) and all(type(s) is int and 0 <= s < 2**32 for s in value)
+    if not known or not 0 < len(value) <= MOST:
+        raise EraseError(f"{where}: seeds is {value!r}: expected 1 to {MOST:,}, or a list")
     return Group(**found | {"seeds": check_once(f"{where}: seeds", value)})
 
 
@@ -159,21 +156,19 @@ def _plain(found: dict[str, Any], where: str, **kinds: Any) -> None:
         if key in found:
             ends = kind if isinstance(kind, tuple) else ()
             found[key] = _as_type(where + key, found[key], type(ends[0]) if ends else kind)
-            if ends and not ends[0] <= found[key] <= ends[1]:
-                raise EraseError(f"{where}{key} is {found[key]}: expected {ends[0]} to {ends[1]:,}")
+            if ends:
+                check_range(where + key, found[key], *ends)
 
 
-def fill(template: str, where: str = "", **words: str) -> str:
-    """The template with {concept} and {style} replaced, and nothing evaluated, as `str.format`
-    would. Raises `EraseError` for other braces, and where the concept is not asked for."""
-    parts = re.split(r"\{(\w+)\}", template)  # text, name, text, …
-    if {*parts[1::2]} - words.keys() or re.search("[{}]", "".join(parts[::2])):
-        names = " and ".join(f"{{{name}}}" for name in words)
-        raise EraseError(f"{where}template is {template!r}: expected no braces but {names}")
-    if "concept" not in parts[1::2]:
-        raise EraseError(f"{where}template is {template!r}: expected {{concept}} in it")
-    parts[1::2] = [words[name] for name in parts[1::2]]
-    return "".join(parts)
+def fill(template: str, concept: str, style: str, where: str = "") -> str:
+    """The template with {concept} and {style} replaced; nothing is evaluated as by `str.format`.
+    Raises `EraseError` for other braces, and a template that does not ask for the concept."""
+    words = {"{concept}": concept, "{style}": style}
+    parts = re.split("({concept}|{style})", template)  # text, field, text, …
+    if re.search("[{}]", "".join(parts[::2])) or "{concept}" not in parts:
+        known = "expected {concept} in it, {style} if you like, and no other braces"
+        raise EraseError(f"{where}template is {template!r}: {known}")
+    return "".join(words.get(part, part) for part in parts)
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:
