@@ -28,12 +28,10 @@ ENDINGS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasatt
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Give the signals of `ENDINGS` to a handler during the block, but for those that are ignored,
-    as under nohup. Python runs handlers in the main thread: in another nothing changes."""
-    before = {number: signal.getsignal(number) for number in ENDINGS}
-    if threading.current_thread() is not threading.main_thread():
-        before = {}
-    # None: set outside Python, and could not be put back
+    """Give the signals of `ENDINGS` to a handler during the block, in the main thread, the one that
+    Python interrupts. What is ignored stays so, as under nohup, and what was set outside Python."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in ENDINGS if main}
     before = {n: old for n, old in before.items() if old not in (signal.SIG_IGN, None)}
     for number in before:
         signal.signal(number, handler)
@@ -46,8 +44,7 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C and the other `ENDINGS` back until the block is done, then let them take effect
-    as usual."""
+    """Hold the `ENDINGS` back until the block is done, then let them take effect as usual."""
     caught: list[int] = []
     try:
         with handled(lambda number, _: caught.append(number)):
@@ -130,16 +127,14 @@ def read_text(path: Path) -> str:
 
 
 TAG = "tag:yaml.org,2002:"
+REAL = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 CORE: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "null": ("~|null|Null|NULL|", lambda text: None),
-    "bool": ("true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true"),
+    "null": ("~|null|Null|NULL|", lambda x: None),
+    "bool": ("true|True|TRUE|false|False|FALSE", lambda x: x.lower() == "true"),
     "int": ("[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", lambda x: int(x, 0 if x[1:2].isalpha() else 10)),
-    "float": (
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        lambda text: float(re.sub(r"\.(?=[iInN])", "", text)),
-    ),
+    "float": (REAL, lambda x: float(re.sub(r"\.(?=[iInN])", "", x))),
     "merge": ("<<", str),  # of YAML 1.1: what an anchor shares
-    "str": ("(?s:.*)", lambda text: text.encode().decode()),  # half a character is no text
+    "str": ("(?s:.*)", lambda x: x.encode().decode()),  # half a character is no text
 }
 
 
@@ -147,7 +142,7 @@ class _Core(yaml.SafeLoader):
     """YAML 1.2's core schema: no octal 010, no 1:30 to base 60, no yes and no, no dates."""
 
     yaml_implicit_resolvers = {
-        None: [(TAG + kind, re.compile(rf"(?:{text})\Z")) for kind, (text, _) in CORE.items()]
+        None: [(TAG + k, re.compile(f"({x})\\Z")) for k, (x, _) in CORE.items()]
     }
 
 

@@ -141,6 +141,9 @@ def endings(notebook: Path, out: Path, kills: int, rng: random.Random, seconds: 
     """End a sweep of eight runs by two workers as often; how many met a live one, all checked."""
     call = [*CALL[:3], str(notebook), "-p", "number=0,1,2,3,4,5,6,7", "--workers", "2", "--out"]
     met = 0
+    for number in ENDINGS:  # ignored in the background and under nohup, as would the sweeps then
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     for turn in range(10 * kills):
         number, folder = list(ENDINGS)[turn % len(ENDINGS)], out / str(turn // 4)
         before = states(folder)

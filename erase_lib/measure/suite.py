@@ -150,14 +150,12 @@ def _group(values: Any, where: str) -> Group:
 
 
 def _plain(found: dict[str, Any], where: str, **kinds: Any) -> None:
-    """Each value that is there of its kind, a type or the range of a number. Raises
-    `EraseError`."""
-    for key, kind in kinds.items():
-        if key in found:
-            ends = kind if isinstance(kind, tuple) else ()
-            found[key] = _as_type(where + key, found[key], type(ends[0]) if ends else kind)
-            if ends:
-                check_range(where + key, found[key], *ends)
+    """Each value that is there as its kind, a type or a number's range. Raises `EraseError`."""
+    for key in [key for key in kinds if key in found]:
+        ends = kinds[key] if isinstance(kinds[key], tuple) else ()
+        found[key] = _as_type(where + key, found[key], type(ends[0]) if ends else kinds[key])
+        if ends:
+            check_range(where + key, found[key], *ends)
 
 
 def fill(template: str, concept: str, style: str, where: str = "") -> str:

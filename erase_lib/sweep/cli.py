@@ -70,15 +70,16 @@ def sweep(
     Finished runs are skipped (unless `force`), failed ones run again, alone with `only_failed`. A
     failure is recorded and the others go on. `workers` processes run side by side, each with
     `threads` (default: the cores divided among them); with `backend` dask or ray the cluster at
-    `scheduler` (default: one here), which sees the same files. Raises `EraseError` for a wrong grid
-    before the first run, and when another sweep uses the folder.
+    `scheduler` (default: one here), which sees the same files. Raises `EraseError` for a wrong
+    grid, or more than `most` runs, before the first, and when another sweep uses the folder.
     """
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
     if scheduler and backend == "loky":
         raise EraseError(f"scheduler is {scheduler!r}: it needs --backend dask or ray")
-    threads = threads or (1 if scheduler else max(1, joblib.cpu_count() // max(1, workers)))
     check_range("workers", workers, 1, 512)
+    if threads is None:
+        threads = 1 if scheduler else max(1, joblib.cpu_count() // workers)
     check_range("threads", threads, 1, 1024)
     check_range("cell_timeout", cell_timeout, 1, 10**7)
     cases, out = plan(notebook, spec, out, most), Path(out)
@@ -174,7 +175,7 @@ def started(words: Sequence[str]) -> int:
     given = vars(parser.parse_args(words))
     pairs, file, dry = given.pop("pairs"), given.pop("grid"), given.pop("dry_run")
     target, spec = given.pop("publish"), read_mapping(file, "grid", grid.SECTIONS) if file else {}
-    if file and "notebook" in spec:  # a path from the grid file on
+    if file and spec.get("notebook") is not None:  # a path from the grid file on
         given["notebook"] = given["notebook"] or Path(file).parent / str(spec["notebook"])
     if not given["notebook"]:
         raise EraseError("no notebook: name one, or write `notebook: PATH` into the grid file")

@@ -78,7 +78,6 @@ GROUPS = [
     ("file: here.csv, metrics: [NER]", "file 'here.csv' mapping"),
     ("file: {path: 5}, metrics: [NER]", "path 5 str"),
     ("file: {path: a, where: 5}, metrics: [NER]", "where 5 mapping"),
-    ("file: {path: a, where: {theme: [b]}}, metrics: [NER]", "where theme ['b'] one"),
     ("concepts: [dog], styles: [nto], metrics: [NER]", "'nto' 'noto'"),
     ("concepts: [dog], styles: , metrics: [NER]", "styles None 'none'"),
     ("concepts: far, most: -1, metrics: [NER]", "most -1 10,000"),
