@@ -228,7 +228,10 @@ def run_notebook(
     """Run a notebook into `executed`: its status, and for a failure cell, error and traceback;
     `more` goes to papermill."""
     import papermill  # at use, as in grid
+    from traitlets.config import Config
 
+    # seconds until a kernel that does not end when it is asked to is killed
+    more |= {"config": Config({"KernelManager": {"shutdown_wait_time": 3.0}})}
     more |= {"kernel_name": "python3", "start_timeout": 180, "execution_timeout": cell_timeout}
     more |= {"progress_bar": False, "log_output": True}
     more["extra_arguments"] = ["--log-level=CRITICAL"]  # on transport and shutdown, every time
