@@ -194,7 +194,7 @@ def read_mapping(path: str | Path, kind: str, known: Collection[str]) -> dict[st
         found = _value(node, iter(range(LARGEST))) if node else None
     except RecursionError:
         raise EraseError(f"{path}: expected at most {DEEPEST} blocks within each other") from None
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         mark, at = getattr(error, "problem_mark", None), getattr(error, "position", None)
         line = mark.line if mark else None if at is None else text[:at].count(b"\n")
         where = "" if line is None else f" line {line + 1}"
