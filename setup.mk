@@ -9,6 +9,8 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3 py
 BIN := .venv/bin
 STAMP := .venv/.installed
 QUICKSTART := runs/quickstart
+# seconds that a cell of it may take: make quickstart LIMIT=20000
+LIMIT ?= 7200
 EXTRAS ?= [notebooks,build]
 LISTED ?= $(MAKEFILE_LIST)
 
@@ -37,8 +39,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 quickstart: setup ## erase a first concept: run notebooks/01_quickstart.ipynb
 	@mkdir -p $(QUICKSTART)
-	$(BIN)/python -m papermill notebooks/01_quickstart.ipynb $(QUICKSTART)/01_quickstart.ipynb \
-	    --kernel python3 --start-timeout 180 --execution-timeout 900 --no-progress-bar
+	@echo "Running notebooks/01_quickstart.ipynb (a minute or two, on an old laptop many) ..."
+	@$(BIN)/python -c "import sys; from pathlib import Path; from erase_lib.sweep import run_notebook as run; \
+	    sys.exit(run(Path('notebooks/01_quickstart.ipynb'), Path('$(QUICKSTART)/01_quickstart.ipynb'), {}, $(LIMIT)).get('error'))"
 	@test -s $(QUICKSTART)/before_after.png || { \
 	    echo "The notebook ran but wrote no $(QUICKSTART)/before_after.png" >&2; exit 1; }
 	@echo "Executed notebook:  $(QUICKSTART)/01_quickstart.ipynb"

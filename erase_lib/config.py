@@ -138,14 +138,10 @@ class EraseConfig:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)
-        for name in _POSITIVE:
-            if getattr(self, name) <= 0:
-                raise EraseError(f"{name} is {getattr(self, name)}: expected a number above 0")
-        for name in ("lam", "lam_kv", "ridge", "eta", "candidates"):
-            if getattr(self, name) < 0:
-                raise EraseError(f"{name} is {getattr(self, name)}: expected 0 or more")
-        if not 0 <= self.seed < 2**32:  # what NumPy's generators take
-            raise EraseError(f"seed is {self.seed}: expected 0 to {2**32 - 1}")
+        for name, most in (_POSITIVE | _NOT_NEGATIVE).items():
+            if not 0 <= (value := getattr(self, name)) <= most or (name in _POSITIVE and not value):
+                least = "a number above 0" if name in _POSITIVE else "0 or more"
+                raise EraseError(f"{name} is {value}: expected {least}, at most {most:,}")
         if not self.targets or not all(t.strip() for t in self.targets):
             raise EraseError(f"targets is {self.targets}: expected at least one concept to erase")
         if self.neutral.strip().lower() in [t.strip().lower() for t in self.targets]:
@@ -252,10 +248,12 @@ _CHOICES = {
     "thinning": ("distance", "meaning"),
     "preserve_at": ("own", "target"),
 }
-_POSITIVE = (
-    "steps lr rounds per_round batch preserve_batch guidance_scale sampling_steps nearest"
-    " search_lr temperature"
-).split()
+# the most of each: beyond it is a slip of the keyboard, or more than a machine can hold
+_POSITIVE = {"steps": 10**6, "lr": 100, "rounds": 1000, "per_round": 10**5, "search_lr": 10**4}
+_POSITIVE |= {"batch": 1024, "preserve_batch": 1024, "sampling_steps": 10**4, "nearest": 10**6}
+_POSITIVE |= {"guidance_scale": 1000, "temperature": 10**6}
+_NOT_NEGATIVE = dict.fromkeys(("lam", "lam_kv", "ridge", "eta"), 10**9) | {"candidates": 10**6}
+_NOT_NEGATIVE["seed"] = 2**32 - 1  # what NumPy's generators take
 
 PROFILES: dict[str, dict[str, Any]] = {
     "smoke": {"steps": 4, "sampling_steps": 4, "nearest": 12, "candidates": 6},
@@ -288,6 +286,8 @@ def _as_type(name: str, value: Any, kind: Any) -> Any:
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
             return tuple(value)
         raise EraseError(f"{name} is {value!r}: expected a list of words, such as ['church']")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise EraseError(f"{name} is an integer beyond 64 bits: expected a smaller one")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:

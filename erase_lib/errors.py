@@ -7,7 +7,12 @@ from collections.abc import Iterable
 
 
 class EraseError(ValueError):
-    """Bad input or a stopped run; its text is one line meant for the user."""
+    """Bad input or a stopped run; its text is one line meant for the user, whatever the value that
+    it names: of more than a screen's the middle is left out."""
+
+    def __init__(self, text: str) -> None:
+        line = " ".join(str(text).splitlines())
+        super().__init__(line if len(line) <= 1000 else f"{line[:600]} … {line[-300:]}")
 
 
 def unknown(kind: str, value: object, known: Iterable[str]) -> EraseError:
@@ -16,6 +21,12 @@ def unknown(kind: str, value: object, known: Iterable[str]) -> EraseError:
     near = difflib.get_close_matches(str(value), names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names[:12])}"
     return EraseError(f"unknown {kind} {value!r}: {hint}")
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise `EraseError` for a number out of range: nothing multiplies work without a bound."""
+    if not low <= value <= high:
+        raise EraseError(f"{name} is {value}: expected {low} to {high:,}")
 
 
 def unwritable(path: object, error: BaseException) -> EraseError:

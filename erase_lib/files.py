@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -20,24 +21,37 @@ from filelock import FileLock, Timeout
 from erase_lib.errors import EraseError, reason, unknown
 
 DATA = Path(__file__).resolve().parent.parent / "data"
+LARGEST, DEEPEST, BYTES = 100_000, 20, 300_000  # values, blocks within blocks, of a YAML file
+# Ctrl-C, what a system or a scheduler sends, and a terminal that closes
+ENDINGS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Give the signals of `ENDINGS` to a handler during the block, in the main thread, the one that
+    Python interrupts. What is ignored stays so, as under nohup, and what was set outside Python."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in ENDINGS if main}
+    before = {n: old for n, old in before.items() if old not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done, then let it take effect as usual."""
-    handler = signal.getsignal(signal.SIGINT)
-    # Python interrupts the main thread only; a handler set outside Python could not be put back
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
-        return
-    caught: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: caught.append((number, frame)))
+    """Hold the `ENDINGS` back until the block is done, then let them take effect as usual."""
+    caught: list[int] = []
     try:
-        yield
+        with handled(lambda number, _: caught.append(number)):
+            yield
     finally:
-        signal.signal(signal.SIGINT, handler)
         if caught:
-            handler(*caught[-1])
+            signal.raise_signal(caught[-1])
 
 
 @contextmanager
@@ -112,31 +126,81 @@ def read_text(path: Path) -> str:
     return ""
 
 
-class _Strict(yaml.SafeLoader):
-    """YAML that refuses a key given twice, where PyYAML silently takes the last."""
+TAG = "tag:yaml.org,2002:"
+REAL = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+CORE: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "null": ("~|null|Null|NULL|", lambda x: None),
+    "bool": ("true|True|TRUE|false|False|FALSE", lambda x: x.lower() == "true"),
+    "int": ("[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", lambda x: int(x, 0 if x[1:2].isalpha() else 10)),
+    "float": (REAL, lambda x: float(re.sub(r"\.(?=[iInN])", "", x))),
+    "merge": ("<<", str),  # of YAML 1.1: what an anchor shares
+    "str": ("(?s:.*)", lambda x: x.encode().decode()),  # half a character is no text
+}
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        own = [key for key, _ in node.value if not key.tag.endswith(":merge")]
-        keys = [self.construct_object(key, deep=True) for key in own]
-        for key in keys:
-            if keys.count(key) > 1:
-                line = node.start_mark.line + 1
-                raise EraseError(f"{key!r} is given twice in the block at line {line}")
-        return super().construct_mapping(node, deep)
+
+class _Core(yaml.SafeLoader):
+    """YAML 1.2's core schema: no octal 010, no 1:30 to base 60, no yes and no, no dates."""
+
+    yaml_implicit_resolvers = {
+        None: [(TAG + k, re.compile(f"({x})\\Z")) for k, (x, _) in CORE.items()]
+    }
+
+
+def _value(node: yaml.Node, left: Iterator[int], depth: int = 0) -> Any:
+    """What a node of YAML says, of the core schema's kinds. Raises YAML's error, with its place,
+    for another, for a key that is none or there twice, and beyond `LARGEST` or `DEEPEST`: an alias
+    counts as what it stands for."""
+
+    def wrong(what: str) -> yaml.MarkedYAMLError:
+        return yaml.MarkedYAMLError(problem=what, problem_mark=node.start_mark)
+
+    if depth > DEEPEST or next(left, None) is None:
+        raise wrong(f"expected at most {LARGEST:,} values, in {DEEPEST} blocks within each other")
+    kind = node.tag.removeprefix(TAG)
+    if isinstance(node, yaml.SequenceNode) and kind == "seq":
+        return [_value(item, left, depth + 1) for item in node.value]
+    if isinstance(node, yaml.ScalarNode):
+        with suppress(KeyError, ValueError):
+            if re.fullmatch(CORE[kind][0], node.value):
+                return CORE[kind][1](node.value)
+    if not isinstance(node, yaml.MappingNode) or kind != "map":
+        what = repr(node.value[:80]) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
+        raise wrong(f"{what} is no {kind}")
+    shared, own = dict[Any, Any](), dict[Any, Any]()
+    for key, of in node.value:
+        name, value = _value(key, left, depth + 1), _value(of, left, depth + 1)
+        merged = value if isinstance(value, list) else [value]
+        if key.tag == TAG + "merge" and all(isinstance(one, dict) for one in merged):
+            for one in merged:
+                shared = one | shared
+        elif isinstance(name, (dict, list)) or key.tag == TAG + "merge":
+            raise wrong(f"{name!r} is no name of a value")
+        elif name in own:
+            raise wrong(f"{name!r} is given twice in the block")
+        else:
+            own[name] = value
+    return shared | own
 
 
 def read_mapping(path: str | Path, kind: str, known: Collection[str]) -> dict[str, Any]:
     """The file's mapping, its keys among `known`. Raises `EraseError`, with the line where there is
     one, for what is not; `kind` is what the file is called there ("grid", "suite")."""
     try:
-        found = yaml.load(Path(path).read_text("utf-8"), _Strict)
-    except EraseError as error:
-        raise EraseError(f"{path}: {error}") from None
+        with open(path, "rb") as file:
+            text = file.read(BYTES + 1)
+        if len(text) > BYTES:
+            raise yaml.YAMLError(f"expected at most {BYTES:,} bytes")
+        node = yaml.compose(text, _Core)
+        found = _value(node, iter(range(LARGEST))) if node else None
+    except RecursionError:
+        raise EraseError(f"{path}: expected at most {DEEPEST} blocks within each other") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
+        mark, at = getattr(error, "problem_mark", None), getattr(error, "position", None)
+        line = mark.line if mark else None if at is None else text[:at].count(b"\n")
+        where = "" if line is None else f" line {line + 1}"
         what = getattr(error, "problem", None) or reason(error)
         hint = " (indent with blanks, not tabs)" if "\\t" in what else ""
+        hint = hint if at is None else " (save it as UTF-8)"
         raise EraseError(f"{path}{where}: {what}{hint}") from None
     if not isinstance(found, dict) or not found:
         raise EraseError(f"{path} is no {kind}: expected the sections {', '.join(known)}")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from erase_lib.concepts import forms_of, search_words
 from erase_lib.config import EraseConfig
-from erase_lib.errors import EraseError
+from erase_lib.errors import EraseError, check_range
 from erase_lib.models import Pipeline
 
 
@@ -21,13 +21,17 @@ from erase_lib.models import Pipeline
 def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
     """Text embeddings `(n, tokens, dim)` in float32.
 
-    Warns when a prompt is too long, naming what is cut. Raises `EraseError` for an empty list.
+    Warns when a prompt is too long, naming what is cut. Raises `EraseError` for an empty list, a
+    prompt of more than 10,000 characters, and more prompts than a machine has memory for.
     """
     if not prompts:
         raise EraseError("no prompts to encode: give a list of at least one")
+    check_range("characters of a prompt", max(map(len, prompts)), 0, 10_000)
     tokenizer = pipe.tokenizer
     # a tokenizer without its config knows no limit
     limit = min(tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings)
+    size = 4e-9 * len(prompts) * limit * pipe.text_encoder.config.hidden_size
+    check_range(f"gigabytes of {len(prompts):,} prompts' embeddings", round(size), 0, 16)
     batch = tokenizer(
         prompts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
     )

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from erase_lib.concepts import is_style
 from erase_lib.erasure import Erasure
-from erase_lib.errors import EraseError, unwritable
+from erase_lib.errors import EraseError, check_range, unwritable
 from erase_lib.files import whole
 from erase_lib.measure.distances import clip_score, perceptual, set_distances
 from erase_lib.measure.instruments import Instruments, load_instruments
@@ -309,8 +309,7 @@ def first_strength(
     strengths = [float(s) for s in strengths]
     if not strengths or strengths[0] <= 0 or strengths != sorted(set(strengths)):
         raise EraseError(f"strengths is {strengths}: expected numbers above 0 that rise")
-    if pictures < 1:
-        raise EraseError(f"pictures is {pictures}: expected 1 or more of each target and style")
+    check_range("pictures", pictures, 1, 1000)
     prompts = target_prompts(erasure.config.targets, pictures, seed)
     asked = list(prompts["prompt"]), list(prompts["seed"]), steps
     styles = prompts["target"].map(is_style)

@@ -12,14 +12,15 @@ import pandas as pd
 import torch
 
 from erase_lib.concepts import STYLE, check_concepts, concept_table, is_style, style_names
-from erase_lib.errors import EraseError, reason, unknown
+from erase_lib.errors import EraseError, check_range, reason, unknown
 from erase_lib.files import DATA
-from erase_lib.measure.suite import Group, Suite, check_once
+from erase_lib.measure.suite import Group, Suite, check_once, fill
 from erase_lib.models import Pipeline
 from erase_lib.text import distances, encode_prompts, near_each
 
 COLUMNS = ("group", "prompt", "concept", "style", "seed", "noise")
 TEMPLATE = "a {concept} in {style} style"
+LARGEST = 1_000_000  # pictures of a group
 MOST = 32  # pictures of a concept: their seeds end where those of the predictions begin
 
 
@@ -33,7 +34,7 @@ def prompt_table(
     `words` stand in the template instead of the concepts."""
     pairs = list(asked)
     rows = [
-        (" ".join(template.format(concept=word, style=style or "").split()), concept, style)
+        (" ".join(fill(template, word, style or "").split()), concept, style)
         for (concept, style), word in zip(pairs, words or [c for c, _ in pairs], strict=True)
     ]
     return pd.DataFrame(rows, columns=["prompt", "concept", "style"]).assign(**columns)
@@ -57,6 +58,7 @@ def suite_prompts(
         if most:
             rows = rows.iloc[:: -(-len(rows) // most)]
         seeds = list(group.seeds)[: 1 if most else None]
+        check_range(f"group {name!r}: prompts × seeds", len(rows) * len(seeds), 1, LARGEST)
         if "seed" not in rows:
             rows = rows.merge(pd.DataFrame({"seed": seeds}), how="cross")
         parts.append(rows.assign(group=name))
@@ -120,8 +122,14 @@ def _from_file(file: dict[str, Any], split: str) -> pd.DataFrame:
         if column not in table:
             raise EraseError(f"{path}: {unknown('column', column, table.columns)}")
     for column, value in where.items():
-        table = table[table[column].astype(str) == str(value).format(split=split)]
-    return pd.DataFrame({key: table.get(name) for key, name in names.items()}, table.index)
+        table = table[table[column].astype(str) == str(value).replace("{split}", split)]
+    found = pd.DataFrame({key: table.get(name) for key, name in names.items()}, table.index)
+    if "seed" in found:
+        seed = pd.to_numeric(found["seed"], errors="coerce")
+        if not (fit := seed.between(0, 2**53) & (seed % 1 == 0)).all():
+            bad = f"{names['seed']} is {str(found['seed'][~fit].iloc[0])!r}"
+            raise EraseError(f"{path}: {bad}: expected whole numbers of 0 or more")
+    return found
 
 
 def near_and_far(
@@ -189,8 +197,7 @@ def sensitivity_prompts(
     if isinstance(neutral, str):
         raise EraseError(f"neutral is {neutral!r}: expected a list, such as ['a photo']")
     check_once("concepts", every)
-    if not 1 <= pictures <= MOST:
-        raise EraseError(f"pictures is {pictures}: expected 1 to {MOST} of each concept")
+    check_range("pictures", pictures, 1, MOST)
     place = {concept: i for i, concept in enumerate(concept_table()["concept"])}
     place |= {c: len(place) + i for i, c in enumerate(every) if c not in place}
     asked = list(product(every, range(pictures)))

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from erase_lib.errors import EraseError, reason
+from erase_lib.errors import EraseError, check_range, reason
 from erase_lib.files import DATA
 
+DRAWS = 100_000  # the most that an interval or a test is made of
 Groups = Sequence[object] | np.ndarray  # what each value is of, such as its prompt
 Estimate = Callable[[np.ndarray], float]  # takes the indices of the rows to use
 
@@ -23,6 +24,7 @@ def bootstrap(
     """95 % percentile interval of the mean; whole groups (prompts) are drawn with replacement, as
     pictures of one prompt resemble each other. When all values agree it has no width: that does
     not make the number certain, so always show n beside it. Raises `EraseError` for no values."""
+    check_range("n", n, 1, DRAWS)
     values = np.asarray(values, dtype=float)
     if len(values) == 0:
         raise EraseError("an interval of no values; give at least one")
@@ -42,6 +44,7 @@ def row_intervals(
     Of few values the plain percentiles are too narrow, so they are widened about the mean by what
     Student's t and the variance's n − 1 ask for (Hesterberg 2015, What Teachers Should Know About
     the Bootstrap, §5.3)."""
+    check_range("n", n, 1, DRAWS)
     size = values.shape[1]
     if size == 1:
         return np.full(len(values), np.nan), np.full(len(values), np.nan)
@@ -76,6 +79,7 @@ def jackknife(
 def flipped(gaps: np.ndarray, n: int = 10_000, seed: int = 0) -> float:
     """Two-sided p of a mean as far from 0 as that of `gaps`, if each sign could as well have been
     the other; from n random flips, and the observed one counts (Phipson & Smyth 2010)."""
+    check_range("n", n, 1, DRAWS)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], (n, len(gaps)))
     return float((1 + (np.abs(signs @ gaps) >= abs(gaps.sum()) - 1e-9).sum()) / (n + 1))
 

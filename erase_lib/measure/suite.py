@@ -3,14 +3,17 @@ counted; here it is read and checked."""
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from erase_lib.concepts import style_names
 from erase_lib.config import _as_type
-from erase_lib.errors import EraseError, unknown
+from erase_lib.errors import EraseError, check_range, unknown
 from erase_lib.files import DATA, check_keys, read_mapping
 
 SUITES = DATA / "suites"
@@ -19,6 +22,7 @@ METRICS = "ESR-1", "PSR-1", "ESR-1 style", "PSR-1 style", "NER", "CLIP score", "
 WORDS = ("targets", "kept", "near", "far")  # what `concepts` may say instead of a list
 FILE = ("path", "prompt", "concept", "style", "seed", "where")
 STYLES = ("all", "turn", "targets", "kept", "none")
+MOST = 10_000  # seeds of a prompt, concepts near or far
 
 
 @dataclass(frozen=True)
@@ -93,12 +97,15 @@ def read_suite(name: str | Path) -> Suite:
         found["classes"] = _words("classes", found.get("classes", []))
         splits = _mapping("splits", found.get("splits") or {})
         found["splits"] = {str(k): _words(f"split {k}", of) for k, of in splits.items()}
-        found["thresholds"] = tuple(float(t) for t in found.get("thresholds", (0.5,)))
-        if not all(0 < t < 1 for t in found["thresholds"]):
-            raise EraseError(f"thresholds is {found['thresholds']}: expected numbers in (0, 1)")
-        for key, kind in (("about", str), ("steps", int), ("guidance_scale", float)):
-            if key in found:
-                found[key] = _as_type(key, found[key], kind)
+        above = found.get("thresholds", [0.5])
+        fit = isinstance(above, list) and all(type(t) is float and 0 < t < 1 for t in above)
+        if not fit or not above:
+            raise EraseError(f"thresholds is {above!r}: expected a list of numbers in (0, 1)")
+        found["thresholds"] = check_once("thresholds", above)
+        _plain(found, "", about=str, steps=(1, 1000), guidance_scale=(0.0, 1000.0))
+        if made_for := {*found["classes"]}.union(*found["splits"].values()):
+            for name, group in found["groups"].items():
+                check_keys(group.words, "target", made_for, f"group {name!r}: words: ")
     except (TypeError, ValueError) as error:
         raise EraseError(f"{path.name}: {error}") from None
     return Suite(path.stem, **found)
@@ -120,16 +127,46 @@ def _group(values: Any, where: str) -> Group:
         value = found.get(key)
         if isinstance(value, list):
             found[key] = _words(f"{where}: {key}", value)
-        elif value is not None and value not in choices:
+        elif key in found and value not in choices:
             raise EraseError(f"{where}: {unknown(key, value, choices)}")
+    for style in found["styles"] if isinstance(found.get("styles"), tuple) else ():
+        if style not in (own := style_names()) and difflib.get_close_matches(style, own):
+            raise EraseError(f"{where}: {unknown('style', style, own)}")
     for concept, words in _mapping(f"{where}: words", found.get("words", {})).items():
         _words(f"{where}: words of {concept!r}", words)
-    check_keys(_mapping(f"{where}: file", found.get("file", {})), "key of file", FILE)
+    file = _mapping(f"{where}: file", found.get("file", {}))
+    check_keys(file, "key of file", FILE, f"{where}: ")
+    _plain(file, f"{where}: file: ", path=str, prompt=str, concept=str, style=str, seed=str)
+    _mapping(f"{where}: where", file.get("where", {}))
+    _plain(found, f"{where}: ", most=(0, MOST), template=str)
+    fill(found.get("template", Group.template), "", "", f"{where}: ")
     value = found.get("seeds", [1])
-    seeds = list(range(1, value + 1)) if type(value) is int else value
-    if not (isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds)):
-        raise EraseError(f"{where}: seeds is {value!r}: expected a number above 0, or a list")
-    return Group(**found | {"seeds": check_once(f"{where}: seeds", seeds)})
+    if type(value) is int and 0 < value <= MOST:
+        value = list(range(1, value + 1))
+    known = isinstance(value, list) and all(type(s) is int and 0 <= s < 2**32 for s in value)
+    if not known or not 0 < len(value) <= MOST:
+        raise EraseError(f"{where}: seeds is {value!r}: expected 1 to {MOST:,}, or a list")
+    return Group(**found | {"seeds": check_once(f"{where}: seeds", value)})
+
+
+def _plain(found: dict[str, Any], where: str, **kinds: Any) -> None:
+    """Each value that is there as its kind, a type or a number's range. Raises `EraseError`."""
+    for key in [key for key in kinds if key in found]:
+        ends = kinds[key] if isinstance(kinds[key], tuple) else ()
+        found[key] = _as_type(where + key, found[key], type(ends[0]) if ends else kinds[key])
+        if ends:
+            check_range(where + key, found[key], *ends)
+
+
+def fill(template: str, concept: str, style: str, where: str = "") -> str:
+    """The template with {concept} and {style} replaced; nothing is evaluated as by `str.format`.
+    Raises `EraseError` for other braces, and a template that does not ask for the concept."""
+    words = {"{concept}": concept, "{style}": style}
+    parts = re.split("({concept}|{style})", template)  # text, field, text, …
+    if re.search("[{}]", "".join(parts[::2])) or "{concept}" not in parts:
+        known = "expected {concept} in it, {style} if you like, and no other braces"
+        raise EraseError(f"{where}template is {template!r}: {known}")
+    return "".join(words.get(part, part) for part in parts)
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:
@@ -144,6 +181,6 @@ def _words(name: str, value: Any) -> tuple[str, ...]:
 
 def check_once(name: str, values: Sequence[Any]) -> tuple[Any, ...]:
     """The values. Raises `EraseError` for one that is there twice."""
-    if double := {v for v in values if values.count(v) > 1}:
-        raise EraseError(f"{name} has {min(double)!r} twice: give each once")
+    if double := [value for value, count in Counter(values).items() if count > 1]:
+        raise EraseError(f"{name} has {double[0]!r} twice: give each once")
     return tuple(values)

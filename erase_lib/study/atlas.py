@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from erase_lib.errors import EraseError
+from erase_lib.errors import EraseError, check_range
 from erase_lib.measure import read_table
 from erase_lib.study.predict import PREDICTORS
 from erase_lib.study.sensitivity import SCORES, check_score
@@ -154,6 +154,7 @@ def variance(delta: Delta, draws: int = 200, seed: int = 0) -> pd.DataFrame:
     with replacement, the pigeonhole bootstrap, Owen 2007). What differs between two erasures of the
     same concept counts as true.
     """
+    check_range("draws", draws, 0, 100_000)
     values, rng = delta.values, np.random.default_rng(seed)
     observed, noise = _squares(values)
     true, drawn = _true(observed, noise, values.shape), []

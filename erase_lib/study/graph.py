@@ -13,7 +13,7 @@ from networkx.algorithms.community import louvain_communities, modularity
 from scipy import stats
 from sklearn.metrics import adjusted_rand_score
 
-from erase_lib.errors import EraseError
+from erase_lib.errors import EraseError, check_range
 from erase_lib.study.atlas import Delta, correlation
 
 
@@ -64,6 +64,7 @@ def symmetry(delta: Delta, kind: str = "spearman", draws: int = 300, seed: int =
     good as a perfect symmetry could look), corrected (value / ceiling), each with `… low` and
     `… high` (95 %: targets drawn with replacement), and pairs.
     """
+    check_range("draws", draws, 0, 100_000)
     pairs, rng = delta.among_targets(), np.random.default_rng(seed)
     n = len(pairs.targets)
     halves = [pairs.values[..., k::2].mean(2) for k in (0, 1)]
@@ -131,6 +132,7 @@ def against_labels(
     labels, with mean and 97.5 % quantile of shuffled ones, and p; groups, nodes. p is the share of
     shuffles that reach as much, the labels themselves among them.
     """
+    check_range("shuffles", shuffles, 1, 100_000)
     nodes, rng = list(graph), np.random.default_rng(seed)
     own, theirs = [labels[node] for node in nodes], [found[node] for node in nodes]
 
@@ -157,6 +159,7 @@ def chance_modularity(
 ) -> tuple[float, float]:
     """Mean and 97.5 % quantile of the modularity that Louvain finds where nothing is to be found:
     each erasure's δ shuffled among the other concepts. Even such graphs fall into groups."""
+    check_range("shuffles", shuffles, 1, 100_000)
     names = [name for name in table.index if name in table.columns]
     rng, found = np.random.default_rng(seed), []
     for _ in range(shuffles):

@@ -12,7 +12,7 @@ from scipy import stats
 from erase_lib import measure
 from erase_lib.concepts import concept_table
 from erase_lib.erasure import Erasure
-from erase_lib.errors import EraseError, unknown
+from erase_lib.errors import EraseError, check_range, unknown
 from erase_lib.models import Pipeline
 from erase_lib.text import distances, encode_prompts
 
@@ -115,6 +115,7 @@ def reliability(pairs: pd.DataFrame, score: str, splits: int = 50, seed: int = 0
     than 3 concepts, with equally many pictures, at least 2.
     """
     check_score(score)
+    check_range("splits", splits, 1, 100_000)
     values = pairs.dropna(subset=[score])
     sizes = values.groupby("concept").size()
     if len(sizes) < 3 or sizes.nunique() != 1 or sizes.iloc[0] < 2:

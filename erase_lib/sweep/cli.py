@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import joblib
 import pandas as pd
 from tqdm import tqdm
 
-from erase_lib.errors import EraseError, unknown, unwritable
-from erase_lib.files import alone, read_mapping
+from erase_lib.errors import EraseError, check_range, unknown, unwritable
+from erase_lib.files import alone, handled, read_mapping
 from erase_lib.sweep import grid, run
 from erase_lib.sweep.run import DONE, FAILED, Case, Settings
 from erase_lib.sweep.table import collect, publish
 from erase_lib.sweep.workers import BACKENDS
 
 
-def plan(notebook: str | Path, spec: grid.Values, out: str | Path) -> list[Case]:
+def plan(
+    notebook: str | Path, spec: grid.Values, out: str | Path, most: int = grid.MOST
+) -> list[Case]:
     """The cases of a grid (fixed, grid, zip, cases, as in its file), checked against the notebook;
     the same run only once. Raises `EraseError` for the first thing that is wrong."""
     notebook, known = Path(notebook), grid.parameters(notebook)
-    values = grid.check(known, grid.expand(spec))
+    values = grid.check(known, grid.expand(spec, most))
     code, out = run.computed(notebook), Path(out).resolve()  # a cluster's workers stand elsewhere
     cases = {case.id: case for v in values if (case := run.make_case(out, code, known, v))}
     return list(cases.values())
@@ -38,7 +42,7 @@ def overview(cases: Sequence[Case], workers: int = 1) -> str:
     records = [case.record() for case in cases]
     rows.insert(0, "(run)", [case.id for case in cases])
     rows["(state)"] = [record.get("status", "to do") for record in records]
-    spent = [r["seconds"] for r in records if r.get("status") == DONE]
+    spent = [r.get("seconds", 0) for r in records if r.get("status") == DONE]
     text = f"{rows.to_string(index=False)}\n{len(cases)} runs, {len(spent)} of them done"
     if spent and (left := len(cases) - len(spent)):
         each = sum(spent) / len(spent)
@@ -58,6 +62,7 @@ def sweep(
     force: bool = False,
     only_failed: bool = False,
     cell_timeout: int = 3600,
+    most: int = grid.MOST,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Run a notebook with every case of a grid, each in a folder under `out`; the table of results.
@@ -65,18 +70,19 @@ def sweep(
     Finished runs are skipped (unless `force`), failed ones run again, alone with `only_failed`. A
     failure is recorded and the others go on. `workers` processes run side by side, each with
     `threads` (default: the cores divided among them); with `backend` dask or ray the cluster at
-    `scheduler` (default: one here), which sees the same files. Raises `EraseError` for a wrong grid
-    before the first run, and when another sweep uses the folder.
+    `scheduler` (default: one here), which sees the same files. Raises `EraseError` for a wrong
+    grid, or more than `most` runs, before the first, and when another sweep uses the folder.
     """
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
     if scheduler and backend == "loky":
         raise EraseError(f"scheduler is {scheduler!r}: it needs --backend dask or ray")
-    for name, value in (("workers", workers), ("threads", threads), ("cell_timeout", cell_timeout)):
-        if value is not None and value < 1:
-            raise EraseError(f"{name} is {value}: expected 1 or more")
-    cases, out = plan(notebook, spec, out), Path(out)
-    threads = threads or (1 if scheduler else max(1, joblib.cpu_count() // workers))
+    check_range("workers", workers, 1, 512)
+    if threads is None:
+        threads = 1 if scheduler else max(1, joblib.cpu_count() // workers)
+    check_range("threads", threads, 1, 1024)
+    check_range("cell_timeout", cell_timeout, 1, 10**7)
+    cases, out = plan(notebook, spec, out, most), Path(out)
     notebook, commit = Path(notebook).resolve(), run.git_commit()
     settings = Settings(notebook, uuid.uuid4().hex, threads, cell_timeout, commit, force)
     try:
@@ -88,8 +94,12 @@ def sweep(
             quiet = not progress or bool(os.environ.get("CI")) or not sys.stderr.isatty()
             (out / run.OWNER).write_text(settings.sweep, "utf-8")
             failed: dict[str, str] = {}
-            with tqdm(total=len(chosen), desc="sweep", unit="run", disable=quiet) as bar:
-                for record in BACKENDS[backend](settings, chosen, workers, scheduler):
+            with (
+                # an interrupt ends the workers here, not when the generator is forgotten
+                closing(BACKENDS[backend](settings, chosen, workers, scheduler)) as records,
+                tqdm(total=len(chosen), desc="sweep", unit="run", disable=quiet) as bar,
+            ):
+                for record in records:
                     if record["status"] == FAILED:
                         failed[record["id"]] = record["error"]
                     bar.set_postfix(failed=len(failed))
@@ -119,21 +129,30 @@ def select(cases: Sequence[Case], settings: Settings, only_failed: bool) -> list
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Exit status: 0 all done, 1 some failed, 2 bad input, 130 interrupted."""
+    """The command line. Exit status: 0 all done, 1 some failed, 2 bad input; 130 interrupted, 143
+    terminated, 129 hung up."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    ended: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        ended.append(number)
+        if len(ended) == 1:  # another would cut short how it ends
+            raise KeyboardInterrupt
+
     try:
-        if words[:1] != ["collect"]:
-            return started(words)
-        parser = argparse.ArgumentParser("erase-sweep collect", description=collect.__doc__)
-        parser.add_argument("out", type=Path, help="the folder of a sweep")
-        folder = parser.parse_args(words[1:]).out
-        return report(collect(folder), folder)
+        with handled(end):
+            if words[:1] != ["collect"]:
+                return started(words)
+            parser = argparse.ArgumentParser("erase-sweep collect", description=collect.__doc__)
+            parser.add_argument("out", type=Path, help="the folder of a sweep")
+            folder = parser.parse_args(words[1:]).out
+            return report(collect(folder), folder)
     except EraseError as error:
         print(f"erase-sweep: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("erase-sweep: interrupted; what is done is kept, run it again", file=sys.stderr)
-        return 130
+        return 128 + (ended or [signal.SIGINT])[0]
 
 
 def started(words: Sequence[str]) -> int:
@@ -151,11 +170,12 @@ def started(words: Sequence[str]) -> int:
     parser.add_argument("--force", action="store_true", help="also what is done")
     parser.add_argument("--only-failed", action="store_true")
     parser.add_argument("--cell-timeout", type=int, default=3600, help="seconds")
+    parser.add_argument("--most", type=int, default=grid.MOST, help="runs that a grid may have")
     parser.add_argument("--publish", type=Path, metavar="FOLDER", help="put the table there too")
     given = vars(parser.parse_args(words))
     pairs, file, dry = given.pop("pairs"), given.pop("grid"), given.pop("dry_run")
     target, spec = given.pop("publish"), read_mapping(file, "grid", grid.SECTIONS) if file else {}
-    if file and "notebook" in spec:  # a path from the grid file on
+    if file and spec.get("notebook") is not None:  # a path from the grid file on
         given["notebook"] = given["notebook"] or Path(file).parent / str(spec["notebook"])
     if not given["notebook"]:
         raise EraseError("no notebook: name one, or write `notebook: PATH` into the grid file")
@@ -165,7 +185,8 @@ def started(words: Sequence[str]) -> int:
     spec["grid"] |= given_pairs
     out = given["out"] = given["out"] or Path("runs") / Path(given["notebook"]).stem
     if dry:
-        print(overview(plan(given["notebook"], spec, out), max(1, given["workers"])))
+        cases = plan(given["notebook"], spec, out, given["most"])
+        print(overview(cases, max(1, given["workers"])))
         return 0
     found = sweep(spec=spec, **given)
     status = report(found, out)

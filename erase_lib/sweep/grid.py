@@ -20,6 +20,7 @@ from erase_lib.files import check_keys
 OUTPUT = "output"  # the parameter that every swept notebook has: where the sweep puts the run
 RESERVED = {"id", "status", "seconds", "threads", "started", "git_commit", "cell", "error"}
 SECTIONS = ("notebook", "fixed", "grid", "zip", "cases")
+MOST = 10_000  # runs of a grid
 Values = dict[str, Any]
 
 
@@ -85,9 +86,11 @@ def convert(value: Any, kind: str, name: str) -> Any:
     if kind in ("int", "float") and not isinstance(value, bool):
         with suppress(TypeError, ValueError, OverflowError):
             number = {"int": int, "float": float}[kind](value)
-            if math.isfinite(number) and (isinstance(value, str) or number == value):
+            fits = kind == "float" or -(2**63) <= number < 2**63  # what a table holds
+            if fits and math.isfinite(number) and (isinstance(value, str) or number == value):
                 return number
-    raise EraseError(f"{name} is {value!r} ({type(value).__name__}): expected {kind}")
+    form = f"{kind} of 64 bits" if kind == "int" else kind
+    raise EraseError(f"{name} is {value!r} ({type(value).__name__}): expected {form}")
 
 
 def read_arguments(pairs: Iterable[str]) -> Values:
@@ -103,9 +106,10 @@ def read_arguments(pairs: Iterable[str]) -> Values:
     return grid
 
 
-def expand(spec: Mapping[str, Any]) -> list[Values]:
+def expand(spec: Mapping[str, Any], most: int = MOST) -> list[Values]:
     """Every case: each row of `cases` × each row of `zip` × the product of `grid`, over `fixed`.
-    Raises `EraseError` for a section of another form and for a name in two of them."""
+    Raises `EraseError` for a section of another form, a name in two of them, and more than `most`
+    cases, which are counted before they are listed."""
     fixed, grid, zipped = (section(spec, name) for name in ("fixed", "grid", "zip"))
     for name, values in (grid | zipped).items():
         if not isinstance(values, list) or not values:
@@ -120,7 +124,9 @@ def expand(spec: Mapping[str, Any]) -> list[Values]:
     for first, second in itertools.combinations(sections, 2):
         if both := sorted(map(str, first.keys() & second.keys())):
             raise EraseError(f"{both[0]} stands in two sections of the grid: keep one")
-    rows = zip(*zipped.values(), strict=True) if zipped else [()]
+    rows = list(zip(*zipped.values(), strict=True)) if zipped else [()]
+    if (count := math.prod([len(cases), len(rows), *map(len, grid.values())])) > most:
+        raise EraseError(f"{count:,} runs: expected at most {most:,}; --most N allows more")
     product = itertools.product(cases, rows, itertools.product(*grid.values()))
     return [
         fixed | case | dict(zip(zipped, row, strict=True)) | dict(zip(grid, point, strict=True))
@@ -130,7 +136,7 @@ def expand(spec: Mapping[str, Any]) -> list[Values]:
 
 def section(spec: Mapping[str, Any], name: str) -> Values:
     """The section of a grid; empty if absent. Raises `EraseError` when it is no mapping."""
-    found = spec.get(name) or {}
+    found = {} if spec.get(name) is None else spec[name]
     if not isinstance(found, dict):
         raise EraseError(f"{name} is {found!r}: expected a mapping from parameter to value")
     return found

@@ -20,12 +20,13 @@ from typing import Any
 
 from erase_lib.config import PROFILES
 from erase_lib.errors import reason, unknown, unwritable
-from erase_lib.files import DATA, alone, whole
+from erase_lib.files import DATA, alone, read_text, whole
 from erase_lib.sweep.grid import OUTPUT, Parameter, Values
 
 METRICS, RECORD, EXECUTED, LOG = "metrics.json", "run.json", "executed.ipynb", "log.txt"
 LOCK, OWNER = "lock", "sweep"  # the latter beside the run folders: which sweep is at them
 DONE, FAILED, RUNNING = "done", "failed", "running"
+KINDS: dict[str, Any] = {"status": str, "sweep": str, "parameters": dict, "seconds": (int, float)}
 VERSIONS = ("erase-lib", "torch", "diffusers", "transformers")
 ASIDE = {"parameters", "exercise", "solution", "check"}  # no part of what a run computes
 SMOKE = "SMOKE RUN: A FEW STEPS TO SEE THAT EVERYTHING WORKS. DO NOT QUOTE ITS NUMBERS."
@@ -71,10 +72,17 @@ def _plain(value: Any) -> Any:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file; empty if it is missing or not whole."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         found = json.loads(path.read_text("utf-8"))
         return found if isinstance(found, dict) else {}
     return {}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The run.json of a run's folder; empty if it is missing, not whole or of another form."""
+    record = read_json(folder / RECORD)
+    fit = all(isinstance(record[k], kind) for k, kind in KINDS.items() if k in record)
+    return record if fit and ("parameters" in record or record.get("status") != DONE) else {}
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ class Case:
 
     def record(self) -> dict[str, Any]:
         """What run.json holds; empty before the first run."""
-        return read_json(self.folder / RECORD)
+        return read_record(self.folder)
 
 
 def computed(notebook: Path) -> str:
@@ -151,7 +159,8 @@ def threads_of(number: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a sweep does its runs; `sweep` tells its records from those of an older one."""
+    """How a sweep does its runs; `sweep` tells its records from those of an older one; `parent`,
+    if any, is the process whose child a worker is, and begins nothing without."""
 
     notebook: Path
     sweep: str
@@ -159,6 +168,7 @@ class Settings:
     cell_timeout: int = 3600
     commit: str = ""
     force: bool = False
+    parent: int = 0
 
 
 def execute(settings: Settings, case: Case) -> dict[str, Any]:
@@ -173,9 +183,9 @@ def execute(settings: Settings, case: Case) -> dict[str, Any]:
             found = case.record()
             own = not settings.force or found.get("sweep") == settings.sweep
             if own and found.get("status") == DONE:
-                return found
-            owner = case.folder.parent / OWNER
-            if owner.is_file() and owner.read_text("utf-8") not in ("", settings.sweep):
+                return found | {"id": case.id}
+            taken = read_text(case.folder.parent / OWNER) not in ("", settings.sweep)
+            if taken or settings.parent not in (0, os.getpid(), os.getppid()):
                 return {"id": case.id, "status": FAILED, "error": "another sweep has taken over"}
             if not own or found.get("git_commit", settings.commit) != settings.commit:
                 clear(case.folder)
@@ -218,7 +228,10 @@ def run_notebook(
     """Run a notebook into `executed`: its status, and for a failure cell, error and traceback;
     `more` goes to papermill."""
     import papermill  # at use, as in grid
+    from traitlets.config import Config
 
+    # seconds until a kernel that does not end when it is asked to is killed
+    more |= {"config": Config({"KernelManager": {"shutdown_wait_time": 3.0}})}
     more |= {"kernel_name": "python3", "start_timeout": 180, "execution_timeout": cell_timeout}
     more |= {"progress_bar": False, "log_output": True}
     more["extra_arguments"] = ["--log-level=CRITICAL"]  # on transport and shutdown, every time
@@ -232,7 +245,7 @@ def run_notebook(
     except Exception as error:  # a dead kernel, a cell over its time, a full disk
         text = f"{type(error).__name__}: {reason(error)}"
         if isinstance(error, TimeoutError):
-            text += f" (after {cell_timeout} s): give more with --cell-timeout"
+            text += f" (after {cell_timeout} s): allow more, by --cell-timeout or LIMIT="
         return {"status": FAILED, "cell": last_begun(executed), "error": text}
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.files import alone, whole
 from erase_lib.sweep.grid import Values
-from erase_lib.sweep.run import DONE, FAILED, METRICS, RECORD, VERSIONS, read_json
+from erase_lib.sweep.run import DONE, FAILED, METRICS, RECORD, VERSIONS, read_record
 
 KEPT = ("seconds", "threads", "started", "git_commit", *VERSIONS)  # of a run's record
 
@@ -21,16 +21,17 @@ KEPT = ("seconds", "threads", "started", "git_commit", *VERSIONS)  # of a run's 
 def collect(out: str | Path, ids: Iterable[str] | None = None) -> pd.DataFrame:
     """A row for each run in `out`, or of `ids`, also written to results.parquet and results.csv.
 
-    Columns: id, status (done, failed, or unfinished, of a sweep that broke off), the parameters and
-    metrics, seconds, versions, error. A metric with an interval has columns `ESR-1 erased`,
-    `… low`, `… high` and `… n`. Raises `EraseError` for a folder without runs."""
+    Columns: id, status (done, failed, unfinished, of a sweep that broke off, or damaged), the
+    parameters and metrics, seconds, versions, error. A metric with an interval has columns `ESR-1
+    erased`, `… low`, `… high` and `… n`. Raises `EraseError` for a folder without runs."""
     out = Path(out)
     names = sorted(path.parent.name for path in out.glob(f"*/{RECORD}")) if ids is None else ids
     table = pd.DataFrame([row(out / name) for name in names])
     if table.empty:
         raise EraseError(f"{out} holds no runs: expected the folder of a sweep")
-    for name in table.columns[table.map(type).nunique() > 1]:  # Parquet has one kind a column
-        if table[name].map(lambda value: isinstance(value, str)).any():
+    for name in table.columns:  # Parquet has one kind a column
+        kinds = set(table[name].dropna().map(type))
+        if len(kinds) > 1 and kinds != {int, float}:
             table[name] = table[name].map(lambda value: None if pd.isna(value) else str(value))
     lock, files = out / "results.lock", (out / "results.parquet", out / "results.csv")
     try:
@@ -43,31 +44,50 @@ def collect(out: str | Path, ids: Iterable[str] | None = None) -> pd.DataFrame:
 
 
 def row(folder: Path) -> dict[str, Any]:
-    """One run as a row."""
-    record = read_json(folder / RECORD)
-    status = record["status"] if record.get("status") in (DONE, FAILED) else "unfinished"
-    found: dict[str, Any] = {"id": folder.name, "status": status}
-    for name, value in record.get("parameters", {}).items():
-        found[name] = "+".join(map(str, value)) if isinstance(value, list) else value
-    error, path = record.get("error"), folder / METRICS
-    if status == DONE and path.exists():
+    """One run as a row; of a damaged one no more than that it is."""
+    record, found = read_record(folder), {"id": folder.name, "status": "unfinished"}
+    try:
+        if "parameters" not in record and (folder / RECORD).exists():
+            raise ValueError("it is no record of a run")
+        about = {name: cell(record.get(name)) for name in (*KEPT, "cell", "error")}
+        given = {cell(name): cell(value) for name, value in record.get("parameters", {}).items()}
+    except (ValueError, RecursionError) as wrong:
+        text = f"{RECORD} is damaged ({reason(wrong)}): run the sweep again, or delete the folder"
+        return found | {"status": "damaged", "error": text}
+    if record.get("status") in (DONE, FAILED):
+        found["status"] = record["status"]
+    found |= given | found
+    if found["status"] == DONE and (folder / METRICS).exists():
         try:
-            metrics = flat(json.loads(path.read_text("utf-8")))
+            metrics = flat(json.loads((folder / METRICS).read_text("utf-8")))
             found |= {name: metrics[name] for name in metrics if name not in found | record}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as wrong:
-            error = f"{METRICS} is damaged ({reason(wrong)}): run again with --force"
-    found |= {name: record.get(name) for name in KEPT}
-    return found | {"cell": record.get("cell"), "error": error}
+        except Exception as wrong:  # whatever has written it
+            about["error"] = f"{METRICS} is damaged ({reason(wrong)}): run again with --force"
+    return found | about
+
+
+def cell(value: Any) -> Any:
+    """A value as a table's cell: a list joined, what is nested as JSON. Raises `ValueError` for
+    what Parquet or CSV cannot hold: an integer beyond 64 bits, half a character."""
+    if isinstance(value, list) and not any(isinstance(v, (dict, list)) for v in value):
+        value = "+".join(map(str, value))
+    elif isinstance(value, (dict, list)):
+        value = json.dumps(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("an integer beyond 64 bits")
+    return value.encode().decode() if isinstance(value, str) else value
 
 
 def flat(metrics: dict[str, Any]) -> dict[str, Any]:
-    """metrics.json as columns: numbers and texts as they are, the rows of `metrics` by name."""
-    columns = {k: v for k, v in metrics.items() if isinstance(v, (int, float, str))}
+    """metrics.json as columns: numbers and texts as they are, the rows of `metrics` by name, their
+    values as numbers."""
+    columns = {cell(k): cell(v) for k, v in metrics.items() if isinstance(v, (int, float, str))}
     for line in metrics.get("metrics", []):
         parts = ("suite", "metric", "group", "model")
-        name = " ".join(str(line[part]) for part in parts if part in line)
-        columns[name] = line["value"]
-        columns |= {f"{name} {key}": line[key] for key in ("low", "high", "n") if key in line}
+        name = cell(" ".join(str(line[part]) for part in parts if part in line))
+        numbers = {f"{name} {key}": line[key] for key in ("low", "high", "n") if key in line}
+        for key, value in {name: line["value"], **numbers}.items():
+            columns[key] = cell(value) if value is None else cell(0 + value)  # no text
     return columns
 
 
@@ -121,9 +141,12 @@ def publish(table: pd.DataFrame, out: Path, target: Path, grid: Path) -> None:
     parts: dict[str, list[pd.DataFrame]] = {}
     for run in table.to_dict("records"):
         for path in (out / run["id"]).glob("*.parquet"):
-            part = pd.read_parquet(path)
-            for column in ("targets", "id"):
-                part.insert(0, column, run.get(column))
+            try:
+                part = pd.read_parquet(path)
+                for column in ("targets", "id"):
+                    part.insert(0, column, run.get(column))
+            except (OSError, ValueError) as error:
+                raise EraseError(f"{path} is damaged ({reason(error)}): run it again") from None
             parts.setdefault(path.name, []).append(part)
     for name, tables in parts.items():
         with whole(target / f"{grid.stem}_{name}") as (path,):

@@ -6,8 +6,14 @@ and Ray's ends it when one worker is lost; so the clusters' own calls are used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +24,28 @@ from erase_lib.errors import EraseError, reason
 from erase_lib.sweep.run import RUNNING, Case, Settings, execute, fail
 
 Cases = Sequence[Case]
-Records = Iterator[dict[str, Any]]
+Records = Generator[dict[str, Any], None, None]
+
+
+# of joblib's, when a sweep is ended: what is done is kept all the same
+warnings.filterwarnings("ignore", r"\d+ tasks ", UserWarning, "joblib")
+
+
+def follow(parent: int) -> None:
+    """At the start of a worker: when its parent ends, however, it and the kernels it started end
+    too. Ctrl-C reaches all of a terminal's processes: the parent answers it, and ends this one."""
+    import psutil  # at use: a plan needs none
+
+    def watch() -> None:
+        while os.getppid() == parent and psutil.pid_exists(parent):  # the latter for Windows
+            time.sleep(0.2)
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, lambda *_: None)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
@@ -36,11 +63,14 @@ def on_processes(settings: Settings, cases: Cases, workers: int, _: str | None) 
     """joblib's processes. One's death takes all with it: the runs they were at have failed, and
     new processes do the rest."""
     left = {case.id: case for case in cases}
+    settings = replace(settings, parent=os.getpid())
     while left:
         before = len(left)
         try:
             # one run a task: batches of them would leave workers idle at the end
-            parallel = joblib.Parallel(workers, return_as="generator_unordered", batch_size=1)
+            how: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1}
+            how |= {"initializer": follow, "initargs": (settings.parent,)}
+            parallel = joblib.Parallel(workers, **how)
             work = joblib.delayed(execute)
             for record in parallel(work(settings, case) for case in list(left.values())):
                 del left[record["id"]]

@@ -8,18 +8,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
 from safetensors.torch import load_file, save_file
 
-from erase_lib import EraseConfig, Erasure, erase, generate, load_pipeline
+from erase_lib import EraseConfig, EraseError, Erasure, erase, generate, load_pipeline
 from erase_lib.checkpoint import Checkpoint
 from erase_lib.concepts import vocabulary
-from erase_lib.measure import Judge
+from erase_lib.measure import Judge, bootstrap, flipped, row_intervals
 from erase_lib.search import Search
 from erase_lib.study import Audit
+from erase_lib.study.atlas import variance
+from erase_lib.study.graph import against_labels, chance_modularity, symmetry
+from erase_lib.study.sensitivity import reliability
 from erase_lib.text import candidates, encode_prompts
 from erase_lib.train import Run
 
@@ -47,8 +52,16 @@ def smoke(**values):
         ({"method": "uce", "ridge": -0.1}, "ridge is -0.1|0 or more"),
         ({"lr": "1e-5"}, "lr is '1e-5'|float"),
         ({"lr": float("nan")}, "lr is nan|finite"),
-        ({"seed": -1}, "seed is -1|0 to 4294967295"),
+        ({"seed": -1}, "seed is -1|4,294,967,295"),
         ({"seed": 2**32}, "seed is 4294967296"),
+        ({"batch": 10**12}, "batch is 1000000000000|1,024"),
+        ({"preserve_batch": 1025}, "preserve_batch is 1025|1,024"),
+        ({"steps": 10**7}, "steps is 10000000|1,000,000"),
+        ({"nearest": 10**9}, "nearest is 1000000000|1,000,000"),
+        ({"method": "uce", "rounds": 10**6}, "rounds is 1000000|1,000"),
+        ({"lam": 1e30}, "lam is 1e+30|at most"),
+        ({"candidates": 10**400}, "candidates|64 bits"),
+        ({"lr": 10**5000}, "lr|64 bits"),
         ({"targets": []}, "at least one concept"),
         ({"targets": [""]}, "at least one concept"),
         ({"targets": "church"}, "'church'|list"),
@@ -135,6 +148,30 @@ def test_a_loss_that_diverges_names_its_target(tiny, monkeypatch):
     assert {row["target"] for row in erasure.history} == {"church"}
 
 
+def test_an_error_is_one_line_whatever_it_names():
+    text = str(EraseError(f"words is {['x'] * 100_000}\nand\r\nmore: expected fewer"))
+    assert len(text) < 1000 and text.startswith("words is ['x'") and text.endswith("expected fewer")
+    assert len(text.splitlines()) == 1 and " … " in text
+
+
+DRAWN = [
+    (bootstrap, [np.ones(3)], "n"),
+    (row_intervals, [np.ones((2, 3))], "n"),
+    (flipped, [np.ones(3)], "n"),
+    (reliability, [pd.DataFrame(), "judge"], "splits"),
+    (against_labels, [nx.DiGraph(), {}, {}], "shuffles"),
+    (chance_modularity, [pd.DataFrame()], "shuffles"),
+    (symmetry, [None], "draws"),
+    (variance, [None], "draws"),
+]
+
+
+@pytest.mark.parametrize(("call", "given", "name"), DRAWN)
+def test_no_number_multiplies_work_without_a_bound(refused, call, given, name):
+    for value in (10**9, -1):
+        assert f"{name} is {value}" in refused(call, *given, **{name: value})
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -157,6 +194,8 @@ def test_what_a_model_cannot_train_or_encode(refused, tiny, tiny_folder):
     half = load_pipeline(tiny_folder, device="cpu", dtype=torch.float16)
     assert "bfloat16" in refused(erase, half, smoke())  # its gradients are too small
     assert "no prompts" in refused(encode_prompts, tiny, [])
+    assert "prompt is 1000001" in refused(encode_prompts, tiny, ["dog", "x" * 1_000_001])
+    assert "gigabytes of 90,000,000" in refused(encode_prompts, tiny, ["dog"] * 90_000_000)
     with pytest.warns(UserWarning, match=r"'dog .*' is too long: '(dog )+cat' is cut off"):
         encode_prompts(tiny, ["dog " * 30 + "cat"])
 

@@ -32,6 +32,8 @@ def test_a_table_of_prompts_by_hand():
     table = prompt_table([("dog", None)], "one {style} {concept}", ["hound"])
     assert (table["prompt"][0], table["concept"][0]) == ("one hound", "dog")
     assert list(prompt_table([]).columns) == ["prompt", "concept", "style"]
+    table = prompt_table([("a {style} {x}", "oil")], "{concept} in {style}")  # words are no fields
+    assert table["prompt"][0] == "a {style} {x} in oil"
 
 
 def test_near_and_far_against_distances_by_hand(tiny):
@@ -275,6 +277,15 @@ def test_a_list_of_prompts_that_is_not_there_or_lacks_a_column(tiny, tmp_path, s
         suite = suite_of(group.replace("PATH", str(path)).replace("MORE", more))
         refused(suite_prompts, tiny, suite, ["dog"], says=said)
         path.write_text("txt,kind\na dog,a\n")
+    group = group.replace("PATH", str(path)).replace("MORE", "prompt: txt, seed: n")
+    for number in ("x", "1.5", "-1", "", "99999999999999999999"):
+        path.write_text(f"txt,n\na dog,3\na cat,{number}\n")
+        refused(suite_prompts, tiny, suite_of(group), ["dog"], says=["n is '", "whole numbers"])
+
+
+def test_more_pictures_than_can_be_drawn_are_counted_first(tiny, suite_of, refused):
+    every = "groups: {one: {concepts: far, seeds: 10000, metrics: [NER]}}\nclasses: [dog]"
+    refused(suite_prompts, tiny, suite_of(every), ["dog"], says="'one' seeds 1,000,000")
 
 
 def test_a_concept_has_the_same_pictures_whatever_else_is_asked_for():
@@ -300,5 +311,6 @@ def test_sensitivity_prompts_that_make_no_sense(refused):
         (["dog", "cat", "dog"], {}, "'dog' twice"),
         (["dog", "a photo"], {"neutral": ["a photo"]}, ["'a photo' twice"]),
         (["dog"], {"pictures": 0}, "pictures 0"),
+        (["dog"], {"pictures": 10**9}, "pictures 1000000000 32"),
     ):
         refused(sensitivity_prompts, concepts, **values, says=said)

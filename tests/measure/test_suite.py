@@ -42,8 +42,13 @@ SECTIONS = [
     ("stepz: 4", "'stepz' 'steps'"),
     ("steps: many", "steps 'many' int"),
     ("about: 3", "about 3 str"),
+    ("steps: 0", "steps 0 1,000"),
+    ("steps: 99999999999999999999", "steps 64 bits"),
+    ("guidance_scale: -1", "guidance_scale -1.0 0.0"),
+    ("thresholds: 0.5", "thresholds 0.5 list"),
+    ("thresholds: [0.5, 0.5]", "thresholds 0.5 twice"),
     ("guidance_scale: .nan", "guidance_scale nan finite"),
-    ("classes: [yes]", "classes [True] list"),
+    ("classes: [true]", "classes [True] list"),
     ("splits: {a: dog}", "split 'dog' list"),
     ("splits: {a: [dog, cat, dog]}", "split 'dog' twice"),
     *((f"thresholds: [{t}]", "thresholds numbers") for t in ("0.5, 1.5", "1", "0", "0.5, .nan")),
@@ -71,12 +76,26 @@ GROUPS = [
     ("words: {dog: a}, metrics: [NER]", "words 'dog' 'a' list"),
     ("words: {dog: [a, a]}, metrics: [NER]", "'dog' 'a' twice"),
     ("file: here.csv, metrics: [NER]", "file 'here.csv' mapping"),
+    ("file: {path: 5}, metrics: [NER]", "path 5 str"),
+    ("file: {path: a, where: 5}, metrics: [NER]", "where 5 mapping"),
+    ("concepts: [dog], styles: [nto], metrics: [NER]", "'nto' 'noto'"),
+    ("concepts: [dog], styles: , metrics: [NER]", "styles None 'none'"),
+    ("concepts: far, most: -1, metrics: [NER]", "most -1 10,000"),
+    ("concepts: far, most: 1.5, metrics: [NER]", "most 1.5 int"),
 ]
-SEEDS = ["0", "1.5", "True", "[]", "[-1]", "[1, True]"]
+SEEDS = ["0", "1.5", "True", "[]", "[-1]", "[1, True]", "3000000000", "[99999999999999999999]"]
 GROUPS += [(f"concepts: [dog], seeds: {s}, metrics: [NER]", f"seeds {s}") for s in SEEDS]
+TEMPLATES = ["a {thing}", "a {concept", "{concept!r}", "{{concept}}", "{concept.__class__.__mro__}"]
+TEMPLATES += ["a {0}", "{concept:9999999999}", "{concept[0]}", "a {style} picture", "'"]
+GROUPS += [
+    (f'concepts: [dog], template: "{t}", metrics: [NER]', f"template {t}") for t in TEMPLATES
+]
+GROUPS += [("concepts: [dog], template: 5, metrics: [NER]", "template 5 str")]
 BAD = FILES + [("groups: {one: {" + text + "}}", f"'one' {said}") for text, said in GROUPS]
 GOOD = "groups: {one: {concepts: [dog], metrics: [NER]}}\n"
 BAD += [(GOOD + text, said) for text, said in SECTIONS]
+WORDS = "groups: {one: {words: {dgo: [hound]}, metrics: [NER]}}\nclasses: [dog, cat]"
+BAD += [(WORDS, "'one' words 'dgo' 'dog'")]
 
 
 @pytest.mark.parametrize(("text", "said"), BAD)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import joblib
+import kills
 import pandas as pd
 import pytest
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from erase_lib.errors import EraseError
-from erase_lib.files import alone
-from erase_lib.sweep import run, workers
+from erase_lib.files import alone, handled, uninterrupted
+from erase_lib.sweep import cli, run, workers
 from erase_lib.sweep.cli import main, plan, sweep
 from erase_lib.sweep.table import collect
 
@@ -101,10 +104,53 @@ def test_workers_that_die_at_once_end_the_sweep(book, out, monkeypatch, numbers)
         sweep(book, numbers(0, 1), out)
 
 
+@pytest.mark.parametrize(("number", "status"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
+def test_a_sweep_is_ended_by_one_line(arguments, capsys, monkeypatch, number, status):
+    kind = getattr(signal, number)
+    before = signal.getsignal(kind)
+
+    def ended(words):
+        try:
+            signal.raise_signal(kind)
+        finally:
+            signal.raise_signal(kind)  # another does not cut short how it ends
+
+    monkeypatch.setattr(cli, "started", ended)
+    assert main(arguments) == status and signal.getsignal(kind) == before
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_is_ignored_stays_so_and_what_is_whole_is_finished_first(tmp_path):
+    order = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with handled(lambda number, _: order.append(number)):
+            signal.raise_signal(signal.SIGHUP)  # nohup
+            with uninterrupted():
+                signal.raise_signal(signal.SIGTERM)
+                order.append("whole")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert order == ["whole", signal.SIGTERM]
+
+
+@pytest.mark.slow
+def test_ended_in_any_way_it_ends_its_workers_and_goes_on(notebook, tmp_path):
+    cell = 'number: int = 0\noutput: str = "x"'
+    stubborn = "\nfor _ in range(20):\n    try:\n        time.sleep(0.1)\n"
+    stubborn += "    except KeyboardInterrupt:\n        pass"
+    book = notebook(cell.replace("output", "wait: float = 0.5\noutput"), stubborn)
+    assert kills.endings(book, tmp_path / "out", 8, random.Random(0), 3) == 8
+
+
 WRONG = {
     "-p number=x": "number is 'x'",
     "--backend dusk": "'dask'",
     "--workers 0": "workers is 0",
+    "--workers 100000": "workers is 100000: expected 1 to 512",
+    "--cell-timeout 99999999999": "cell_timeout is 99999999999",
+    "--most 1 -p number=1,2": "2 runs: expected at most 1",
+    "-p number=99999999999999999999": "number is '99999999999999999999' (str)",
     "--scheduler tcp://here:1": "--backend",
     "--grid grid.yaml": "grid is 5",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ READ = {
 }
 REFUSED = {
     "float": ["abc", "nan", "1e999"],
-    "int": [True, 1.5, "1.5", 10**400],
+    "int": [True, 1.5, "1.5", 10**400, 2**63, "9" * 26],
     "bool": ["yes"],
     "str": [1, None],
     "list[str]": [{"a": 1}, [], [1]],
@@ -77,20 +78,37 @@ def read(tmp_path):
     return cases_of
 
 
+# each ten times the one before: a thousand million values in a few lines
+BOMB = [f"  {b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in pairwise("abcdefghi")]
 WRONG = {
     "grid:\n\tlam: [1]\n": "grid.yaml line 2.*tabs",
     "grid: {lam: [1, 2]}\ngrid: {lam: [3]}\n": "grid.yaml.*grid.*twice",
-    "grid:\n  lam: [1]\n  lam: [2]\n": "grid.yaml.*lam.*twice.*line 2",
+    "grid:\n  lam: [1]\n  lam: [2]\n": "grid.yaml line 2.*lam.*twice",
     "girds: {lam: [1]}\n": "grid.yaml.*girds.*'grid'",
     "": "grid.yaml.*expected",
     "grid: {lam: [1}\n": "grid.yaml line 1",
-    "fixed: {date: 2024-13-45}\n": "grid.yaml.*month",
+    "grid: {a: [1], 0x1: [1], 1: [2]}\n": "grid.yaml line 1.*1 is given twice",
+    "fixed: {a: !!int ''}\n": "grid.yaml line 1.*'' is no int",
+    "fixed: {a: 1,\n b: !!bool maybe}\n": "grid.yaml line 2.*'maybe' is no bool",
+    "fixed: {a: !!timestamp x}\n": "grid.yaml line 1.*timestamp",
+    "fixed: {a: !!python/name:os.system x}\n": "grid.yaml line 1.*python/name",
+    "fixed: " + "[" * 2000: "grid.yaml: .*20 blocks",
+    "fixed: " + "{a: " * 30 + "}" * 30: "grid.yaml line 1: .*20 blocks",
+    "fixed: &a {b: *a}\n": "grid.yaml line 1: .*20 blocks",
+    "fixed: {<<: 5}\n": "grid.yaml line 1.*'<<'",
+    "fixed: {a: !!set {b}}\n": "grid.yaml line 1: a mapping is no set",
+    "fixed:\n  a: &a [0]\n" + "".join(BOMB): "grid.yaml line .*100,000 values",
+    "fixed: {a: " + "9" * 5000 + "}\n": "grid.yaml line 1.*is no int",
+    'fixed: {a: "\\ud800"}\n': "grid.yaml line 1.*is no str",
+    "fixed: {a: 1}\n---\nfixed: {a: 2}\n": "grid.yaml line 2.*another document",
+    "#" * 2_000_000: "grid.yaml.*300,000 bytes",
     "grid: {lam: 5}": "lam is 5.*list",
     "grid: {lam: []}": "lam is .*list",
     "zip: {a: [1, 2], b: [1]}": "a.*2.*b.*1",
     "fixed: {a: 1}\ngrid: {a: [1]}": "^a .*two",
     "cases: []": "cases.*mapping",
     "fixed: [1]": "fixed.*mapping",
+    "fixed: 0": "fixed is 0.*mapping",
 }
 
 
@@ -99,6 +117,30 @@ def test_a_wrong_grid_is_one_line(read, text):
     with pytest.raises(EraseError, match=WRONG[text]) as error:
         read(text)
     assert "\n" not in str(error.value)
+
+
+# YAML 1.2's core schema; in YAML 1.1 these were 8, 90, True, a date and a text
+CORE = {"010": 10, "0o10": 8, "0x1F": 31, "1:30": "1:30", "yes": "yes", "off": "off", "True": True}
+CORE |= {"2024-01-02": "2024-01-02", "1e-5": 1e-5, ".inf": float("inf"), "~": None, "1_0": "1_0"}
+CORE |= {"!!str 5": "5", "!!float 3": 3.0, "'<<'": "<<", "=": "="}
+
+
+@pytest.mark.parametrize("text", CORE)
+def test_a_scalar_is_what_it_looks_like(read, text):
+    (case,) = read(f"\ufefffixed: {{a: {text}}}\n")  # with the mark that Windows puts before it
+    assert case == {"a": CORE[text]} and type(case["a"]) is type(CORE[text])
+
+
+def test_a_file_in_another_encoding(tmp_path, refused):
+    (tmp_path / "grid.yaml").write_bytes("fixed: {a: café}\n".encode("utf-16"))
+    assert read_mapping(tmp_path / "grid.yaml", "grid", ["fixed"]) == {"fixed": {"a": "café"}}
+    (tmp_path / "grid.yaml").write_bytes("fixed:\n  a: café\n".encode("latin-1"))
+    refused(read_mapping, tmp_path / "grid.yaml", "grid", ["fixed"], says=["line 2", "UTF-8"])
+
+
+def test_what_a_merge_shares_may_itself_be_merged_and_replaced(read):
+    text = "cases:\n  - a: {b: &z {<<: {c: 1}, c: 2}}\n  - {<<: *z, d: 3}\n"
+    assert read(text) == [{"a": {"b": {"c": 2}}}, {"c": 2, "d": 3}]
 
 
 def test_sections_are_multiplied_in_order(read):
@@ -112,7 +154,17 @@ def test_sections_are_multiplied_in_order(read):
     assert grid.expand({}) == [{}]
 
 
+def test_a_grid_is_counted_before_it_is_listed(refused):
+    many = {name: list(range(1000)) for name in "abcdef"}
+    refused(grid.expand, {"grid": many}, says=["1,000,000,000,000,000,000 runs", "--most"])
+    refused(grid.expand, {"cases": [{"a": i} for i in range(10_001)]}, says="10,001 runs")
+    refused(grid.expand, {"zip": {"a": [1, 2]}, "grid": {"b": [1, 2]}}, most=3, says="4 most 3")
+    assert len(grid.expand({"cases": [{"a": 1}] * 10_001}, most=10_001)) == 10_001
+
+
 UNFIT = {
+    "steps=99999999999999999999999999": "steps is .*64 bits",
+    "steps=1000000000000": "steps is 1000000000000.*1,000,000",
     "metod=esd": "metod.*'method'",
     "method=esdd": "esdd.*'esd'",
     "lam=-1": "lam is -1.0",

@@ -60,6 +60,67 @@ def test_metrics_of_another_form_are_said_and_the_table_stands(a_run, out):
         collect(out / "empty")
 
 
+ABOUT = {"status": "done", "parameters": {"lam": 1.0, "seed": 0}, "seconds": 1.5, "threads": 1}
+ROW = {"metric": "ESR-1", "model": "erased", "value": 1.0, "low": 0.5, "high": 1.0, "n": 8}
+SAME = ["id", "status", "lam", "seed", "seconds", "ESR-1 erased", "ESR-1 erased n"]
+
+
+def record(**values):
+    return json.dumps(ABOUT | values)
+
+
+RECORDS = ["", "null", "[1]", '{"sta', "\udcff", "[" * 100_000, '{"status": "done"}']
+RECORDS += ['{"status": 5, "parameters": {}}', record(parameters=None), record(parameters=[])]
+RECORDS += [record(seconds=value) for value in ("x", None, [1])] + [record(threads=10**30)]
+RECORDS += [record(parameters={"a": value}) for value in (10**30, "\ud800")]
+RECORDS += [record(parameters={"\ud800": 1}), '{"parameters": {"a": ' + "9" * 5000 + "}}"]
+
+
+@pytest.mark.parametrize("text", RECORDS)
+def test_a_damaged_record_costs_the_others_nothing(a_run, out, text):
+    for name in ("a", "b"):
+        a_run(name, ABOUT, json.dumps({"metrics": [ROW]}))
+    whole = collect(out)
+    a_run("c", {}, json.dumps({"metrics": [ROW]}))
+    (out / "c" / "run.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    found = collect(out)
+    pd.testing.assert_frame_equal(found[SAME].head(2), whole[SAME], check_dtype=False)
+    assert found["error"].isna().tolist() == [True, True, False]
+    assert found.loc[2, "id"] == "c" and found.loc[2, "status"] == "damaged"
+    assert found.loc[2, "error"].startswith("run.json is damaged") and pd.isna(found.loc[2, "lam"])
+    assert len(pd.read_parquet(out / "results.parquet")) == 3
+    assert run.Case("c", out / "c", {}).record().get("status") != "done" or "parameters" in text
+
+
+METRICS = ["5", "null", "[]", "\udcff", "[" * 100_000, '{"metrics": 5}', '{"metrics": {"a": 1}}']
+METRICS += ['{"n": 1' + "0" * 30 + "}", '{"a": "\\ud800"}', '{"\\ud800": 1}', '{"metrics": [5]}']
+METRICS += [json.dumps({"metrics": [ROW | {"value": value}]}) for value in ("high", [1], 10**30)]
+METRICS += [json.dumps({"metrics": [ROW | {"n": "x"}]}), json.dumps({"metrics": [{"model": "x"}]})]
+
+
+@pytest.mark.parametrize("text", METRICS)
+def test_damaged_metrics_cost_the_others_nothing(a_run, out, text):
+    for name in ("a", "b"):
+        a_run(name, ABOUT, json.dumps({"metrics": [ROW]}))
+    whole = collect(out)
+    a_run("c", ABOUT, "")
+    (out / "c" / "metrics.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    found = collect(out)
+    pd.testing.assert_frame_equal(found[SAME].head(2), whole[SAME], check_dtype=False)
+    assert found["error"].isna().tolist() == [True, True, False]
+    assert found.loc[2, "error"].startswith("metrics.json is damaged") and found.loc[2, "lam"] == 1
+
+
+def test_a_value_of_another_kind_or_nested_is_a_text(a_run, out):
+    given = [True, 0.5, "x", [1, 2], {"a": [1]}, {}, [[1]], None]
+    for i, value in enumerate(given):
+        a_run(str(i), ABOUT | {"parameters": {"k": value, "id": 5, "error": "none"}}, "{}")
+    found = collect(out)
+    wanted = ["True", "0.5", "x", "1+2", '{"a": [1]}', "{}", "[[1]]"]
+    assert found["k"].tolist()[:-1] == wanted and pd.isna(found["k"].iloc[-1])
+    assert found["id"].tolist() == list("01234567") and found["error"].isna().all()
+
+
 def test_tables_are_read_or_refused(tmp_path):
     for name, says in (("none.csv", "none.csv"), ("a.csv", "a.csv.*status")):
         (tmp_path / "a.csv").write_text("x\n1\n")
