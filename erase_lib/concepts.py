@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.files import DATA
+from erase_lib.files import DATA, whole_table
 
 EMOJI = DATA / "emoji"
 STYLE = " style"  # ends the name of a style, as in "noto style" or "Van Gogh style"
@@ -17,17 +17,17 @@ DRAWN = ("dog", "church", "apple", "airplane", "guitar", "rose")  # in the promp
 
 def concept_table() -> pd.DataFrame:
     """The concepts of the embedded model: concept, category, subgroup, keywords, codepoint."""
-    return pd.read_csv(EMOJI / "concepts.csv", keep_default_na=False)
+    return whole_table(EMOJI / "concepts.csv")
 
 
 def style_names() -> list[str]:
     """The house styles that the embedded model was trained in."""
-    return pd.read_csv(EMOJI / "styles.csv", keep_default_na=False)["style"].tolist()
+    return whole_table(EMOJI / "styles.csv")["style"].tolist()
 
 
 def neutral_concepts() -> list[str]:
     """Prompts that name nothing, "" among them: what a target may become."""
-    return pd.read_csv(EMOJI / "neutral.csv", keep_default_na=False)["prompt"].tolist()
+    return whole_table(EMOJI / "neutral.csv")["prompt"].tolist()
 
 
 def check_concepts(targets: Iterable[str]) -> None:
@@ -46,7 +46,7 @@ def vocabulary(name: str) -> list[str]:
     if name == "concepts":
         return concept_table()["concept"].tolist()
     if name == "english":
-        return pd.read_csv(EMOJI / "vocabulary.csv", keep_default_na=False)["word"].tolist()
+        return whole_table(EMOJI / "vocabulary.csv")["word"].tolist()
     path = Path(name)
     if not path.is_file():
         raise EraseError(f"vocabulary {name!r}: expected concepts, english or a text file's path")

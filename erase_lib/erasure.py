@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import StringIO
@@ -15,13 +17,13 @@ from typing import Any
 import pandas as pd
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from erase_lib.checkpoint import load_checked, save_checked
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, reason, unwritable
-from erase_lib.files import whole, whole_folder
-from erase_lib.models import Pipeline, fingerprint, in_place, quiet
+from erase_lib.files import read_text, whole, whole_folder
+from erase_lib.models import DTYPES, Pipeline, fingerprint, in_place, quiet
 
 FILES = ("erased.safetensors", "config.json", "history.csv")
 
@@ -93,60 +95,75 @@ class Erasure:
         return found.hexdigest()[:16]
 
     def save(self, folder: str | Path) -> Path:
-        """Write erased.safetensors, config.json and history.csv, renamed in when all are whole.
+        """Write erased.safetensors, which holds all but π, with a checksum; and config.json and
+        history.csv, which say the same for people. They are renamed in when all are whole.
 
         Raises `EraseError` when they cannot be written; files of an older erasure then stay.
         """
         folder = Path(folder)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.tensors.items()}
         rows = [{k: v for k, v in row.items() if k != "pi"} for row in self.history]
-        settings: dict[str, Any] = {"config": self.config.to_dict(), "base": self.base}
-        settings["strength"] = self.strength
+        settings: dict[str, Any] = {"version": 2, "config": self.config.to_dict()}
+        settings |= {"base": self.base, "strength": self.strength}
+        texts = [
+            json.dumps(settings, indent=2),
+            pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"),
+        ]
+        paths = [folder / name for name in FILES]
+        if not paths[0].exists() and (other := next((p for p in paths[1:] if p.exists()), None)):
+            raise EraseError(f"{other} is there, but no {FILES[0]}: choose another folder")
+        try:
+            _check(tensors, self.strength)
+            files = [_crc32(text) for text in texts]
+            told = json.dumps(settings | {"history": rows, "files": files}, default=_plain)
+        except (TypeError, ValueError) as error:
+            raise EraseError(f"erasure not saved to {folder} ({reason(error)})") from None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with whole(*(folder / name for name in FILES)) as (weights, config, history):
-                save_file(tensors, weights)
-                config.write_text(json.dumps(settings, indent=2), encoding="utf-8")
-                pd.DataFrame(rows).to_csv(history, index=False)
+            with whole(*paths) as temporary:  # the first holds all, so a kill in between loses none
+                save_checked(temporary[0], told, tensors)
+                for path, text in zip(temporary[1:], texts, strict=True):
+                    path.write_text(text, encoding="utf-8")
         except (OSError, SafetensorError) as error:
             raise unwritable(folder, error) from None
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> Erasure:
-        """Read what `save` wrote. Raises `EraseError` for a missing or damaged file."""
-        folder = Path(folder)
-        weights, config, history = (folder / name for name in FILES)
-        for path in (weights, config):
-            if not path.is_file():
-                raise EraseError(f"{path} is missing: expected a folder written by Erasure.save")
+        """Read what `save` wrote, of this version or an earlier one, which had no checksum. Raises
+        `EraseError` for a missing or damaged file, and for files of different erasures."""
+        weights, *copies = (Path(folder) / name for name in FILES)
+        if not weights.is_file():
+            raise _missing(weights)
         try:
-            tensors = load_file(weights)
-            settings = json.loads(config.read_text(encoding="utf-8"))
-            known, base = EraseConfig.from_dict(settings["config"]), str(settings["base"])
-            strength = float(settings.get("strength", 1))
-            text = history.read_text(encoding="utf-8").strip() if history.is_file() else ""
-            table = pd.read_csv(StringIO(text)) if text else None
+            text, tensors = load_checked(weights)
+            found = json.loads(text) if text else _earlier(*copies)
+            strength, rows = float(found.get("strength", 1)), found["history"]
+            _check(tensors, strength)
+            config, base = EraseConfig.from_dict(found["config"]), str(found["base"])
         except EraseError:
             raise
         except Exception as error:  # safetensors, json and pandas each raise their own kinds
             raise EraseError(
                 f"erasure in {folder} is damaged ({reason(error)}): run it again"
             ) from None
-        rows = [] if table is None else table.to_dict("records")
-        return cls(tensors, known, base, rows, strength)
+        for path, crc in zip(copies, found.get("files", ()), strict=False):
+            if path.exists() and _crc32(read_text(path)) != crc:
+                raise EraseError(
+                    f"{path} is damaged, or of another erasure than {weights.name}, which holds all"
+                    f" that it should say: delete {path.name}, and load again"
+                )
+        return cls(tensors, config, base, rows, strength)
 
     def export(self, pipe: Pipeline, folder: str | Path) -> Path:
         """Write a whole stock pipeline with the erased UNet, which plain diffusers loads.
 
         An older export under the same name is replaced once the new one is whole. Raises
-        `EraseError` when that fails, and for a folder that holds anything but an export.
+        `EraseError` when that fails, and for a folder that holds anything else (`whole_folder`).
         """
         folder = Path(folder)
-        if folder.resolve() == Path(pipe.name_or_path).resolve():
+        if pipe.name_or_path and folder.resolve() == Path(pipe.name_or_path).resolve():
             raise EraseError(f"{folder} holds the model that is being edited: choose another")
-        if folder.exists() and not _replaceable(folder):
-            raise EraseError(f"{folder} exists and is not an exported model: choose another")
         try:
             with whole_folder(folder) as temporary, self.applied(pipe), quiet():
                 pipe.save_pretrained(temporary)
@@ -157,8 +174,43 @@ class Erasure:
         return folder
 
 
-def _replaceable(folder: Path) -> bool:
-    """Whether it is an empty folder, or an export."""
-    return folder.is_dir() and (
-        (folder / "model_index.json").is_file() or not any(folder.iterdir())
-    )
+def _check(tensors: Mapping[str, Tensor], strength: float) -> None:
+    """Raise `ValueError` unless there are tensors, and every number is one."""
+    if not tensors or not math.isfinite(strength):
+        raise ValueError(f"it has {len(tensors)} tensors and strength {strength}")
+    for name, tensor in tensors.items():
+        if tensor.dtype not in DTYPES.values() or not tensor.isfinite().all():
+            raise ValueError(f"{name} of {tensor.dtype} is not all finite numbers")
+
+
+def _earlier(config: Path, history: Path) -> dict[str, Any]:
+    """What earlier versions wrote beside the weights, which then say nothing themselves."""
+    if not config.is_file():
+        raise _missing(config)
+    found = json.loads(config.read_text("utf-8"))
+    if "version" in found:
+        raise ValueError(f"{FILES[0]} has lost its checksum")
+    text, plain = read_text(history), {"target", "chosen"}  # words such as "null" or "1"
+    rows = list(csv.reader(StringIO(text), strict=True)) if text.strip() else []
+    if len({len(row) for row in rows}) > 1 or rows and not text.endswith("\n"):
+        raise ValueError(f"{history.name} is cut off")
+    if not rows:
+        return found | {"history": []}
+    empty = {name: [""] for name in {*rows[0]} - plain}
+    options = {"dtype": dict.fromkeys(plain, str), "keep_default_na": False, "na_values": empty}
+    return found | {"history": pd.read_csv(StringIO(text), **options).to_dict("records")}
+
+
+def _missing(path: Path) -> EraseError:
+    return EraseError(f"{path} is missing: expected a folder written by Erasure.save")
+
+
+def _crc32(text: str) -> int:
+    return zlib.crc32("\n".join(text.splitlines()).encode())
+
+
+def _plain(value: Any) -> Any:
+    """What a number or array of NumPy or torch is in JSON."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"history holds {value!r}: expected plain values")

@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 
 from erase_lib.concepts import STYLE, check_concepts, concept_table, is_style, style_names
-from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.files import DATA
+from erase_lib.errors import EraseError, unknown
+from erase_lib.files import DATA, whole_table
 from erase_lib.measure.suite import Group, Suite, check_once
 from erase_lib.models import Pipeline
 from erase_lib.text import distances, encode_prompts, near_each
@@ -110,10 +110,7 @@ def _concepts(
 def _from_file(file: dict[str, Any], split: str) -> pd.DataFrame:
     """The rows of a CSV. Raises `EraseError` when it is not there or lacks a column."""
     path = DATA / str(file.get("path", ""))
-    try:
-        table = pd.read_csv(path, keep_default_na=False)
-    except Exception as error:  # the system and pandas each raise their own kinds
-        raise EraseError(f"prompts {path} cannot be read ({reason(error)})") from None
+    table = whole_table(path)
     keys = ("prompt", "concept", "style", *(["seed"] if "seed" in file else []))
     names, where = {key: str(file.get(key, key)) for key in keys}, file.get("where", {})
     for column in (*(names[key] for key in keys if key in ("prompt", *file)), *where):

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.files import DATA
+from erase_lib.files import DATA, whole_table
 from erase_lib.measure import METRIC, bootstrap, flipped, holm, label, read_table, successes
 
 UNIT = ["group", "targets", "concept"]  # what is drawn anew by the bootstrap
@@ -174,8 +174,8 @@ def published(experiment: str) -> pd.DataFrame:
     if experiment not in EXPERIMENTS:
         raise unknown("experiment", experiment, EXPERIMENTS)
     try:
-        cells = pd.read_csv(FILE, dtype=str, keep_default_na=False)[COLUMNS]
-    except (OSError, ValueError, KeyError) as error:
+        cells = whole_table(FILE, dtype=str)[COLUMNS]
+    except KeyError as error:
         raise EraseError(f"{FILE} cannot be read ({reason(error)}): copy it anew") from None
     value, spread = (pd.to_numeric(cells[c], errors="coerce") for c in ("value", "spread"))
     bad = ~value.between(0, np.where(cells["unit"] == "percent", 100, 1e9))

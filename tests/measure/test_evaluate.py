@@ -357,7 +357,7 @@ def test_runs_that_cannot_be_evaluated_are_named(tiny, uce, tmp_path, monkeypatc
     erasure = uce("dog")
     for name in ("good", "half"):
         erasure.save(tmp_path / name)
-    (tmp_path / "half" / "config.json").unlink()
+    (tmp_path / "half" / "erased.safetensors").unlink()
     erasure.base = "another"
     erasure.save(tmp_path / "another")
     uce("key").save(tmp_path / "other")
