@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from erase_lib.concepts import is_style
+from erase_lib.concepts import is_style, normal
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unwritable
 from erase_lib.files import whole
@@ -24,7 +24,7 @@ from erase_lib.measure.distances import clip_score, perceptual, set_distances
 from erase_lib.measure.instruments import Instruments, load_instruments
 from erase_lib.measure.judges import Judge, verdicts
 from erase_lib.measure.pictures import Images, draw, real_pictures
-from erase_lib.measure.prompts import suite_prompts, target_prompts
+from erase_lib.measure.prompts import known_as, suite_prompts, target_prompts
 from erase_lib.measure.statistics import bootstrap
 from erase_lib.measure.suite import Suite
 from erase_lib.models import Pipeline
@@ -83,9 +83,9 @@ def summary(
     both = [t.sort_values(key).reset_index(drop=True) for t in (verdicts_before, verdicts_after)]
     if not both[0][key].equals(both[1][key]) or both[0].duplicated(key).any():
         raise EraseError("verdicts before and after must hold the same prompts and seeds, once")
-    concept, name = both[0]["concept"], both[1]["measured_by"].iloc[0]
-    gone = concept.isin(list(targets))
-    close = concept.isin(list(near)) & ~gone
+    concept, name = both[0]["concept"].map(normal), both[1]["measured_by"].iloc[0]
+    gone = concept.isin(list(map(normal, targets)))
+    close = concept.isin(list(map(normal, near))) & ~gone
     parts = {f"ESR-{k}": gone, f"PSR-{k} near": close, f"PSR-{k} far": ~gone & ~close}
     rows = []
     for metric, part in (parts | {f"PSR-{k}": ~gone}).items():
@@ -254,7 +254,8 @@ def evaluate(
     before = draw(pipe, *ask, progress=progress)
     after = draw(pipe, *ask, folder=own, progress=progress, erasure=erasure)
     found, rows = suite_rows(suite, prompts, before, after, instruments)
-    evaluation = Evaluation(suite, rows, found, before, after, erasure.config.targets)
+    targets = tuple(known_as(erasure.config.targets, suite.words))
+    evaluation = Evaluation(suite, rows, found, before, after, targets)
     if folder:
         evaluation.save(folder)
     return evaluation

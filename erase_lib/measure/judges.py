@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from erase_lib.concepts import normal
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.files import DATA
 from erase_lib.measure.pictures import Images, in_batches, picture_tensor
@@ -69,7 +70,7 @@ class Judge:
 
     def index(self, names: Iterable[str]) -> np.ndarray:
         """The column of each concept `(n,)`; EraseError names the nearest known one for another."""
-        place = {name: i for i, name in enumerate(self.concepts)}
+        place = {normal(name): i for i, name in enumerate(self.concepts)}
         return _places(names, place, "concept of the judge")
 
 
@@ -87,7 +88,7 @@ class ImageClassifier:
         for words in (self.concepts, labels):
             for i, label in enumerate(words):
                 for word in (label, *label.split(",")):
-                    self.place.setdefault(word.strip().lower(), i)
+                    self.place.setdefault(normal(word), i)
 
     @classmethod
     def load(cls, model_id: str | Path, device: str = "cpu") -> ImageClassifier:
@@ -118,19 +119,18 @@ class ImageClassifier:
 
     def index(self, names: Iterable[str]) -> np.ndarray:
         """The column of each concept `(n,)`, by any of a label's synonyms, whatever their case."""
-        lower = (str(name).lower() for name in names)
-        return _places(lower, self.place, f"class of {self.name}")
+        return _places(names, self.place, f"class of {self.name}")
 
 
 Classifier = Judge | ImageClassifier
 
 
 def _places(names: Iterable[str], place: dict[str, int], kind: str) -> np.ndarray:
-    names = list(names)
-    for name in names:
-        if name not in place:
-            raise unknown(kind, name, place)
-    return np.array([place[name] for name in names], dtype=int)
+    keys = [normal(str(name)) for name in names]
+    for key in keys:
+        if key not in place:
+            raise unknown(kind, key, place)
+    return np.array([place[key] for key in keys], dtype=int)
 
 
 def verdicts(

@@ -11,10 +11,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from erase_lib.concepts import STYLE, check_concepts, concept_table, is_style, style_names
+from erase_lib.concepts import (
+    STYLE,
+    check_concepts,
+    check_once,
+    concept_table,
+    is_style,
+    spelt,
+    style_names,
+    without,
+)
 from erase_lib.errors import EraseError, unknown
 from erase_lib.files import DATA, whole_table
-from erase_lib.measure.suite import Group, Suite, check_once
+from erase_lib.measure.suite import Group, Suite
 from erase_lib.models import Pipeline
 from erase_lib.text import distances, encode_prompts, near_each
 
@@ -46,10 +55,10 @@ def suite_prompts(
     seed of the picture's noise. It hangs on prompt and seed alone, so a prompt starts from the same
     noise in every suite, split and model. `most`: no more prompts of a group than that, spread over
     it (0: all). Raises `EraseError` for a suite of other targets, and an empty group."""
-    split = suite.split(targets)
+    split, targets = suite.split(targets), known_as(targets, suite.words)
     parts = []
     for name, group in suite.groups.items():
-        rows = _rows(pipe, suite, group, list(targets), split)
+        rows = _rows(pipe, suite, group, targets, split)
         if rows.empty and group.words:
             continue  # no word for these targets
         if rows.empty:
@@ -68,15 +77,22 @@ def suite_prompts(
     return table.assign(seed=seed, noise=seed.where(given, seed * 100_000 + own))[list(COLUMNS)]
 
 
+def known_as(targets: Iterable[str], words: Iterable[str] = ()) -> list[str]:
+    """Targets as the embedded model or the `words` of a suite spell them."""
+    own = [*concept_table()["concept"], *(name + STYLE for name in style_names())]
+    return spelt(targets, [*own, *words])
+
+
 def _rows(
     pipe: Pipeline, suite: Suite, group: Group, targets: list[str], split: str
 ) -> pd.DataFrame:
     """prompt, concept, style (and seed, where a file has one) of a group."""
     if group.file:
         return _from_file(group.file, split)
-    kept = [c for c in suite.classes if c not in targets]
+    kept = without(suite.classes, targets)
     if group.words:
-        asked = [(target, word) for target in targets for word in group.words.get(target, [])]
+        own = dict(zip(spelt(group.words, targets), group.words.values(), strict=True))
+        asked = [(target, word) for target in targets for word in own.get(target, [])]
     else:
         asked = [(c, c) for c in _concepts(pipe, suite, group, targets, kept)]
     houses = style_names()
@@ -96,7 +112,7 @@ def _concepts(
         return group.concepts
     if group.concepts in ("targets", "kept"):
         return targets if group.concepts == "targets" else kept
-    others = [c for c in concept_table()["concept"] if c not in {*suite.classes, *targets}]
+    others = without(concept_table()["concept"], [*suite.classes, *targets])
     objects = [target for target in targets if not is_style(target)]
     counts = [of.most for of in suite.groups.values() if of.concepts == "near"]
     # far is what no group of the suite has near a target
@@ -137,7 +153,7 @@ def near_and_far(
     if not targets or isinstance(targets, str):
         raise EraseError(f"targets is {targets!r}: expected a list of concepts, such as ['church']")
     pool = concept_table()["concept"].tolist() if words is None else list(dict.fromkeys(words))
-    kept = [word for word in pool if word not in targets]
+    kept = without(pool, targets)
     if min(near, far) < 0 or near + far > len(kept):
         text = f"{near} near and {far} far concepts: expected 0 or more, together at most"
         raise EraseError(f"{text} the {len(kept)} that are no targets")
@@ -156,6 +172,7 @@ def evaluation_prompts(
     seeds are 1000, 1001, …: every model draws the same prompts from the same noise. Raises
     `EraseError` for a target that is no concept of the embedded model, and as `near_and_far`."""
     check_concepts(targets)
+    targets = known_as(targets)
     if styled := [target for target in targets if is_style(target)]:
         raise EraseError(f"target {styled[0]!r} is a style: expected objects, such as ['church']")
     styles = style_names()
@@ -201,7 +218,7 @@ def target_prompts(targets: Sequence[str], pictures: int, seed: int = 5000) -> p
     """What each target is looked for in: prompt, concept, style, target, seed. `pictures` of an
     object in every style, and as many of a style, each of another object."""
     objects = concept_table()["concept"].iloc[::7].tolist()  # any; not those it is trained on
-    styles, rows = style_names(), []
+    styles, rows, targets = style_names(), [], known_as(targets)
     for k, target, i in product(range(pictures), targets, range(len(styles))):
         thing = objects[(4 * k + i) % len(objects)]
         own = (thing, target.removesuffix(STYLE)) if is_style(target) else (target, styles[i])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from erase_lib.concepts import check_once, normal, without
 from erase_lib.config import _as_type
 from erase_lib.errors import EraseError, unknown
 from erase_lib.files import DATA, check_keys, read_mapping
@@ -61,16 +62,20 @@ class Suite:
     steps: int = 8
     guidance_scale: float = 4.0
 
+    @property
+    def words(self) -> set[str]:
+        """What it is made for: the classes, and the targets of the splits."""
+        return {*self.classes}.union(*self.splits.values())
+
     def split(self, targets: Sequence[str]) -> str:
         """The split of these targets, "" where they only are of the classes. Raises `EraseError`
         for targets that the suite does not fit."""
         for name, of in self.splits.items():
-            if set(of) == set(targets):
+            if {*map(normal, of)} == {*map(normal, targets)}:
                 return name
-        if self.classes and set(targets) <= set(self.classes):
+        if self.classes and not without(targets, self.classes):
             return ""
-        made_for = {*self.classes}.union(*self.splits.values())
-        strange = next((t for t in targets if t not in made_for), next(iter(targets)))
+        strange = [*without(targets, self.words), *targets][0]
         known = ", ".join(self.classes or (f"{k}: {'+'.join(of)}" for k, of in self.splits.items()))
         text = f"suite {self.name!r} is not made for the target {strange!r}"
         raise EraseError(f"{text}: expected of {known}")
@@ -124,7 +129,7 @@ def _group(values: Any, where: str) -> Group:
             raise EraseError(f"{where}: {unknown(key, value, choices)}")
     for concept, words in _mapping(f"{where}: words", found.get("words", {})).items():
         _words(f"{where}: words of {concept!r}", words)
-    check_keys(_mapping(f"{where}: file", found.get("file", {})), "key of file", FILE)
+    check_keys(_mapping(f"{where}: file", found.get("file", {})), "key of file", FILE, f"{where}: ")
     value = found.get("seeds", [1])
     seeds = list(range(1, value + 1)) if type(value) is int else value
     if not (isinstance(seeds, list) and seeds and all(type(s) is int and s >= 0 for s in seeds)):
@@ -140,10 +145,3 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
 
 def _words(name: str, value: Any) -> tuple[str, ...]:
     return check_once(name, _as_type(name, value, tuple[str, ...]))
-
-
-def check_once(name: str, values: Sequence[Any]) -> tuple[Any, ...]:
-    """The values. Raises `EraseError` for one that is there twice."""
-    if double := {v for v in values if values.count(v) > 1}:
-        raise EraseError(f"{name} has {min(double)!r} twice: give each once")
-    return tuple(values)

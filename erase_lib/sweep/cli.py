@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import joblib
 import pandas as pd
@@ -40,6 +41,9 @@ def overview(cases: Sequence[Case], workers: int = 1) -> str:
     rows["(state)"] = [record.get("status", "to do") for record in records]
     spent = [r["seconds"] for r in records if r.get("status") == DONE]
     text = f"{rows.to_string(index=False)}\n{len(cases)} runs, {len(spent)} of them done"
+    lists = [case.values.get("targets") for case in cases]
+    if words := {word: None for some in lists if isinstance(some, list) for word in some}:
+        text += f"\n{len(words)} targets: {', '.join(map(repr, words))[:300]}"
     if spent and (left := len(cases) - len(spent)):
         each = sum(spent) / len(spent)
         text += f"\nabout {left * each / workers / 60:.1f} minutes left on {workers} workers"
@@ -140,7 +144,9 @@ def started(words: Sequence[str]) -> int:
     """`erase-sweep NOTEBOOK …`."""
     parser = argparse.ArgumentParser("erase-sweep", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("notebook", nargs="?", help="what to run; or `collect` and a folder")
-    parser.add_argument("-p", action="append", default=[], metavar="NAME=A,B", dest="pairs")
+    pair: dict[str, Any] = {"action": "append", "default": [], "metavar": "NAME=A,B"}
+    note = """a value a run; + joins the words of one; quotes keep both: '"Salome, 1870"+"C++"'"""
+    parser.add_argument("-p", dest="pairs", help=note, **pair)
     parser.add_argument("--grid", metavar="FILE", help="YAML: notebook, fixed, grid, zip, cases")
     parser.add_argument("--out", type=Path, help="runs/NOTEBOOK if absent")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
