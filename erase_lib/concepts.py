@@ -17,19 +17,13 @@ from erase_lib.files import DATA, whole_table
 EMOJI = DATA / "emoji"
 STYLE = " style"  # ends the name of a style, as in "noto style" or "Van Gogh style"
 DRAWN = ("dog", "church", "apple", "airplane", "guitar", "rose")  # in the prompts of a style
-
-
-# Unicode's Default_Ignorable_Code_Point, and what no word holds
-INVISIBLE = re.compile(
-    "[\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
-    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
-)
-CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+NOBODY_SEES = "\u034f\u115f\u1160\u3164\ufe0e\ufe0f\uffa0"  # beside the category Cf, as a BOM is
 
 
 def tidy(word: str) -> str:
     """As words are kept: composed (NFC), no letters that nobody sees, single blanks."""
-    return " ".join(unicodedata.normalize("NFC", INVISIBLE.sub("", word)).split())
+    seen = "".join(c for c in word if unicodedata.category(c) != "Cf" and c not in NOBODY_SEES)
+    return " ".join(unicodedata.normalize("NFC", seen).split())
 
 
 @lru_cache(1 << 14)
@@ -44,19 +38,11 @@ def without(words: Iterable[str], gone: Iterable[str]) -> list[str]:
     return [word for word in words if normal(word) not in left_out]
 
 
-def spelt(words: Iterable[str], known: Iterable[str]) -> list[str]:
-    """The words, those that are the same as a `known` one as it is spelt there."""
-    own = {normal(word): word for word in known}
-    return [own.get(normal(word), word) for word in words]
-
-
 def check_words(name: str, words: Iterable[str]) -> tuple[str, ...]:
     """The words, tidied. Raises `EraseError` for one with a line break or control character."""
-    for word in (given := tuple(words)):
-        if CONTROL.search(INVISIBLE.sub("", word).strip()):
-            raise EraseError(
-                f"{name} has {word!r:.80}, with a line break or control character in it"
-            )
+    for word in (given := list(words)):
+        if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in word.strip(" \r\n")):
+            raise EraseError(f"{name} has {word!r:.80}, with a control character or line break")
     return tuple(map(tidy, given))
 
 
@@ -88,8 +74,9 @@ def neutral_concepts() -> list[str]:
 def check_concepts(targets: Iterable[str]) -> None:
     """Raise `EraseError` for the first that is no concept or style of the embedded model."""
     known = concept_table()["concept"].tolist() + [name + STYLE for name in style_names()]
-    for target in without(targets, known):
-        raise unknown("target", target, known)
+    for target in targets:
+        if target not in known:
+            raise unknown("target", target, known)
 
 
 def vocabulary(name: str) -> list[str]:

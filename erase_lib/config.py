@@ -302,9 +302,8 @@ def _as_type(name: str, value: Any, kind: Any) -> Any:
         with suppress(OverflowError):
             value = kind(value)
     if type(value) is not kind:
-        raise EraseError(
-            f"{name} is {value!r:.80} ({type(value).__name__}): expected {kind.__name__}"
-        )
+        given = f"{value!r:.80} ({type(value).__name__})"
+        raise EraseError(f"{name} is {given}: expected {kind.__name__}")
     if kind is float and not math.isfinite(value):
         raise EraseError(f"{name} is {value}: expected a finite number")
     return value

@@ -128,12 +128,9 @@ def encode(pipe: Pipeline, pictures: list[Image.Image]) -> Tensor:
 def whole_seeds(seed: Any, n: int) -> list[int]:
     """n seeds: those given, or the numbers from a single one on. Raises `EraseError`."""
     try:
-        if isinstance(seed, str):
-            raise TypeError("a text is no seed")
-        if isinstance(seed, Iterable) and getattr(seed, "ndim", None) != 0:
-            seeds = [index(s) for s in seed]
-        else:
-            seeds = [index(seed) + i for i in range(n)]
+        alone = isinstance(seed, str) or getattr(seed, "ndim", None) == 0
+        several = isinstance(seed, Iterable) and not alone
+        seeds = [index(s) for s in seed] if several else [index(seed) + i for i in range(n)]
     except TypeError as error:
         raise EraseError(f"seed is {seed!r} ({error}): expected whole numbers, such as 0") from None
     if len(seeds) != n:

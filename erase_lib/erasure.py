@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import math
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -103,27 +102,21 @@ class Erasure:
         folder = Path(folder)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.tensors.items()}
         rows = [{k: v for k, v in row.items() if k != "pi"} for row in self.history]
-        settings: dict[str, Any] = {"version": 2, "config": self.config.to_dict()}
-        settings |= {"base": self.base, "strength": self.strength}
-        texts = [
-            json.dumps(settings, indent=2),
-            pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"),
-        ]
+        told: dict[str, Any] = {"version": 2, "config": self.config.to_dict(), "base": self.base}
         paths = [folder / name for name in FILES]
-        if not paths[0].exists() and (other := next((p for p in paths[1:] if p.exists()), None)):
+        if not paths[0].exists() and (other := next(filter(Path.exists, paths), None)):
             raise EraseError(f"{other} is there, but no {FILES[0]}: choose another folder")
         try:
             _check(tensors, self.strength)
-            files = [_crc32(text) for text in texts]
-            told = json.dumps(settings | {"history": rows, "files": files}, default=_plain)
+            text = json.dumps(told | {"strength": self.strength, "history": rows}, default=float)
         except (TypeError, ValueError) as error:
             raise EraseError(f"erasure not saved to {folder} ({reason(error)})") from None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with whole(*paths) as temporary:  # the first holds all, so a kill in between loses none
-                save_checked(temporary[0], told, tensors)
-                for path, text in zip(temporary[1:], texts, strict=True):
-                    path.write_text(text, encoding="utf-8")
+                save_checked(temporary[0], text, tensors)
+                for path, copy in zip(temporary[1:], _copies(text), strict=True):
+                    path.write_text(copy, encoding="utf-8")
         except (OSError, SafetensorError) as error:
             raise unwritable(folder, error) from None
         return folder
@@ -133,27 +126,29 @@ class Erasure:
         """Read what `save` wrote, of this version or an earlier one, which had no checksum. Raises
         `EraseError` for a missing or damaged file, and for files of different erasures."""
         weights, *copies = (Path(folder) / name for name in FILES)
-        if not weights.is_file():
-            raise _missing(weights)
         try:
             text, tensors = load_checked(weights)
             found = json.loads(text) if text else _earlier(*copies)
-            strength, rows = float(found.get("strength", 1)), found["history"]
-            _check(tensors, strength)
-            config, base = EraseConfig.from_dict(found["config"]), str(found["base"])
+            config, rows = EraseConfig.from_dict(found["config"]), found["history"]
+            made = cls(tensors, config, str(found["base"]), rows, float(found.get("strength", 1)))
+            _check(tensors, made.strength)
+        except FileNotFoundError as error:
+            raise EraseError(
+                f"a file is missing ({error}): expected a folder of Erasure.save"
+            ) from None
         except EraseError:
             raise
         except Exception as error:  # safetensors, json and pandas each raise their own kinds
             raise EraseError(
                 f"erasure in {folder} is damaged ({reason(error)}): run it again"
             ) from None
-        for path, crc in zip(copies, found.get("files", ()), strict=False):
-            if path.exists() and _crc32(read_text(path)) != crc:
+        for path, copy in zip(copies, _copies(text) if text else (), strict=False):
+            if path.exists() and read_text(path).splitlines() != copy.splitlines():
                 raise EraseError(
                     f"{path} is damaged, or of another erasure than {weights.name}, which holds all"
                     f" that it should say: delete {path.name}, and load again"
                 )
-        return cls(tensors, config, base, rows, strength)
+        return made
 
     def export(self, pipe: Pipeline, folder: str | Path) -> Path:
         """Write a whole stock pipeline with the erased UNet, which plain diffusers loads.
@@ -183,34 +178,21 @@ def _check(tensors: Mapping[str, Tensor], strength: float) -> None:
             raise ValueError(f"{name} of {tensor.dtype} is not all finite numbers")
 
 
+def _copies(text: str) -> list[str]:
+    """What config.json and history.csv say of the text that stands with the weights."""
+    told = json.loads(text)
+    table = pd.DataFrame(told.pop("history")).to_csv(index=False, lineterminator="\n")
+    return [json.dumps(told, indent=2), table]
+
+
 def _earlier(config: Path, history: Path) -> dict[str, Any]:
     """What earlier versions wrote beside the weights, which then say nothing themselves."""
-    if not config.is_file():
-        raise _missing(config)
-    found = json.loads(config.read_text("utf-8"))
-    if "version" in found:
-        raise ValueError(f"{FILES[0]} has lost its checksum")
-    text, plain = read_text(history), {"target", "chosen"}  # words such as "null" or "1"
+    found, text = json.loads(config.read_text("utf-8")), read_text(history)
     rows = list(csv.reader(StringIO(text), strict=True)) if text.strip() else []
-    if len({len(row) for row in rows}) > 1 or rows and not text.endswith("\n"):
-        raise ValueError(f"{history.name} is cut off")
-    if not rows:
-        return found | {"history": []}
-    empty = {name: [""] for name in {*rows[0]} - plain}
-    options = {"dtype": dict.fromkeys(plain, str), "keep_default_na": False, "na_values": empty}
-    return found | {"history": pd.read_csv(StringIO(text), **options).to_dict("records")}
-
-
-def _missing(path: Path) -> EraseError:
-    return EraseError(f"{path} is missing: expected a folder written by Erasure.save")
-
-
-def _crc32(text: str) -> int:
-    return zlib.crc32("\n".join(text.splitlines()).encode())
-
-
-def _plain(value: Any) -> Any:
-    """What a number or array of NumPy or torch is in JSON."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"history holds {value!r}: expected plain values")
+    if "version" in found or len({len(row) for row in rows}) > 1 or rows and text[-1] != "\n":
+        raise ValueError(f"{FILES[0]} has lost its checksum, or {history.name} its end")
+    words = {"target", "chosen"}  # which may be "null" or "1"
+    empty = {name: [""] for name in {*rows[0]} - words} if rows else {}
+    options = {"dtype": dict.fromkeys(words, str), "keep_default_na": False, "na_values": empty}
+    table = pd.read_csv(StringIO(text), **options).to_dict("records") if rows else []
+    return found | {"history": table}

@@ -24,7 +24,7 @@ from erase_lib.measure.distances import clip_score, perceptual, set_distances
 from erase_lib.measure.instruments import Instruments, load_instruments
 from erase_lib.measure.judges import Judge, verdicts
 from erase_lib.measure.pictures import Images, draw, real_pictures
-from erase_lib.measure.prompts import known_as, suite_prompts, target_prompts
+from erase_lib.measure.prompts import suite_prompts, target_prompts
 from erase_lib.measure.statistics import bootstrap
 from erase_lib.measure.suite import Suite
 from erase_lib.models import Pipeline
@@ -254,8 +254,7 @@ def evaluate(
     before = draw(pipe, *ask, progress=progress)
     after = draw(pipe, *ask, folder=own, progress=progress, erasure=erasure)
     found, rows = suite_rows(suite, prompts, before, after, instruments)
-    targets = tuple(known_as(erasure.config.targets, suite.words))
-    evaluation = Evaluation(suite, rows, found, before, after, targets)
+    evaluation = Evaluation(suite, rows, found, before, after, erasure.config.targets)
     if folder:
         evaluation.save(folder)
     return evaluation

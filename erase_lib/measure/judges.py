@@ -159,8 +159,8 @@ def verdicts(
     table["rank"], table["probability"] = ranks(likely, columns)
     if classifier.styles:
         table["style_seen"] = [classifier.styles[i] for i in of_style.argmax(1)]
-        place = {style: i for i, style in enumerate(classifier.styles)}
-        asked = [place.get(style, -1) for style in table.get("style", [None] * len(table))]
+        place = {normal(style): i for i, style in enumerate(classifier.styles)}
+        asked = [place.get(normal(str(s)), -1) for s in table.get("style", [None] * len(table))]
         table["style_rank"], _ = ranks(of_style, np.array(asked, dtype=int))
     seconds = (time.perf_counter() - begin) / max(len(table), 1)
     return table.assign(model=model, measured_by=classifier.name, seconds=seconds)

@@ -35,12 +35,7 @@ Images = Sequence[Image.Image]
 class Pictures(Images):
     """Pictures in parts that lie in files: thirty thousand of them need no room in memory."""
 
-    def __init__(
-        self,
-        parts: list[Path | list[Image.Image]],
-        n: int,
-        size: tuple[int, ...] | None = None,
-    ) -> None:
+    def __init__(self, parts: list[Path | list[Image.Image]], n: int, size: Any = None) -> None:
         self.parts, self.n, self.size = parts, n, size
         self.part = lru_cache(HELD)(self._read)
 
@@ -96,8 +91,7 @@ def draw(
     weights += [erasure.digest()] if erasure else []
     machine = [str(precision(pipe)), str(pipe.device), torch.get_num_threads(), torch.__version__]
     found: list[Path | list[Image.Image]] = []
-    latent = noise(pipe, 0, torch.Generator()).shape[-2:]
-    size = tuple(pipe.vae_scale_factor * side for side in latent)
+    size = [pipe.vae_scale_factor * n for n in noise(pipe, 0, torch.Generator()).shape[-2:]]
     for part in parts:
         asked = [prompts[part], seeds[part], steps, guidance_scale]
         key = hashlib.sha256(json.dumps([weights, machine, *asked]).encode()).hexdigest()[:24]
@@ -118,7 +112,7 @@ def draw(
     return Pictures(found, len(prompts), size)
 
 
-def _read(path: Path, n: int, size: tuple[int, ...] | None = None) -> list[Image.Image] | None:
+def _read(path: Path, n: int, size: Any = None) -> list[Image.Image] | None:
     """The n pictures of a file of the cache, of that height and width (None: any); None if there is
     none, or, with a warning, it is damaged or holds others."""
     try:

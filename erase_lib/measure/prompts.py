@@ -11,19 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from erase_lib.concepts import (
-    STYLE,
-    check_concepts,
-    check_once,
-    concept_table,
-    is_style,
-    spelt,
-    style_names,
-    without,
-)
+from erase_lib.concepts import STYLE, check_concepts, concept_table, is_style, style_names, without
 from erase_lib.errors import EraseError, unknown
 from erase_lib.files import DATA, whole_table
-from erase_lib.measure.suite import Group, Suite
+from erase_lib.measure.suite import Group, Suite, check_once
 from erase_lib.models import Pipeline
 from erase_lib.text import distances, encode_prompts, near_each
 
@@ -55,10 +46,10 @@ def suite_prompts(
     seed of the picture's noise. It hangs on prompt and seed alone, so a prompt starts from the same
     noise in every suite, split and model. `most`: no more prompts of a group than that, spread over
     it (0: all). Raises `EraseError` for a suite of other targets, and an empty group."""
-    split, targets = suite.split(targets), known_as(targets, suite.words)
+    split = suite.split(targets)
     parts = []
     for name, group in suite.groups.items():
-        rows = _rows(pipe, suite, group, targets, split)
+        rows = _rows(pipe, suite, group, list(targets), split)
         if rows.empty and group.words:
             continue  # no word for these targets
         if rows.empty:
@@ -77,12 +68,6 @@ def suite_prompts(
     return table.assign(seed=seed, noise=seed.where(given, seed * 100_000 + own))[list(COLUMNS)]
 
 
-def known_as(targets: Iterable[str], words: Iterable[str] = ()) -> list[str]:
-    """Targets as the embedded model or the `words` of a suite spell them."""
-    own = [*concept_table()["concept"], *(name + STYLE for name in style_names())]
-    return spelt(targets, [*own, *words])
-
-
 def _rows(
     pipe: Pipeline, suite: Suite, group: Group, targets: list[str], split: str
 ) -> pd.DataFrame:
@@ -91,8 +76,7 @@ def _rows(
         return _from_file(group.file, split)
     kept = without(suite.classes, targets)
     if group.words:
-        own = dict(zip(spelt(group.words, targets), group.words.values(), strict=True))
-        asked = [(target, word) for target in targets for word in own.get(target, [])]
+        asked = [(target, word) for target in targets for word in group.words.get(target, [])]
     else:
         asked = [(c, c) for c in _concepts(pipe, suite, group, targets, kept)]
     houses = style_names()
@@ -172,7 +156,6 @@ def evaluation_prompts(
     seeds are 1000, 1001, …: every model draws the same prompts from the same noise. Raises
     `EraseError` for a target that is no concept of the embedded model, and as `near_and_far`."""
     check_concepts(targets)
-    targets = known_as(targets)
     if styled := [target for target in targets if is_style(target)]:
         raise EraseError(f"target {styled[0]!r} is a style: expected objects, such as ['church']")
     styles = style_names()
@@ -218,10 +201,10 @@ def target_prompts(targets: Sequence[str], pictures: int, seed: int = 5000) -> p
     """What each target is looked for in: prompt, concept, style, target, seed. `pictures` of an
     object in every style, and as many of a style, each of another object."""
     objects = concept_table()["concept"].iloc[::7].tolist()  # any; not those it is trained on
-    styles, rows, targets = style_names(), [], known_as(targets)
+    styles, rows = style_names(), []
     for k, target, i in product(range(pictures), targets, range(len(styles))):
         thing = objects[(4 * k + i) % len(objects)]
-        own = (thing, target.removesuffix(STYLE)) if is_style(target) else (target, styles[i])
+        own = (thing, target[: -len(STYLE)]) if is_style(target) else (target, styles[i])
         rows.append((own, target))
     pairs, names = zip(*rows, strict=True)
     return prompt_table(pairs, target=names, seed=range(seed, seed + len(pairs)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from erase_lib.concepts import check_once, normal, without
+from erase_lib.concepts import check_once
 from erase_lib.config import _as_type
 from erase_lib.errors import EraseError, unknown
 from erase_lib.files import DATA, check_keys, read_mapping
@@ -62,20 +62,16 @@ class Suite:
     steps: int = 8
     guidance_scale: float = 4.0
 
-    @property
-    def words(self) -> set[str]:
-        """What it is made for: the classes, and the targets of the splits."""
-        return {*self.classes}.union(*self.splits.values())
-
     def split(self, targets: Sequence[str]) -> str:
         """The split of these targets, "" where they only are of the classes. Raises `EraseError`
         for targets that the suite does not fit."""
         for name, of in self.splits.items():
-            if {*map(normal, of)} == {*map(normal, targets)}:
+            if set(of) == set(targets):
                 return name
-        if self.classes and not without(targets, self.classes):
+        if self.classes and set(targets) <= set(self.classes):
             return ""
-        strange = [*without(targets, self.words), *targets][0]
+        made_for = {*self.classes}.union(*self.splits.values())
+        strange = next((t for t in targets if t not in made_for), next(iter(targets)))
         known = ", ".join(self.classes or (f"{k}: {'+'.join(of)}" for k, of in self.splits.items()))
         text = f"suite {self.name!r} is not made for the target {strange!r}"
         raise EraseError(f"{text}: expected of {known}")

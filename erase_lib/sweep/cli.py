@@ -8,7 +8,6 @@ import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import joblib
 import pandas as pd
@@ -144,9 +143,8 @@ def started(words: Sequence[str]) -> int:
     """`erase-sweep NOTEBOOK …`."""
     parser = argparse.ArgumentParser("erase-sweep", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("notebook", nargs="?", help="what to run; or `collect` and a folder")
-    pair: dict[str, Any] = {"action": "append", "default": [], "metavar": "NAME=A,B"}
-    note = """a value a run; + joins the words of one; quotes keep both: '"Salome, 1870"+"C++"'"""
-    parser.add_argument("-p", dest="pairs", help=note, **pair)
+    note = """a value a run, + joins words; quotes keep them whole: '"Salome, 1870"+"C++"'"""
+    parser.add_argument("-p", action="append", default=[], metavar="NAME=A,B", help=note)
     parser.add_argument("--grid", metavar="FILE", help="YAML: notebook, fixed, grid, zip, cases")
     parser.add_argument("--out", type=Path, help="runs/NOTEBOOK if absent")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
@@ -159,7 +157,7 @@ def started(words: Sequence[str]) -> int:
     parser.add_argument("--cell-timeout", type=int, default=3600, help="seconds")
     parser.add_argument("--publish", type=Path, metavar="FOLDER", help="put the table there too")
     given = vars(parser.parse_args(words))
-    pairs, file, dry = given.pop("pairs"), given.pop("grid"), given.pop("dry_run")
+    pairs, file, dry = given.pop("p"), given.pop("grid"), given.pop("dry_run")
     target, spec = given.pop("publish"), read_mapping(file, "grid", grid.SECTIONS) if file else {}
     if file and "notebook" in spec:  # a path from the grid file on
         given["notebook"] = given["notebook"] or Path(file).parent / str(spec["notebook"])

@@ -21,7 +21,6 @@ OUTPUT = "output"  # the parameter that every swept notebook has: where the swee
 RESERVED = {"id", "status", "seconds", "threads", "started", "git_commit", "cell", "error"}
 SECTIONS = ("notebook", "fixed", "grid", "zip", "cases")
 Values = dict[str, Any]
-PIECE = re.compile(r'\s*"((?:[^"]|"")*)"\s*(?=[,+]|$)|[^,+]*')  # quoted, or as it stands
 
 
 class Parameter(NamedTuple):
@@ -66,20 +65,10 @@ def parameters(notebook: str | Path) -> dict[str, Parameter]:
 
 
 def pieces(text: str, at: str) -> list[str]:
-    """A text cut `at` each comma or plus, but for those in a piece in double quotes, as in CSV."""
-    found, place = [""], 0
-    while True:
-        piece = PIECE.match(text, place)
-        assert piece
-        if piece[0].lstrip().startswith('"') and piece[1] is None:
-            raise EraseError(f"{text!r} has a double quote that is not closed before a , or +")
-        found[-1], place = found[-1] + piece[0], piece.end() + 1
-        if place > len(text):
-            return [part.strip() for part in found]
-        if text[place - 1] == at:
-            found.append("")
-        else:
-            found[-1] += text[place - 1]
+    """A text cut `at` each comma or plus that stands in no double quotes, as in CSV."""
+    if text.count('"') % 2:
+        raise EraseError(f'{text!r} has a double quote that is not closed: write "" for one')
+    return [part.strip() for part in re.split(rf'[{at}](?=(?:[^"]*"[^"]*")*[^"]*$)', text)]
 
 
 def convert(value: Any, kind: str, name: str) -> Any:
@@ -99,8 +88,8 @@ def convert(value: Any, kind: str, name: str) -> Any:
             raise EraseError(f"{name} is {value!r}: expected {kind}, such as one or more values")
         return [convert(item, many[1], name) for item in items]
     if kind == "str" and isinstance(value, str):
-        quoted = PIECE.fullmatch(value)
-        return quoted[1].replace('""', '"') if quoted and quoted[1] is not None else value
+        quoted = re.fullmatch(r'"((?:[^"]|"")*)"', value)
+        return quoted[1].replace('""', '"') if quoted else value
     if kind not in ("str", "bool", "int", "float"):
         return value  # without annotation, or with one of the notebook's own, it stays
     if kind == "bool" and str(value).lower() in ("true", "false"):

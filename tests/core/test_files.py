@@ -153,7 +153,7 @@ def test_files_of_two_erasures_are_told_apart(tmp_path, refused, mixed):
         ({"tensors": {}}, "0 tensors"),
         ({"tensors": {"a": torch.tensor([float("inf")])}}, "finite"),
         ({"tensors": {"a": torch.ones(2, dtype=torch.int64)}}, "int64"),
-        ({"history": [{"step": object()}]}, "plain"),
+        ({"history": [{"step": object()}]}, "object"),
     ],
 )
 def test_what_load_would_refuse_is_not_saved(tmp_path, refused, given, says):

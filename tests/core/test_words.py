@@ -31,7 +31,8 @@ def config(**values):
 @pytest.mark.parametrize("word", SAME)
 def test_the_same_word_is_one_wherever_words_are_compared(tmp_path, refused, word):
     assert normal(word) == "church" and config(targets=[word]).targets == (tidy(word),)
-    check_concepts([word])
+    if word != "church":  # the embedded model's own spelling is asked for, and named
+        refused(check_concepts, [word], says=["did you mean", "'church'"])
     assert "church" not in search_words("concepts", [word])
     file = tmp_path / "words.txt"
     file.write_text(f"{word.strip()}\ndog\ncat\n", "utf-8")
@@ -65,7 +66,6 @@ def test_line_breaks_and_control_characters_are_refused(refused, name, word):
 
 def test_a_style_is_one_in_any_case():
     assert config(targets=["Noto Style"]).styles == ("twemoji", "fluent", "openmoji")
-    check_concepts(["NOTO style"])
     assert forms_of("", (), "Noto STYLE")[1] == "a picture"
 
 
@@ -178,10 +178,7 @@ def test_measures_know_a_target_in_any_case(tiny, refused):
 
     near, far = prompts.near_and_far(tiny, ["Church"], 2, 3, words=["church", *"abcdef"])
     assert "church" not in near + far
-    suite = read_suite("objects")
-    name = next(iter(suite.words))
-    asked = [prompts.suite_prompts(tiny, suite, [n], most=2) for n in (name, name.upper())]
-    pd.testing.assert_frame_equal(*asked)
+    refused(prompts.suite_prompts, tiny, read_suite("objects"), ["Church"], says="'Church'")
     told = pd.DataFrame({"prompt": ["a", "b"], "concept": ["church", "dog"], "seed": 0, "rank": 0})
     told = told.assign(measured_by="x", seconds=0.0)
     rows = summary(told, told, ["CHURCH"]).set_index(["metric", "model"])
