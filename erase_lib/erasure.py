@@ -174,7 +174,8 @@ def _check(tensors: Mapping[str, Tensor], strength: float) -> None:
     if not tensors or not math.isfinite(strength):
         raise ValueError(f"it has {len(tensors)} tensors and strength {strength}")
     for name, tensor in tensors.items():
-        if tensor.dtype not in DTYPES.values() or not tensor.isfinite().all():
+        fits = tensor.dtype in DTYPES.values() and tensor.numel()
+        if not fits or not torch.stack(tensor.aminmax()).isfinite().all():  # NaN comes through both
             raise ValueError(f"{name} of {tensor.dtype} is not all finite numbers")
 
 
