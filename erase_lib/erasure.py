@@ -188,9 +188,10 @@ def _copies(text: str) -> list[str]:
 
 def _earlier(config: Path, history: Path) -> dict[str, Any]:
     """What earlier versions wrote beside the weights, which then say nothing themselves."""
-    found, text = json.loads(config.read_text("utf-8")), read_text(history)
+    found = json.loads(config.read_text("utf-8"))
+    text = history.read_text("utf-8") if history.exists() else "\n"
     rows = list(csv.reader(StringIO(text), strict=True)) if text.strip() else []
-    if "version" in found or len({len(row) for row in rows}) > 1 or rows and text[-1] != "\n":
+    if "version" in found or len({len(row) for row in rows}) > 1 or text[-1:] != "\n":
         raise ValueError(f"{FILES[0]} has lost its checksum, or {history.name} its end")
     words = {"target", "chosen"}  # which may be "null" or "1"
     empty = {name: [""] for name in {*rows[0]} - words} if rows else {}

@@ -94,6 +94,8 @@ BOTH = {
     "no config": put(FILES[1], b'"config"', b'"confix"'),
     "half a config": cut(FILES[1], 40),
     "half a row": cut(FILES[2], 5),
+    "no history": lambda folder: (folder / FILES[2]).write_bytes(b""),
+    "a history in no letters": put(FILES[2], b"NA", b"\xff\xfe"),
     "a broken row": put(FILES[2], b"NA", b'N"A,'),
 }
 NEW = {
