@@ -127,7 +127,7 @@ def load_checked(path: Path) -> tuple[str, dict[str, Tensor]]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     if metadata is None:
         return "", tensors
-    crc, text = metadata["run"][:8], metadata["run"][9:]
+    crc, _, text = metadata["run"].partition(" ")
     if "crc32" in metadata:  # an earlier version's
         crc, text = metadata["crc32"], metadata["run"]
     if crc != checksum(text, tensors):

@@ -90,9 +90,10 @@ def vocabulary(name: str) -> list[str]:
     if name == "english":
         return whole_table(EMOJI / "vocabulary.csv")["word"].tolist()
     path = Path(name)
-    if not path.is_file():
-        raise EraseError(f"vocabulary {name!r}: expected concepts, english or a text file's path")
     try:
+        if not path.is_file():
+            hint = "expected concepts, english or a text file's path"
+            raise EraseError(f"vocabulary {name!r}: {hint}")
         lines = [line.strip() for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise EraseError(f"vocabulary {name!r} cannot be read ({reason(error)})") from None

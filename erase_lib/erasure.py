@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import StringIO
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ class Erasure:
         Raises `EraseError` when they cannot be written; files of an older erasure then stay.
         """
         folder = Path(folder)
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.tensors.items()}
+        tensors = {name: t.detach().cpu().contiguous().clone() for name, t in self.tensors.items()}
         rows = [{k: v for k, v in row.items() if k != "pi"} for row in self.history]
         told: dict[str, Any] = {"version": 2, "config": self.config.to_dict(), "base": self.base}
         paths = [folder / name for name in FILES]
@@ -108,8 +109,10 @@ class Erasure:
             raise EraseError(f"{other} is there, but no {FILES[0]}: choose another folder")
         try:
             _check(tensors, self.strength)
-            text = json.dumps(told | {"strength": self.strength, "history": rows}, default=float)
-        except (TypeError, ValueError) as error:
+            text = json.dumps(
+                told | {"strength": self.strength, "history": rows}, default=methodcaller("item")
+            )
+        except (TypeError, ValueError, AttributeError) as error:
             raise EraseError(f"erasure not saved to {folder} ({reason(error)})") from None
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -176,7 +179,9 @@ def _check(tensors: Mapping[str, Tensor], strength: float) -> None:
     for name, tensor in tensors.items():
         fits = tensor.dtype in DTYPES.values() and tensor.numel()
         if not fits or not torch.stack(tensor.aminmax()).isfinite().all():  # NaN comes through both
-            raise ValueError(f"{name} of {tensor.dtype} is not all finite numbers")
+            raise ValueError(
+                f"{name} of {tensor.dtype} has no numbers, or not all finite: expected float32"
+            )
 
 
 def _copies(text: str) -> list[str]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -56,6 +57,8 @@ def same(a, b):
 
 def test_words_and_numbers_come_back_exactly(tmp_path):
     made = erasure(strength=-0.1)
+    made.tensors["tied"] = made.tensors["a.weight"]
+    made.history[2] |= {"n": np.int64(3), "l1": np.float64(0.5), "note": "a\r\nb"}
     made.history[1]["pi"] = [0.5, 0.5]
     back = Erasure.load(made.save(tmp_path / "new"))
     del made.history[1]["pi"]  # as long as the list of candidates: never written
@@ -155,6 +158,7 @@ def test_files_of_two_erasures_are_told_apart(tmp_path, refused, mixed):
         ({"tensors": {}}, "0 tensors"),
         ({"tensors": {"a": torch.tensor([float("inf")])}}, "finite"),
         ({"tensors": {"a": torch.ones(2, dtype=torch.int64)}}, "int64"),
+        ({"tensors": {"a": torch.ones(0)}}, "no numbers"),
         ({"history": [{"step": object()}]}, "object"),
     ],
 )
