@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from operator import index
 from typing import Any
 
 import torch
@@ -125,21 +124,6 @@ def encode(pipe: Pipeline, pictures: list[Image.Image]) -> Tensor:
     return pipe.vae.encode(x).latent_dist.mean.float() * pipe.vae.config.scaling_factor
 
 
-def whole_seeds(seed: Any, n: int) -> list[int]:
-    """n seeds: those given, or the numbers from a single one on. Raises `EraseError`."""
-    try:
-        alone = isinstance(seed, str) or getattr(seed, "ndim", None) == 0
-        several = isinstance(seed, Iterable) and not alone
-        seeds = [index(s) for s in seed] if several else [index(seed) + i for i in range(n)]
-    except TypeError as error:
-        raise EraseError(f"seed is {seed!r} ({error}): expected whole numbers, such as 0") from None
-    if len(seeds) != n:
-        raise EraseError(f"{len(seeds)} seeds for {n} prompts: give one for each")
-    if strange := [s for s in seeds if not -(2**63) <= s < 2**64]:  # what torch's generators take
-        raise EraseError(f"seed is {strange[0]}: expected 0 to {2**64 - 1}")
-    return seeds
-
-
 @torch.no_grad()
 def generate(
     pipe: Pipeline,
@@ -152,16 +136,17 @@ def generate(
 ) -> list[Image.Image]:
     """Pictures of the prompts: prompt i starts from seed + i, or from seed[i] of a list.
 
-    Prompts and seeds may be columns or arrays; no prompts give no pictures. Raises `EraseError` for
-    another number of seeds than of prompts, a seed that is no whole number, a prompt that is no
-    text, steps or a batch size below 1, and a guidance scale that is not finite.
+    No prompts give no pictures. Raises `EraseError` for a number of seeds other than that of the
+    prompts, steps or a batch size below 1, and a guidance scale that is not finite.
     """
     if isinstance(prompts, str):
         raise EraseError(f"prompts is {prompts!r}: expected a list, such as [{prompts!r}]")
-    prompts = list(prompts)
-    if wrong := [prompt for prompt in prompts if not isinstance(prompt, str)]:
-        raise EraseError(f"prompts has {wrong[0]!r}: expected texts, such as 'a church'")
-    seeds = whole_seeds(seed, len(prompts))
+    if isinstance(seed, Iterable):
+        seeds = [int(s) for s in seed]
+    else:
+        seeds = [int(seed) + i for i in range(len(prompts))]
+    if len(seeds) != len(prompts):
+        raise EraseError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
     if not math.isfinite(guidance_scale):
         raise EraseError(f"guidance_scale is {guidance_scale}: expected a finite number, such as 4")
     if batch_size < 1:

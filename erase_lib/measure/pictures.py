@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from erase_lib.concepts import EMOJI
-from erase_lib.diffusion import generate, noise, whole_seeds
+from erase_lib.diffusion import generate, noise
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.files import DATA, alone, whole, whole_table
@@ -74,7 +74,7 @@ def draw(
     an edited one is no proof. Kept in `folder` (None: `CACHE`) in parts of `PART` pictures, or
     drawn anew and not kept. A damaged file is a warning and drawn again; one that cannot be written
     is a warning, with an erasure an `EraseError`, as is an erasure of another base model."""
-    prompts, seeds = list(prompts), whole_seeds(seeds, len(prompts))
+    prompts, seeds = list(prompts), [int(seed) for seed in seeds]
     if erasure is not None:
         erasure.check(pipe)
 

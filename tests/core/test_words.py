@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from erase_lib import EraseConfig, erase, generate
+from erase_lib import EraseConfig, erase
 from erase_lib.concepts import check_concepts, forms_of, normal, search_words, tidy, vocabulary
-from erase_lib.diffusion import whole_seeds
 from erase_lib.search import new_search, new_searches
 from erase_lib.text import encode_prompts
 
@@ -126,23 +125,6 @@ def test_the_shipped_lists_hold_each_word_once_and_tidied():
     for name in ("concepts", "english"):
         words = vocabulary(name)
         assert len({normal(word) for word in words}) == len(words) and words == [*map(tidy, words)]
-
-
-@pytest.mark.parametrize("seed", ["12", 1.7, 3.0, [0, "1"], None, [0, 1.0], 2**64, b"\0\1"[:0], {}])
-def test_a_seed_is_a_whole_number(refused, seed):
-    refused(whole_seeds, seed, 2, says="seed")
-
-
-def test_prompts_and_seeds_may_be_columns(tiny, refused):
-    table = pd.DataFrame({"prompt": ["dog", "cat"], "seed": [3, 4]}, index=[7, 5])
-    ask = {"steps": 1, "progress": False}
-    columns = generate(tiny, table["prompt"], table["seed"], **ask)
-    lists = generate(tiny, ["dog", "cat"], [3, 4], **ask)
-    assert [p.tobytes() for p in columns] == [p.tobytes() for p in lists]
-    assert whole_seeds(torch.tensor([3, 4]), 2) == whole_seeds(np.array(3), 2) == [3, 4]
-    refused(generate, tiny, ["dog", "cat"], seed="12", **ask, says="seed '12'")
-    for wrong in ([1, 2], ["dog", None], ["dog", float("nan")]):
-        refused(generate, tiny, wrong, **ask, says="prompts")
 
 
 def test_age_and_an_anchor_pair_up_with_the_prompts_of_a_style(tiny):
