@@ -109,9 +109,8 @@ class Erasure:
             raise EraseError(f"{other} is there, but no {FILES[0]}: choose another folder")
         try:
             _check(tensors, self.strength)
-            text = json.dumps(
-                told | {"strength": self.strength, "history": rows}, default=methodcaller("item")
-            )
+            told |= {"strength": self.strength, "history": rows}
+            text = json.dumps(told, default=methodcaller("item"))  # NumPy's numbers
         except (TypeError, ValueError, AttributeError) as error:
             raise EraseError(f"erasure not saved to {folder} ({reason(error)})") from None
         try:
@@ -137,7 +136,7 @@ class Erasure:
             _check(tensors, made.strength)
         except FileNotFoundError as error:
             raise EraseError(
-                f"a file is missing ({error}): expected a folder of Erasure.save"
+                f"a file is missing ({error}): give a folder of Erasure.save"
             ) from None
         except EraseError:
             raise
@@ -179,9 +178,7 @@ def _check(tensors: Mapping[str, Tensor], strength: float) -> None:
     for name, tensor in tensors.items():
         fits = tensor.dtype in DTYPES.values() and tensor.numel()
         if not fits or not torch.stack(tensor.aminmax()).isfinite().all():  # NaN comes through both
-            raise ValueError(
-                f"{name} of {tensor.dtype} has no numbers, or not all finite: expected float32"
-            )
+            raise ValueError(f"{name} of {tensor.dtype}: expected finite numbers in float32")
 
 
 def _copies(text: str) -> list[str]:
