@@ -44,7 +44,11 @@ class Checkpoint:
         done, steps = len(run.history), run.config.steps
         if not done:
             if state := read(self.folder, run.config.to_dict(), run.base, run.pipe.device):
-                run.load_state_dict(state)
+                try:
+                    run.load_state_dict(state)
+                except (KeyError, TypeError, RuntimeError) as error:  # another version wrote it
+                    said = f"the state in {self.folder} is no longer read ({reason(error)})"
+                    raise EraseError(f"{said}: delete it to start anew") from None
         elif done % (self.every or max(1, steps // 10)) == 0 or done == steps:
             try:
                 write(self.folder, run.config.to_dict(), run.base, run.state_dict())
@@ -64,7 +68,7 @@ def write(folder: Path, config: dict[str, Any], base: str, state: Mapping[str, A
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with whole(folder / FILE) as (temporary,):
-            save_file(tensors, temporary, {"run": text, "crc32": checksum(text, tensors)})
+            save_checked(temporary, text, tensors)
             if (folder / FILE).exists():  # a kill here leaves the previous one, which `read` finds
                 os.replace(folder / FILE, folder / PREVIOUS)
     except (OSError, SafetensorError) as error:
@@ -84,7 +88,8 @@ def read(
     paths = [path for name in (FILE, PREVIOUS) if (path := folder / name).is_file()]
     for path in paths:
         try:
-            found, tensors = _load(path)
+            text, tensors = load_checked(path)
+            found = json.loads(text)
             there = {name: tensor.to(device) for name, tensor in tensors.items()}
             state = _together(found["state"], there)
         except Exception as error:  # safetensors, json and a missing key each raise their own kinds
@@ -110,13 +115,24 @@ def read(
     return None
 
 
-def _load(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def save_checked(path: Path, text: str, tensors: dict[str, Tensor]) -> None:
+    """A safetensors file with a text in its metadata, after the `checksum` of both."""
+    save_file(tensors, path, {"run": f"{checksum(text, tensors)} {text}"})
+
+
+def load_checked(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """What `save_checked` wrote; "" for a file without metadata. `ValueError` for a wrong sum."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-    if metadata["crc32"] != checksum(metadata["run"], tensors):
+    if metadata is None:
+        return "", tensors
+    crc, _, text = metadata["run"].partition(" ")
+    if "crc32" in metadata:  # an earlier version's
+        crc, text = metadata["crc32"], metadata["run"]
+    if crc != checksum(text, tensors):
         raise ValueError("its checksum is wrong")
-    return json.loads(metadata["run"]), tensors
+    return text, tensors
 
 
 def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -143,8 +143,8 @@ def speed(
     null = directions[:, sizes <= tolerance * sizes[-1]]
     if not null.shape[1]:
         raise EraseError(
-            f"tolerance is {tolerance}: {len(kept)} kept columns leave none of {len(s)} directions"
-            " free; preserve fewer concepts or raise it"
+            f"{len(kept)} kept columns leave none of {len(s)} directions free at tolerance"
+            f" {tolerance}: preserve fewer concepts, by a lower nearest or a shorter preserved"
         )
     # in the null space's own coordinates: ΔT = R Nᵀ, with R by `solve` from 0
     c, gap = (erased @ null).flatten(0, 1), (anchors - erased).flatten(0, 1)
@@ -269,7 +269,7 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
         most = min(len(words), SHORTLIST * c.rounds * c.per_round)
         moved = movement(weights, found[0], encode_prompts(pipe, words))
         words = [words[i] for i in moved.topk(most).indices.tolist()]
-        every = torch.stack([encode_prompts(pipe, prompts_of(word, c.styles)) for word in words])
+        every = torch.stack([embed(pipe, word, c.styles) for word in words])
         found = adversarial(
             weights, erased, anchors, preserved, every, c.ridge, c.lam, c.rounds, c.per_round
         )

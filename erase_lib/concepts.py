@@ -2,32 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.files import DATA
+from erase_lib.files import DATA, whole_table
 
 EMOJI = DATA / "emoji"
 STYLE = " style"  # ends the name of a style, as in "noto style" or "Van Gogh style"
 DRAWN = ("dog", "church", "apple", "airplane", "guitar", "rose")  # in the prompts of a style
+NOBODY_SEES = "\u034f\u115f\u1160\u3164\ufe0e\ufe0f\uffa0"  # beside the category Cf, as a BOM is
+
+
+def tidy(word: str) -> str:
+    """As words are kept: composed (NFC), no letters that nobody sees, single blanks."""
+    seen = "".join(c for c in word if unicodedata.category(c) != "Cf" and c not in NOBODY_SEES)
+    return " ".join(unicodedata.normalize("NFC", seen).split())
+
+
+@lru_cache(1 << 14)
+def normal(word: str) -> str:
+    """As words are compared: two are the same where this is, whatever their case."""
+    return unicodedata.normalize("NFC", tidy(word).casefold())
+
+
+def without(words: Iterable[str], gone: Iterable[str]) -> list[str]:
+    """The words that are the same as none of the others."""
+    left_out = {normal(word) for word in gone}
+    return [word for word in words if normal(word) not in left_out]
+
+
+def check_words(name: str, words: Iterable[str]) -> tuple[str, ...]:
+    """The words, tidied. Raises `EraseError` for one with a line break or control character."""
+    for word in (given := list(words)):
+        if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in word.strip(" \r\n")):
+            raise EraseError(f"{name} has {word!r:.80}, with a control character or line break")
+    return tuple(map(tidy, given))
+
+
+def check_once(name: str, values: Sequence[Any]) -> tuple[Any, ...]:
+    """The values. Raises `EraseError` for one that is there twice, words in whatever case."""
+    seen = set()
+    for value in values:
+        if (key := normal(value) if isinstance(value, str) else value) in seen:
+            raise EraseError(f"{name} has {value!r:.80} twice: give each once")
+        seen.add(key)
+    return tuple(values)
 
 
 def concept_table() -> pd.DataFrame:
     """The concepts of the embedded model: concept, category, subgroup, keywords, codepoint."""
-    return pd.read_csv(EMOJI / "concepts.csv", keep_default_na=False)
+    return whole_table(EMOJI / "concepts.csv")
 
 
 def style_names() -> list[str]:
     """The house styles that the embedded model was trained in."""
-    return pd.read_csv(EMOJI / "styles.csv", keep_default_na=False)["style"].tolist()
+    return whole_table(EMOJI / "styles.csv")["style"].tolist()
 
 
 def neutral_concepts() -> list[str]:
     """Prompts that name nothing, "" among them: what a target may become."""
-    return pd.read_csv(EMOJI / "neutral.csv", keep_default_na=False)["prompt"].tolist()
+    return whole_table(EMOJI / "neutral.csv")["prompt"].tolist()
 
 
 def check_concepts(targets: Iterable[str]) -> None:
@@ -41,27 +82,35 @@ def check_concepts(targets: Iterable[str]) -> None:
 def vocabulary(name: str) -> list[str]:
     """Words to search: `concepts`, `english` (3,000 common words), or a file with a word a line.
 
-    Raises `EraseError` for a file that does not exist, is no text or holds no words.
+    Of a file's words that are the same the first is taken. Raises `EraseError` for a file that does
+    not exist, is no text or a table, or holds no words.
     """
     if name == "concepts":
         return concept_table()["concept"].tolist()
     if name == "english":
-        return pd.read_csv(EMOJI / "vocabulary.csv", keep_default_na=False)["word"].tolist()
+        return whole_table(EMOJI / "vocabulary.csv")["word"].tolist()
     path = Path(name)
-    if not path.is_file():
-        raise EraseError(f"vocabulary {name!r}: expected concepts, english or a text file's path")
     try:
-        words = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        if not path.is_file():
+            hint = "expected concepts, english or a text file's path"
+            raise EraseError(f"vocabulary {name!r}: {hint}")
+        lines = [line.strip() for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise EraseError(f"vocabulary {name!r} cannot be read ({reason(error)})") from None
+    words = [word for word in check_words(f"vocabulary {name!r}", lines) if word]
     if not words:
         raise EraseError(f"vocabulary {name!r} is empty: expected one word a line")
-    return words
+    fields = [re.split(r"[,;\t](?! )", line) for line in lines]
+    head = {normal(field) for field in fields[0]} & {"word", "words", "concept", "concepts", "rank"}
+    alike = len({len(of) for of in fields}) == 1 < len(fields[0])
+    if alike or head and (len(fields[0]) > 1 or path.suffix == ".csv"):
+        raise EraseError(f"vocabulary {name!r} is a table ({lines[0]!r}): expected one word a line")
+    return list({normal(word): word for word in reversed(words)}.values())[::-1]
 
 
 def is_style(concept: str) -> bool:
     """Whether it names a style, such as "noto style", and no object."""
-    return concept.endswith(STYLE)
+    return normal(concept).endswith(STYLE)
 
 
 def prompts_of(concept: str, styles: tuple[str, ...] = ()) -> list[str]:
@@ -73,12 +122,11 @@ def prompts_of(concept: str, styles: tuple[str, ...] = ()) -> list[str]:
 
 
 def search_words(name: str, targets: Iterable[str]) -> list[str]:
-    """A vocabulary's words without the targets, in any case of letters.
+    """A vocabulary's words without the targets (`without`).
 
     Raises `EraseError` when fewer than two are left, and as `vocabulary`.
     """
-    gone = {target.strip().lower() for target in targets}
-    known = [word for word in vocabulary(name) if word.strip().lower() not in gone]
+    known = without(vocabulary(name), targets)
     if len(known) < 2:
         raise EraseError(
             f"vocabulary {name!r} has fewer than two candidates besides the targets: add words"
@@ -92,13 +140,16 @@ def forms_of(concept: str, styles: tuple[str, ...] = (), target: str = "") -> li
     An empty one leaves the words around it, "a in noto style": the style is no part of what is
     erased, and in a causal text encoder the words before the concept keep their embeddings. Where
     the `target`, whose place it takes, is a style, they are the prompts of a style: "a dog in
-    fluent style", and "a dog" for the empty concept.
+    fluent style", and "a dog" for the empty concept. A style that takes no one's place has its own.
     """
     if is_style(target):
         within = f" in {concept}" if concept else ""
         return [concept, f"a picture{within}", *(f"a {thing}{within}" for thing in DRAWN)]
     if not styles:
         return [concept]
+    if is_style(concept) and not target:
+        own = forms_of(concept, styles, concept)
+        return [own[i % len(own)] for i in range(3 + len(styles))]
     plain = [concept, f"a {concept}", f"a picture of a {concept}"]
     forms = plain + [f"a {concept} in {style} style" for style in styles]
     return [" ".join(form.split()) for form in forms]

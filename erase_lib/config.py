@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import types
 import typing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from erase_lib.concepts import STYLE, check_once, check_words, without
 from erase_lib.errors import EraseError, unknown
 
 
@@ -142,13 +146,16 @@ class EraseConfig:
             if not 0 <= (value := getattr(self, name)) <= most or (name in _POSITIVE and not value):
                 least = "a number above 0" if name in _POSITIVE else "0 or more"
                 raise EraseError(f"{name} is {value}: expected {least}, at most {most:,}")
-        if not self.targets or not all(t.strip() for t in self.targets):
+        object.__setattr__(self, "neutral", check_words("neutral", [self.neutral])[0])
+        for name in ("targets", "preserved", "styles"):
+            check_once(name, getattr(self, name))
+        if not all(self.targets or [""]):
             raise EraseError(f"targets is {self.targets}: expected at least one concept to erase")
-        if self.neutral.strip().lower() in [t.strip().lower() for t in self.targets]:
+        if not without([self.neutral], self.targets):
             raise EraseError(
                 f"neutral concept {self.neutral!r} is also a target: choose another, such as ''"
             )
-        others = tuple(s for s in self.styles if f"{s} style" not in self.targets)
+        others = tuple(s for s in self.styles if without([s + STYLE], self.targets))
         object.__setattr__(self, "styles", others)
         if self.search == "auto":
             object.__setattr__(self, "search", "gumbel" if self.method == "age" else "random")
@@ -204,10 +211,9 @@ class EraseConfig:
                 f"preserved is given, but method {self.method!r} with search {self.search!r} does"
                 " not take it: set method to 'eap' and search to 'fixed', or leave preserved out"
             )
-        gone = {target.strip().lower() for target in self.targets}
         for name in ("anchors", "preserved"):
             for word in getattr(self, name):
-                if word.strip().lower() in gone:
+                if not without([word], self.targets):
                     raise EraseError(f"{name} contains {word!r}, which is a target: leave it out")
 
     @classmethod
@@ -281,17 +287,21 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 
 def _as_type(name: str, value: Any, kind: Any) -> Any:
-    """`value` as the annotated type, or an error; ints pass as floats, lists as tuples."""
+    """`value` as the annotated type, or an error; ints pass as floats, lists, arrays and columns as
+    tuples of words (`check_words`), NumPy's numbers as Python's."""
     if isinstance(kind, types.GenericAlias):  # tuple[str, ...]
+        value = value.tolist() if hasattr(value, "tolist") else value
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
-            return tuple(value)
-        raise EraseError(f"{name} is {value!r}: expected a list of words, such as ['church']")
-    if isinstance(value, int) and abs(value) >= 2**63:
+            return check_words(name, value)
+        raise EraseError(f"{name} is {value!r:.80}: expected a list of words, such as ['church']")
+    fits: Any = {int: numbers.Integral, float: numbers.Real, bool: np.bool_, str: str}[kind]
+    if isinstance(value, numbers.Integral) and abs(int(value)) >= 2**63:
         raise EraseError(f"{name} is an integer beyond 64 bits: expected a smaller one")
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+    if isinstance(value, fits) and not (isinstance(value, bool) and kind is not bool):
+        value = kind(value)
     if type(value) is not kind:
-        raise EraseError(f"{name} is {value!r} ({type(value).__name__}): expected {kind.__name__}")
+        given = f"{value!r:.80} ({type(value).__name__})"
+        raise EraseError(f"{name} is {given}: expected {kind.__name__}")
     if kind is float and not math.isfinite(value):
         raise EraseError(f"{name} is {value}: expected a finite number")
     return value

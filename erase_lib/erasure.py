@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import StringIO
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from erase_lib.checkpoint import load_checked, save_checked
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, reason, unwritable
-from erase_lib.files import whole, whole_folder
-from erase_lib.models import Pipeline, fingerprint, in_place, quiet
+from erase_lib.files import read_text, whole, whole_folder
+from erase_lib.models import DTYPES, Pipeline, fingerprint, in_place, quiet
 
 FILES = ("erased.safetensors", "config.json", "history.csv")
 
@@ -93,60 +95,72 @@ class Erasure:
         return found.hexdigest()[:16]
 
     def save(self, folder: str | Path) -> Path:
-        """Write erased.safetensors, config.json and history.csv, renamed in when all are whole.
+        """Write erased.safetensors, which holds all but π, with a checksum; and config.json and
+        history.csv, which say the same for people. They are renamed in when all are whole.
 
         Raises `EraseError` when they cannot be written; files of an older erasure then stay.
         """
         folder = Path(folder)
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.tensors.items()}
+        tensors = {name: t.detach().cpu().contiguous().clone() for name, t in self.tensors.items()}
         rows = [{k: v for k, v in row.items() if k != "pi"} for row in self.history]
-        settings: dict[str, Any] = {"config": self.config.to_dict(), "base": self.base}
-        settings["strength"] = self.strength
+        told: dict[str, Any] = {"version": 2, "config": self.config.to_dict(), "base": self.base}
+        paths = [folder / name for name in FILES]
+        if not paths[0].exists() and (other := next(filter(Path.exists, paths), None)):
+            raise EraseError(f"{other} is there, but no {FILES[0]}: choose another folder")
+        try:
+            _check(tensors, self.strength)
+            told |= {"strength": self.strength, "history": rows}
+            text = json.dumps(told, default=methodcaller("item"))  # NumPy's numbers
+        except (TypeError, ValueError, AttributeError) as error:
+            raise EraseError(f"erasure not saved to {folder} ({reason(error)})") from None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with whole(*(folder / name for name in FILES)) as (weights, config, history):
-                save_file(tensors, weights)
-                config.write_text(json.dumps(settings, indent=2), encoding="utf-8")
-                pd.DataFrame(rows).to_csv(history, index=False)
+            with whole(*paths) as temporary:  # the first holds all, so a kill in between loses none
+                save_checked(temporary[0], text, tensors)
+                for path, copy in zip(temporary[1:], _copies(text), strict=True):
+                    path.write_text(copy, encoding="utf-8")
         except (OSError, SafetensorError) as error:
             raise unwritable(folder, error) from None
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> Erasure:
-        """Read what `save` wrote. Raises `EraseError` for a missing or damaged file."""
-        folder = Path(folder)
-        weights, config, history = (folder / name for name in FILES)
-        for path in (weights, config):
-            if not path.is_file():
-                raise EraseError(f"{path} is missing: expected a folder written by Erasure.save")
+        """Read what `save` wrote, of this version or an earlier one, which had no checksum. Raises
+        `EraseError` for a missing or damaged file, and for files of different erasures."""
+        weights, *copies = (Path(folder) / name for name in FILES)
         try:
-            tensors = load_file(weights)
-            settings = json.loads(config.read_text(encoding="utf-8"))
-            known, base = EraseConfig.from_dict(settings["config"]), str(settings["base"])
-            strength = float(settings.get("strength", 1))
-            text = history.read_text(encoding="utf-8").strip() if history.is_file() else ""
-            table = pd.read_csv(StringIO(text)) if text else None
+            text, tensors = load_checked(weights)
+            found = json.loads(text) if text else _earlier(*copies)
+            config, rows = EraseConfig.from_dict(found["config"]), found["history"]
+            made = cls(tensors, config, str(found["base"]), rows, float(found.get("strength", 1)))
+            _check(tensors, made.strength)
+        except FileNotFoundError as error:
+            raise EraseError(
+                f"a file is missing ({error}): give a folder of Erasure.save"
+            ) from None
         except EraseError:
             raise
         except Exception as error:  # safetensors, json and pandas each raise their own kinds
             raise EraseError(
                 f"erasure in {folder} is damaged ({reason(error)}): run it again"
             ) from None
-        rows = [] if table is None else table.to_dict("records")
-        return cls(tensors, known, base, rows, strength)
+        for path, copy in zip(copies, _copies(text) if text else (), strict=False):
+            if path.exists() and read_text(path).splitlines() != copy.splitlines():
+                raise EraseError(
+                    f"{path} is damaged, or of another erasure than {weights.name}, which holds all"
+                    f" that it should say: delete {path.name}, and load again"
+                )
+        return made
 
     def export(self, pipe: Pipeline, folder: str | Path) -> Path:
         """Write a whole stock pipeline with the erased UNet, which plain diffusers loads.
 
         An older export under the same name is replaced once the new one is whole. Raises
-        `EraseError` when that fails, and for a folder that holds anything but an export.
+        `EraseError` when that fails, and for a folder that holds anything else (`whole_folder`).
         """
         folder = Path(folder)
-        if folder.resolve() == Path(pipe.name_or_path).resolve():
+        if pipe.name_or_path and folder.resolve() == Path(pipe.name_or_path).resolve():
             raise EraseError(f"{folder} holds the model that is being edited: choose another")
-        if folder.exists() and not _replaceable(folder):
-            raise EraseError(f"{folder} exists and is not an exported model: choose another")
         try:
             with whole_folder(folder) as temporary, self.applied(pipe), quiet():
                 pipe.save_pretrained(temporary)
@@ -157,8 +171,32 @@ class Erasure:
         return folder
 
 
-def _replaceable(folder: Path) -> bool:
-    """Whether it is an empty folder, or an export."""
-    return folder.is_dir() and (
-        (folder / "model_index.json").is_file() or not any(folder.iterdir())
-    )
+def _check(tensors: Mapping[str, Tensor], strength: float) -> None:
+    """Raise `ValueError` unless there are tensors, and every number is one."""
+    if not tensors or not math.isfinite(strength):
+        raise ValueError(f"it has {len(tensors)} tensors and strength {strength}")
+    for name, tensor in tensors.items():
+        fits = tensor.dtype in DTYPES.values() and tensor.numel()
+        if not fits or not torch.stack(tensor.aminmax()).isfinite().all():  # NaN comes through both
+            raise ValueError(f"{name} of {tensor.dtype}: expected finite numbers in float32")
+
+
+def _copies(text: str) -> list[str]:
+    """What config.json and history.csv say of the text that stands with the weights."""
+    told = json.loads(text)
+    table = pd.DataFrame(told.pop("history")).to_csv(index=False, lineterminator="\n")
+    return [json.dumps(told, indent=2), table]
+
+
+def _earlier(config: Path, history: Path) -> dict[str, Any]:
+    """What earlier versions wrote beside the weights, which then say nothing themselves."""
+    found = json.loads(config.read_text("utf-8"))
+    text = history.read_text("utf-8") if history.exists() else "\n"
+    rows = list(csv.reader(StringIO(text), strict=True)) if text.strip() else []
+    if "version" in found or len({len(row) for row in rows}) > 1 or text[-1:] != "\n":
+        raise ValueError(f"{FILES[0]} has lost its checksum, or {history.name} its end")
+    words = {"target", "chosen"}  # which may be "null" or "1"
+    empty = {name: [""] for name in {*rows[0]} - words} if rows else {}
+    options = {"dtype": dict.fromkeys(words, str), "keep_default_na": False, "na_values": empty}
+    table = pd.read_csv(StringIO(text), **options).to_dict("records") if rows else []
+    return found | {"history": table}

@@ -18,7 +18,8 @@ class EraseError(ValueError):
 def unknown(kind: str, value: object, known: Iterable[str]) -> EraseError:
     """The error for a name that does not exist, with the nearest known name or the whole list."""
     names = list(known)
-    near = difflib.get_close_matches(str(value), names, n=1)
+    said = str(value), str(value).lower()
+    near = [match for text in said for match in difflib.get_close_matches(text, names, n=1)]
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names[:12])}"
     return EraseError(f"unknown {kind} {value!r}: {hint}")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -11,16 +13,19 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
 
 from erase_lib.errors import EraseError, reason, unknown
 
 DATA = Path(__file__).resolve().parent.parent / "data"
+MADE = ".made-by-erase-lib"  # in a folder that is ours to replace: lists all it held
 LARGEST, DEEPEST, BYTES = 100_000, 20, 300_000  # values, blocks within blocks, of a YAML file
 # Ctrl-C, what a system or a scheduler sends, and a terminal that closes
 ENDINGS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
@@ -54,13 +59,22 @@ def uninterrupted() -> Iterator[None]:
             signal.raise_signal(caught[-1])
 
 
+def beside(path: Path) -> Path:
+    """A name beside `path` that nobody has: what lies under any other is not ours to touch."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+
+
 @contextmanager
 def whole(*paths: Path) -> Iterator[list[Path]]:
     """Temporary names to write to, in the order of `paths`, which they become after the block.
 
-    If the block fails the temporary files are removed and what stood under `paths` stays.
+    If the block fails the temporary files are removed and what stood under `paths` stays. A link
+    stays one: what it points to is replaced.
     """
-    temporary = [path.with_name(path.name + ".tmp") for path in paths]
+    paths = tuple(path.resolve() for path in paths)
+    temporary = [beside(path) for path in paths]
+    if folders := [path for path in paths if path.is_dir()]:  # or the first would be renamed alone
+        raise IsADirectoryError(f"{folders[0]} is a folder")
     try:
         yield temporary
         with uninterrupted():
@@ -76,21 +90,43 @@ def whole(*paths: Path) -> Iterator[list[Path]]:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A new folder to fill, which takes the place of `folder` after the block.
 
-    If the block fails it is removed, and what stood there stays.
+    If the block fails it is removed, and what stood there stays. Only what came about so is ever
+    replaced: `MADE` lists it. Raises `EraseError` for a folder that holds anything else.
     """
-    temporary, old = (folder.with_name(folder.name + end) for end in (".tmp", ".old"))
-    shutil.rmtree(temporary, ignore_errors=True)
+    folder = folder.resolve()
+    temporary, old = beside(folder), beside(folder.with_name(f"{folder.name}.old"))
+    check_ours(folder)
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        (temporary / MADE).write_text("\n".join(sorted(_holds(temporary))), "utf-8")
         with uninterrupted():
-            shutil.rmtree(old, ignore_errors=True)
+            check_ours(folder)
             if folder.exists():
                 os.replace(folder, old)
             os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def check_ours(folder: Path) -> None:
+    """Raise `EraseError` for a folder with anything that `whole_folder` did not write there."""
+    own = set(read_text(folder / MADE).splitlines())
+    name = "" if folder.is_file() else next((n for n in _holds(folder) if n not in own), None)
+    if name is not None:
+        raise EraseError(
+            f"{folder / name.partition('/')[2]} would be lost, and was not written here, or changed"
+            " since: choose another folder, or move it away"
+        )
+
+
+def _holds(folder: Path) -> Iterator[str]:
+    """Size, time and name of every file in a folder, but for the list of them."""
+    for path in folder.rglob("*"):
+        if path != folder / MADE and (path.is_symlink() or not path.is_dir()):
+            of = path.lstat()
+            yield f"{of.st_size} {of.st_mtime:.0f}/{path.relative_to(folder).as_posix()}"
 
 
 @contextmanager
@@ -120,10 +156,28 @@ def alone(path: Path, wait: bool = False) -> Iterator[str]:
 
 
 def read_text(path: Path) -> str:
-    """What a file says; "" if it is missing."""
-    with suppress(OSError):
+    """What a file says; "" if it is missing or no text."""
+    with suppress(OSError, ValueError):
         return path.read_text("utf-8")
     return ""
+
+
+def whole_table(path: Path, **options: Any) -> pd.DataFrame:
+    """A CSV or Parquet table, empty cells as "". Raises `EraseError` for one that cannot be read,
+    and for a file named in data/SHA256SUMS that is not what shipped."""
+    try:
+        data, csv = path.read_bytes(), path.suffix != ".parquet"
+        data = data.replace(b"\r\n", b"\n") if csv else data  # as git may write them
+        if path.is_relative_to(DATA):
+            sums = (DATA / "SHA256SUMS").read_text("utf-8").splitlines()
+            named = [line[:64] for line in sums if line[66:] == path.relative_to(DATA).as_posix()]
+            if named and named != [hashlib.sha256(data).hexdigest()]:
+                raise ValueError("it is not the file that SHA256SUMS names")
+        if csv:
+            return pd.read_csv(BytesIO(data), **({"keep_default_na": False} | options))
+        return pd.read_parquet(BytesIO(data), **options)
+    except Exception as error:  # the system, pandas and pyarrow each raise their own kinds
+        raise EraseError(f"{path} cannot be read ({reason(error)}): copy it anew") from None
 
 
 TAG = "tag:yaml.org,2002:"

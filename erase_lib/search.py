@@ -237,14 +237,16 @@ def new_search(
 
 def new_searches(pipe: Pipeline, config: EraseConfig, new: NewSearch) -> list[Search | None]:
     """What is preserved for each target: nothing, one concept, or those that `new` searches."""
-    c, keeps, found = config, METHODS[config.method].keeps, list[Search | None]()
+    c, (becomes, keeps), found = config, METHODS[config.method], list[Search | None]()
     if keeps == "searched" and c.search != "fixed":
         every = candidates(pipe, c)
     else:
         words = {"nothing": [], "neutral": [c.neutral], "searched": list(c.preserved)}
         every = [[word] if keeps == "anchor" else words[keeps] for word in c.become]
-    for some in every:
-        prompts = Prompts(pipe, some, c.styles)
+    # neutral concept, anchor and age's mixture take the target's place; others stand on their own
+    alone = keeps == "searched" != becomes
+    for some, target in zip(every, c.targets, strict=True):
+        prompts = Prompts(pipe, some, c.styles, "" if alone else target)
         if len(some) > 1:
             found.append(new(c, some, prompts, pipe))
         else:  # where there is one, there is nothing to search

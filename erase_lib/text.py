@@ -53,8 +53,10 @@ class Prompts:
     """The training prompts of several words, indexed as a tensor `(templates, n, tokens, dim)` is:
     each is encoded when it is first asked for, since most candidates are never chosen."""
 
-    def __init__(self, pipe: Pipeline, words: Sequence[str], styles: Sequence[str] = ()) -> None:
-        forms = zip(*(forms_of(word, tuple(styles)) for word in words), strict=True)
+    def __init__(
+        self, pipe: Pipeline, words: Sequence[str], styles: Sequence[str] = (), target: str = ""
+    ) -> None:
+        forms = zip(*(forms_of(word, tuple(styles), target) for word in words), strict=True)
         every = [list(form) for form in forms]
         self.pipe, self.shape = pipe, (len(every), len(words))
         self.device = pipe.device  # asking the pipeline takes a millisecond

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from erase_lib.concepts import is_style
+from erase_lib.concepts import is_style, normal
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, check_range, unwritable
 from erase_lib.files import whole
@@ -83,9 +83,9 @@ def summary(
     both = [t.sort_values(key).reset_index(drop=True) for t in (verdicts_before, verdicts_after)]
     if not both[0][key].equals(both[1][key]) or both[0].duplicated(key).any():
         raise EraseError("verdicts before and after must hold the same prompts and seeds, once")
-    concept, name = both[0]["concept"], both[1]["measured_by"].iloc[0]
-    gone = concept.isin(list(targets))
-    close = concept.isin(list(near)) & ~gone
+    concept, name = both[0]["concept"].map(normal), both[1]["measured_by"].iloc[0]
+    gone = concept.isin(list(map(normal, targets)))
+    close = concept.isin(list(map(normal, near))) & ~gone
     parts = {f"ESR-{k}": gone, f"PSR-{k} near": close, f"PSR-{k} far": ~gone & ~close}
     rows = []
     for metric, part in (parts | {f"PSR-{k}": ~gone}).items():

@@ -14,6 +14,7 @@ import pandas as pd
 
 from erase_lib.concepts import EMOJI
 from erase_lib.errors import EraseError, unknown
+from erase_lib.files import whole_table
 from erase_lib.measure.distances import SmallCLIP, load_clip
 from erase_lib.measure.judges import Classifier, ImageClassifier, Judge
 from erase_lib.measure.pictures import Images, read_folder
@@ -35,7 +36,7 @@ class ThemeDetector:
     for a theme that is not in data/emoji/themes.csv."""
 
     def __init__(self, judge: Judge, theme: str) -> None:
-        table = pd.read_csv(EMOJI / "themes.csv", keep_default_na=False)
+        table = whole_table(EMOJI / "themes.csv")
         if theme not in set(table["theme"]):
             raise unknown("theme", theme, table["theme"].unique())
         self.judge, self.columns = judge, judge.index(table["concept"][table["theme"] == theme])

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from erase_lib.concepts import normal
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.files import DATA
 from erase_lib.measure.pictures import Images, in_batches, picture_tensor
@@ -69,7 +70,7 @@ class Judge:
 
     def index(self, names: Iterable[str]) -> np.ndarray:
         """The column of each concept `(n,)`; EraseError names the nearest known one for another."""
-        place = {name: i for i, name in enumerate(self.concepts)}
+        place = {normal(name): i for i, name in enumerate(self.concepts)}
         return _places(names, place, "concept of the judge")
 
 
@@ -87,7 +88,7 @@ class ImageClassifier:
         for words in (self.concepts, labels):
             for i, label in enumerate(words):
                 for word in (label, *label.split(",")):
-                    self.place.setdefault(word.strip().lower(), i)
+                    self.place.setdefault(normal(word), i)
 
     @classmethod
     def load(cls, model_id: str | Path, device: str = "cpu") -> ImageClassifier:
@@ -118,19 +119,18 @@ class ImageClassifier:
 
     def index(self, names: Iterable[str]) -> np.ndarray:
         """The column of each concept `(n,)`, by any of a label's synonyms, whatever their case."""
-        lower = (str(name).lower() for name in names)
-        return _places(lower, self.place, f"class of {self.name}")
+        return _places(names, self.place, f"class of {self.name}")
 
 
 Classifier = Judge | ImageClassifier
 
 
 def _places(names: Iterable[str], place: dict[str, int], kind: str) -> np.ndarray:
-    names = list(names)
-    for name in names:
-        if name not in place:
-            raise unknown(kind, name, place)
-    return np.array([place[name] for name in names], dtype=int)
+    keys = [normal(str(name)) for name in names]
+    for key in keys:
+        if key not in place:
+            raise unknown(kind, key, place)
+    return np.array([place[key] for key in keys], dtype=int)
 
 
 def verdicts(
@@ -159,8 +159,8 @@ def verdicts(
     table["rank"], table["probability"] = ranks(likely, columns)
     if classifier.styles:
         table["style_seen"] = [classifier.styles[i] for i in of_style.argmax(1)]
-        place = {style: i for i, style in enumerate(classifier.styles)}
-        asked = [place.get(style, -1) for style in table.get("style", [None] * len(table))]
+        place = {normal(style): i for i, style in enumerate(classifier.styles)}
+        asked = [place.get(normal(str(s)), -1) for s in table.get("style", [None] * len(table))]
         table["style_rank"], _ = ranks(of_style, np.array(asked, dtype=int))
     seconds = (time.perf_counter() - begin) / max(len(table), 1)
     return table.assign(model=model, measured_by=classifier.name, seconds=seconds)

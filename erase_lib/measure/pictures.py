@@ -6,8 +6,6 @@ import hashlib
 import io
 import json
 import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
@@ -22,10 +20,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from erase_lib.concepts import EMOJI
-from erase_lib.diffusion import generate
+from erase_lib.diffusion import generate, noise
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, reason, unwritable
-from erase_lib.files import DATA, alone, whole
+from erase_lib.files import DATA, alone, whole, whole_table
 from erase_lib.models import Pipeline, fingerprint, precision
 
 CACHE = DATA.parent / "runs" / "cache"
@@ -37,13 +35,14 @@ Images = Sequence[Image.Image]
 class Pictures(Images):
     """Pictures in parts that lie in files: thirty thousand of them need no room in memory."""
 
-    def __init__(self, parts: list[Path | list[Image.Image]], n: int) -> None:
-        self.parts, self.n = parts, n
+    def __init__(self, parts: list[Path | list[Image.Image]], n: int, size: Any = None) -> None:
+        self.parts, self.n, self.size = parts, n, size
         self.part = lru_cache(HELD)(self._read)
 
     def _read(self, k: int) -> list[Image.Image]:
         part = self.parts[k]
-        found = part if isinstance(part, list) else _read(part)
+        n = min(PART, self.n - k * PART)
+        found = part if isinstance(part, list) else _read(part, n, self.size)
         if found is None:
             raise EraseError(f"{part} is gone or damaged: run again, it is then drawn anew")
         return found
@@ -92,6 +91,7 @@ def draw(
     weights += [erasure.digest()] if erasure else []
     machine = [str(precision(pipe)), str(pipe.device), torch.get_num_threads(), torch.__version__]
     found: list[Path | list[Image.Image]] = []
+    size = [pipe.vae_scale_factor * n for n in noise(pipe, 0, torch.Generator()).shape[-2:]]
     for part in parts:
         asked = [prompts[part], seeds[part], steps, guidance_scale]
         key = hashlib.sha256(json.dumps([weights, machine, *asked]).encode()).hexdigest()[:24]
@@ -99,27 +99,32 @@ def draw(
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with alone(path.with_suffix(".lock"), wait=True):  # who comes second reads, not draws
-                if _read(path) is None:
+                if _read(path, len(prompts[part]), size) is None:
                     drawn = new(part)
                     with whole(path) as (temporary,), open(temporary, "wb") as file:
-                        np.savez_compressed(file, pictures=[np.asarray(p) for p in drawn])
+                        np.savez_compressed(file, pictures=[np.asarray(p) for p in drawn], key=key)
             found.append(path)
         except OSError as error:
             if erasure is not None:  # hours of pictures that nothing can keep
                 raise unwritable(path.parent, error) from None
             warnings.warn(f"pictures not cached in {path.parent} ({reason(error)})", stacklevel=2)
             found.append(drawn or new(part))
-    return Pictures(found, len(prompts))
+    return Pictures(found, len(prompts), size)
 
 
-def _read(path: Path) -> list[Image.Image] | None:
-    """A file of the cache; None if there is none, or, with a warning, it is damaged."""
+def _read(path: Path, n: int, size: Any = None) -> list[Image.Image] | None:
+    """The n pictures of a file of the cache, of that height and width (None: any); None if there is
+    none, or, with a warning, it is damaged or holds others."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return [Image.fromarray(array) for array in file["pictures"]]
+            arrays, key = file["pictures"], str(file["key"]) if "key" in file else path.stem
+        wanted = (n, *(size or arrays.shape[1:3]), 3)
+        if arrays.shape != wanted or arrays.dtype != np.uint8 or key != path.stem:
+            raise ValueError(f"{arrays.shape} {arrays.dtype} of {key}: expected {wanted} uint8")
+        return [Image.fromarray(array) for array in arrays]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy, zip and zlib each raise their own kinds
         warnings.warn(f"{path} is damaged ({reason(error)}): drawn again", stacklevel=3)
         return None
 
@@ -156,14 +161,14 @@ def read_folder(folder: str | Path) -> list[Image.Image]:
     for path in paths:
         try:
             found.append(Image.open(path).convert("RGB"))
-        except OSError as error:
+        except Exception as error:  # Pillow raises SyntaxError and its own kinds too
             raise EraseError(f"picture {path} is damaged ({reason(error)}): remove it") from None
     return found
 
 
 def real_pictures(prompts: pd.DataFrame) -> list[Image.Image] | None:
     """The data set's picture of each prompt's concept and style; None where one is not of it."""
-    table = pd.read_parquet(EMOJI / "pictures.parquet").set_index(["concept", "style"])["png"]
+    table = whole_table(EMOJI / "pictures.parquet").set_index(["concept", "style"])["png"]
     wanted = list(zip(prompts["concept"], prompts["style"], strict=True))
     if not set(wanted) <= set(table.index):
         return None

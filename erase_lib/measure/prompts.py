@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from erase_lib.concepts import STYLE, check_concepts, concept_table, is_style, style_names
-from erase_lib.errors import EraseError, check_range, reason, unknown
-from erase_lib.files import DATA
+from erase_lib.concepts import STYLE, check_concepts, concept_table, is_style, style_names, without
+from erase_lib.errors import EraseError, check_range, unknown
+from erase_lib.files import DATA, whole_table
 from erase_lib.measure.suite import Group, Suite, check_once, fill
 from erase_lib.models import Pipeline
 from erase_lib.text import distances, encode_prompts, near_each
@@ -76,7 +76,7 @@ def _rows(
     """prompt, concept, style (and seed, where a file has one) of a group."""
     if group.file:
         return _from_file(group.file, split)
-    kept = [c for c in suite.classes if c not in targets]
+    kept = without(suite.classes, targets)
     if group.words:
         asked = [(target, word) for target in targets for word in group.words.get(target, [])]
     else:
@@ -98,7 +98,7 @@ def _concepts(
         return group.concepts
     if group.concepts in ("targets", "kept"):
         return targets if group.concepts == "targets" else kept
-    others = [c for c in concept_table()["concept"] if c not in {*suite.classes, *targets}]
+    others = without(concept_table()["concept"], [*suite.classes, *targets])
     objects = [target for target in targets if not is_style(target)]
     counts = [of.most for of in suite.groups.values() if of.concepts == "near"]
     # far is what no group of the suite has near a target
@@ -112,10 +112,7 @@ def _concepts(
 def _from_file(file: dict[str, Any], split: str) -> pd.DataFrame:
     """The rows of a CSV. Raises `EraseError` when it is not there or lacks a column."""
     path = DATA / str(file.get("path", ""))
-    try:
-        table = pd.read_csv(path, keep_default_na=False)
-    except Exception as error:  # the system and pandas each raise their own kinds
-        raise EraseError(f"prompts {path} cannot be read ({reason(error)})") from None
+    table = whole_table(path)
     keys = ("prompt", "concept", "style", *(["seed"] if "seed" in file else []))
     names, where = {key: str(file.get(key, key)) for key in keys}, file.get("where", {})
     for column in (*(names[key] for key in keys if key in ("prompt", *file)), *where):
@@ -148,7 +145,7 @@ def near_and_far(
     if not targets or isinstance(targets, str):
         raise EraseError(f"targets is {targets!r}: expected a list of concepts, such as ['church']")
     pool = concept_table()["concept"].tolist() if words is None else list(dict.fromkeys(words))
-    kept = [word for word in pool if word not in targets]
+    kept = without(pool, targets)
     if min(near, far) < 0 or near + far > len(kept):
         text = f"{near} near and {far} far concepts: expected 0 or more, together at most"
         raise EraseError(f"{text} the {len(kept)} that are no targets")
@@ -214,7 +211,7 @@ def target_prompts(targets: Sequence[str], pictures: int, seed: int = 5000) -> p
     styles, rows = style_names(), []
     for k, target, i in product(range(pictures), targets, range(len(styles))):
         thing = objects[(4 * k + i) % len(objects)]
-        own = (thing, target.removesuffix(STYLE)) if is_style(target) else (target, styles[i])
+        own = (thing, target[: -len(STYLE)]) if is_style(target) else (target, styles[i])
         rows.append((own, target))
     pairs, names = zip(*rows, strict=True)
     return prompt_table(pairs, target=names, seed=range(seed, seed + len(pairs)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from erase_lib.errors import EraseError, check_range, reason
-from erase_lib.files import DATA
+from erase_lib.errors import EraseError, check_range
+from erase_lib.files import DATA, read_text, whole_table
 
 DRAWS = 100_000  # the most that an interval or a test is made of
 Groups = Sequence[object] | np.ndarray  # what each value is of, such as its prompt
@@ -133,10 +134,12 @@ def read_table(table: str | Path) -> pd.DataFrame:
     path = next((p for p in (Path(table), DATA.parent / table) if p.is_file()), None)
     if path is None:
         raise EraseError(f"table {table} does not exist: expected results.csv of a sweep")
-    try:
-        found = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except Exception as error:  # pandas and pyarrow each raise their own kinds
-        raise EraseError(f"{path} is no table ({reason(error)})") from None
+    # a concept may be called "null"; what is published has the number of its runs beside it
+    csv: dict[str, Any] = {"keep_default_na": True, "converters": {"targets": str}}
+    found = whole_table(path, **({} if path.suffix == ".parquet" else csv))
+    about = re.search(r'^ "runs": (\d+)', read_text(path.with_suffix(".json")), re.M)
+    if about and path.suffix == ".csv" and len(found) != int(about[1]):
+        raise EraseError(f"{path} has {len(found)} runs of {about[1]}: copy it anew")
     if not {"status", "id", "targets"} & set(found):
         raise EraseError(f"{path} has no column status: expected results.csv of a sweep")
     return found

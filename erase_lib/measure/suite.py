@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from erase_lib.concepts import style_names
+from erase_lib.concepts import check_once, style_names
 from erase_lib.config import _as_type
 from erase_lib.errors import EraseError, check_range, unknown
 from erase_lib.files import DATA, check_keys, read_mapping
@@ -177,10 +176,3 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
 
 def _words(name: str, value: Any) -> tuple[str, ...]:
     return check_once(name, _as_type(name, value, tuple[str, ...]))
-
-
-def check_once(name: str, values: Sequence[Any]) -> tuple[Any, ...]:
-    """The values. Raises `EraseError` for one that is there twice."""
-    if double := [value for value, count in Counter(values).items() if count > 1]:
-        raise EraseError(f"{name} has {double[0]!r} twice: give each once")
-    return tuple(values)

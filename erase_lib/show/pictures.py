@@ -19,6 +19,7 @@ from torch import Tensor
 
 from erase_lib.concepts import EMOJI
 from erase_lib.errors import EraseError
+from erase_lib.files import whole_table
 from erase_lib.measure import Evaluation
 from erase_lib.show.page import MEDIUM, SMALL, WIDTH
 
@@ -194,6 +195,6 @@ def overlay(picture: Image.Image, weights: Tensor) -> Image.Image:
 
 def thumbnails(style: str = "noto") -> dict[str, Image.Image]:
     """The artists' own picture of every concept of the embedded model, 64 × 64."""
-    table = pd.read_parquet(EMOJI / "pictures.parquet", columns=["concept", "style", "png"])
+    table = whole_table(EMOJI / "pictures.parquet", columns=["concept", "style", "png"])
     rows = table[table["style"] == style]
     return {row.concept: Image.open(BytesIO(row.png)) for row in rows.itertuples()}

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.files import DATA
+from erase_lib.files import DATA, whole_table
 from erase_lib.measure import METRIC, bootstrap, flipped, holm, label, read_table, successes
 
 UNIT = ["group", "targets", "concept"]  # what is drawn anew by the bootstrap
@@ -173,18 +173,9 @@ def published(experiment: str) -> pd.DataFrame:
     """
     if experiment not in EXPERIMENTS:
         raise unknown("experiment", experiment, EXPERIMENTS)
-    try:
-        cells = pd.read_csv(FILE, dtype=str, keep_default_na=False)[COLUMNS]
-    except (OSError, ValueError, KeyError) as error:
-        raise EraseError(f"{FILE} cannot be read ({reason(error)}): copy it anew") from None
-    value, spread = (pd.to_numeric(cells[c], errors="coerce") for c in ("value", "spread"))
-    bad = ~value.between(0, np.where(cells["unit"] == "percent", 100, 1e9))
-    bad |= spread.isna() & (cells["spread"] != "") | ~cells["experiment"].isin(EXPERIMENTS)
-    bad |= (cells[["method", "metric", "unit", "source"]] == "").any(axis=1)
-    bad |= cells.duplicated(["experiment", "method", "metric", "run"])
-    if bad.any():
-        raise EraseError(f"{FILE} is damaged in line {int(bad.argmax()) + 2}: copy it anew")
-    cells = cells.assign(value=value, spread=spread)
+    cells = whole_table(FILE, dtype=str)[COLUMNS]
+    numbers = {name: pd.to_numeric(cells[name]) for name in ("value", "spread")}
+    cells = cells.assign(**numbers)
     return cells.query("experiment == @experiment").reset_index(drop=True)
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from erase_lib.concepts import is_style
+from erase_lib.concepts import is_style, without
 from erase_lib.config import EraseConfig
 from erase_lib.diffusion import predict, predict_clean, start_noise
 from erase_lib.erasure import Erasure
@@ -107,7 +107,9 @@ def agreement(pairs: pd.DataFrame, table: pd.DataFrame, targets: Sequence[str]) 
     """How well `predictions`, the `table`, order the concepts by what `measure_pairs` found of one
     erasure, targets and neutral concepts left out: score, predictor, rho (Spearman's), reliability
     (as the function, with its errors), n (concepts)."""
-    others = pairs["style"].notna() & ~pairs["concept"].isin(list(targets))
+    others = pairs["style"].notna() & pairs["concept"].isin(
+        without(pairs["concept"].unique(), targets)
+    )
     kept, rows = pairs[others], []
     for score in SCORES:
         delta = kept.groupby("concept")[score].mean().dropna()

@@ -44,6 +44,9 @@ def overview(cases: Sequence[Case], workers: int = 1) -> str:
     rows["(state)"] = [record.get("status", "to do") for record in records]
     spent = [r.get("seconds", 0) for r in records if r.get("status") == DONE]
     text = f"{rows.to_string(index=False)}\n{len(cases)} runs, {len(spent)} of them done"
+    lists = [case.values.get("targets") for case in cases]
+    if words := {word: None for some in lists if isinstance(some, list) for word in some}:
+        text += f"\n{len(words)} targets: {', '.join(map(repr, words))[:300]}"
     if spent and (left := len(cases) - len(spent)):
         each = sum(spent) / len(spent)
         text += f"\nabout {left * each / workers / 60:.1f} minutes left on {workers} workers"
@@ -159,7 +162,8 @@ def started(words: Sequence[str]) -> int:
     """`erase-sweep NOTEBOOK …`."""
     parser = argparse.ArgumentParser("erase-sweep", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("notebook", nargs="?", help="what to run; or `collect` and a folder")
-    parser.add_argument("-p", action="append", default=[], metavar="NAME=A,B", dest="pairs")
+    note = """a value a run, + joins words; quotes keep them whole: '"Salome, 1870"+"C++"'"""
+    parser.add_argument("-p", action="append", default=[], metavar="NAME=A,B", help=note)
     parser.add_argument("--grid", metavar="FILE", help="YAML: notebook, fixed, grid, zip, cases")
     parser.add_argument("--out", type=Path, help="runs/NOTEBOOK if absent")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
@@ -173,7 +177,7 @@ def started(words: Sequence[str]) -> int:
     parser.add_argument("--most", type=int, default=grid.MOST, help="runs that a grid may have")
     parser.add_argument("--publish", type=Path, metavar="FOLDER", help="put the table there too")
     given = vars(parser.parse_args(words))
-    pairs, file, dry = given.pop("pairs"), given.pop("grid"), given.pop("dry_run")
+    pairs, file, dry = given.pop("p"), given.pop("grid"), given.pop("dry_run")
     target, spec = given.pop("publish"), read_mapping(file, "grid", grid.SECTIONS) if file else {}
     if file and spec.get("notebook") is not None:  # a path from the grid file on
         given["notebook"] = given["notebook"] or Path(file).parent / str(spec["notebook"])

@@ -65,21 +65,33 @@ def parameters(notebook: str | Path) -> dict[str, Parameter]:
     return known
 
 
+def pieces(text: str, at: str) -> list[str]:
+    """A text cut `at` each comma or plus that stands in no double quotes, as in CSV."""
+    if text.count('"') % 2:
+        raise EraseError(f'{text!r} has a double quote that is not closed: write "" for one')
+    return [part.strip() for part in re.split(rf'[{at}](?=(?:[^"]*"[^"]*")*[^"]*$)', text)]
+
+
 def convert(value: Any, kind: str, name: str) -> Any:
     """A value as its annotated kind, or `EraseError`. Texts are read (`1e-5`, `true`, `none`,
-    `church+dog`): YAML 1.1 takes 1e-5 for one, and on a command line everything is."""
+    `church+dog`, `"C++"`): YAML 1.1 takes 1e-5 for one, and on a command line everything is."""
     if optional := re.fullmatch(r"Optional\[(.+)\]", kind):
         nothing = str(value).lower() in ("none", "null")
         # an empty list is a value too: no styles
         return None if nothing else [] if value == [] else convert(value, optional[1], name)
     if many := re.fullmatch(r"list\[(.+)\]", kind):
-        items = [v.strip() for v in value.split("+")] if isinstance(value, str) else value
+        items = pieces(value, "+") if isinstance(value, str) else value
+        if isinstance(value, str) and "" in items:
+            raise EraseError(f"{name} is {value!r}, with nothing beside a +: quote it as '\"C++\"'")
         if isinstance(items, (bool, int, float)):
             items = [items]
         if not isinstance(items, (list, tuple)) or not items:
             raise EraseError(f"{name} is {value!r}: expected {kind}, such as one or more values")
         return [convert(item, many[1], name) for item in items]
-    if kind not in ("str", "bool", "int", "float") or (kind == "str" and isinstance(value, str)):
+    if kind == "str" and isinstance(value, str):
+        quoted = re.fullmatch(r'"((?:[^"]|"")*)"', value)
+        return quoted[1].replace('""', '"') if quoted else value
+    if kind not in ("str", "bool", "int", "float"):
         return value  # without annotation, or with one of the notebook's own, it stays
     if kind == "bool" and str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
@@ -102,7 +114,7 @@ def read_arguments(pairs: Iterable[str]) -> Values:
             raise EraseError(f"-p {pair!r}: expected name=value or name=value,value")
         if name in grid:
             raise EraseError(f"-p {name} is given twice: write {name}=value,value")
-        grid[name] = [value.strip() for value in text.split(",")]
+        grid[name] = pieces(text, ",")
     return grid
 
 

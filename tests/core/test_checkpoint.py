@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from erase_lib import EraseConfig, erase
-from erase_lib.checkpoint import FILE, PREVIOUS, Checkpoint, checksum, read, write
+from erase_lib.checkpoint import FILE, PREVIOUS, Checkpoint, checksum, load_checked, read, write
 from erase_lib.config import SEARCHES
+from erase_lib.models import fingerprint
 from erase_lib.search import GumbelSearch
 from erase_lib.train import Run
 
@@ -159,6 +161,22 @@ def test_checkpoints_that_cannot_be_written_are_one_warning(tiny, tmp_path, monk
     assert same(again, erase(tiny, smoke(), []))
     assert (tmp_path / FILE).read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_a_state_of_an_earlier_version_is_read_and_one_no_longer_known_refused(tmp_path, refused):
+    write(tmp_path, {"lr": 1.0}, "base", {"a": torch.ones(2)})
+    text, tensors = load_checked(tmp_path / FILE)
+    save_file(tensors, tmp_path / FILE, {"run": text, "crc32": checksum(text, tensors)})
+    assert (read(tmp_path, {"lr": 1.0}, "base")["a"] == 1).all()
+    for wrong in ({"run": text, "crc32": "0"}, {"run": text}, {"text": text}, None):
+        save_file(tensors, tmp_path / FILE, wrong)
+        refused(read, tmp_path, {"lr": 1.0}, "base", says="damaged")
+
+
+def test_a_state_that_lacks_something_is_refused(tiny, tmp_path, refused):
+    config = smoke(method="esd")
+    write(tmp_path, config.to_dict(), fingerprint(tiny.unet), {"words": [None, None]})
+    refused(erase, tiny, config, [Checkpoint(tmp_path)], says=[str(tmp_path), "start anew"])
 
 
 def test_arguments_that_make_no_sense(tiny, tmp_path, refused):

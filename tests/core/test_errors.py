@@ -66,12 +66,12 @@ def smoke(**values):
         ({"targets": [""]}, "at least one concept"),
         ({"targets": "church"}, "'church'|list"),
         ({"styles": "noto"}, "'noto'|list"),
-        ({"neutral": " Church"}, "' Church'|target"),
+        ({"neutral": " Church"}, "'Church'|target"),
         ({"method": "ca"}, "'ca'|anchors"),
         ({"anchors": ["a", "b"]}, "1 targets"),
         ({"anchors": ["Church"]}, "'Church'|target"),
         ({"search": "fixed"}, "'fixed'|preserved"),
-        ({"search": "fixed", "preserved": ["dog", "church "]}, "preserved|'church '"),
+        ({"search": "fixed", "preserved": ["dog", "church "]}, "preserved|'church'"),
         ({"method": "uce", "preserved": ["church"]}, "preserved|'church'"),
         ({"search": "random", "preserved": ["dog"]}, "preserved|'random'"),
         ({"method": "esd", "preserved": ["dog"]}, "preserved|'esd'"),
@@ -276,7 +276,7 @@ def test_erasures_of_another_model_or_damaged(refused, tiny, tmp_path):
     for name, damage, words in (
         ("history.csv", lambda data: b'step,l1\n"' + data, "is damaged"),
         ("config.json", lambda data: data.replace(b'"base"', b'"bass"'), "is damaged"),
-        ("config.json", lambda data: data.replace(b'"lam"', b'"lamb"'), "'lamb'"),
+        ("config.json", lambda data: data.replace(b'"lam"', b'"lamb"'), "is damaged"),
         ("erased.safetensors", lambda data: data[:-100], "is damaged"),
     ):
         data = (tmp_path / name).read_bytes()
@@ -290,7 +290,7 @@ def test_erasures_of_another_model_or_damaged(refused, tiny, tmp_path):
 def test_export_overwrites_nothing_but_an_export(refused, tiny, tiny_folder, tmp_path):
     erasure = erase(tiny, smoke(), [])
     erasure.save(tmp_path / "run")
-    assert "is not an exported model" in refused(erasure.export, tiny, tmp_path / "run")
+    assert "not written here" in refused(erasure.export, tiny, tmp_path / "run")
     assert "holds the model that is being edited" in refused(erasure.export, tiny, tiny_folder)
     assert (tmp_path / "run" / "erased.safetensors").is_file()
     for _ in range(2):

@@ -357,7 +357,7 @@ def test_runs_that_cannot_be_evaluated_are_named(tiny, uce, tmp_path, monkeypatc
     erasure = uce("dog")
     for name in ("good", "half"):
         erasure.save(tmp_path / name)
-    (tmp_path / "half" / "config.json").unlink()
+    (tmp_path / "half" / "erased.safetensors").unlink()
     erasure.base = "another"
     erasure.save(tmp_path / "another")
     uce("key").save(tmp_path / "other")
@@ -390,7 +390,8 @@ def test_at_most_so_many_prompts_and_older_results_stay(erasing, tmp_path, refus
     # results that cannot be written leave the older ones
     found.save(tmp_path / "run")
     before = (tmp_path / "run" / "mine_rows.csv").read_bytes()
-    (tmp_path / "run" / "mine_pictures.parquet.tmp").mkdir()
+    (tmp_path / "run" / "mine_pictures.parquet").unlink()
+    (tmp_path / "run" / "mine_pictures.parquet").mkdir()
     found.rows["value"] = 0.0
     refused(found.save, tmp_path / "run", says=["cannot write", str(tmp_path / "run")])
     assert (tmp_path / "run" / "mine_rows.csv").read_bytes() == before

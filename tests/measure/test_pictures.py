@@ -48,6 +48,54 @@ def test_a_damaged_entry_is_drawn_again(tiny, tmp_path, drawings):
     assert len(drawings) == 4 and (draw(tiny, tmp_path) == first).all() and len(drawings) == 4
 
 
+def other(change=lambda a: a, **more):
+    """Damage to a file of the cache that still is one."""
+
+    def damage(path):
+        with np.load(path) as file:
+            given = {"pictures": change(file["pictures"]), "key": file["key"]} | more
+        np.savez_compressed(path, **given)
+
+    return damage
+
+
+def as_npy(path):
+    with path.open("wb") as file:
+        np.save(file, np.zeros((2, 8, 8, 3), np.uint8))
+
+
+OTHERS = {
+    "a picture too few": other(lambda a: a[:1]),
+    "a picture too many": other(lambda a: np.concatenate([a, a[:1]])),
+    "none": other(lambda a: a[:0]),
+    "another size": other(lambda a: a[:, 1:]),
+    "grey": other(lambda a: a[..., 0]),
+    "with alpha": other(lambda a: np.concatenate([a, a[..., :1]], -1)),
+    "floats": other(lambda a: a.astype(np.float32)),
+    "another's": other(key="0" * 24),
+    "no pictures": lambda path: np.savez_compressed(path, key=path.stem),
+    "a .npy": as_npy,
+    "a text": lambda path: path.write_text("half"),
+}
+
+
+@pytest.mark.parametrize("damage", OTHERS)
+def test_a_part_of_the_cache_that_holds_others_is_drawn_again(tiny, tmp_path, drawings, damage):
+    first = draw(tiny, tmp_path)
+    (path,) = tmp_path.glob("*.npz")
+    OTHERS[damage](path)
+    with pytest.warns(UserWarning, match=f"{path.name} is damaged"):
+        assert (draw(tiny, tmp_path) == first).all()
+    assert len(drawings) == 2
+
+
+def test_a_part_without_a_key_of_an_earlier_version_is_read(tiny, tmp_path, drawings):
+    first = draw(tiny, tmp_path)
+    (path,) = tmp_path.glob("*.npz")
+    np.savez_compressed(path, pictures=first)
+    assert (draw(tiny, tmp_path) == first).all() and len(drawings) == 1
+
+
 def test_an_erasure_draws_pictures_of_its_own(tiny, tmp_path, uce, drawings, refused):
     erasure, first = uce("church"), draw(tiny, tmp_path)
     edited = draw(tiny, tmp_path, erasure=erasure)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from erase_lib import files
 from erase_lib.config import CLOSED_FORMS, METHODS
 from erase_lib.study import compare
 from erase_lib.study.compare import EXPERIMENTS, NONE, beside, published, published_order
@@ -274,26 +276,27 @@ def test_tables_that_cannot_stand_beside_the_published(refused):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line"),
+    ("old", "new"),
     [
-        ("eap,ESR-1,98.6", "eap,ESR-1,high", "line 26"),
-        ("eap,ESR-1,98.6", "eap,ESR-1,986", "line 26"),
-        ("eap,ESR-1,98.6,1.2", "eap,ESR-1,98.6,some", "line 26"),
-        ("eap,ESR-5", "eap,ESR-1", "line 27"),
-        ("objects,eap,ESR-1", "object,eap,ESR-1", "line 26"),
-        ("nudity,age,FID,14.20,,score", "nudity,age,FID,14.20,,", "line 61"),
-        ("nudity,age,FID,14.20", "nudity,age,FID,", "line 61"),
-        ("nudity,age,FID,14.20", "nudity,age,FID,inf", "line 61"),
-        ("style,eap,LPIPS kept", "style,,LPIPS kept", "line 65"),
-        ("method,metric", "method,metrics", "metric"),
+        ("eap,ESR-1,98.6", "eap,ESR-1,986"),
+        ("eap,ESR-1,98.6,1.2", "eap,ESR-1,98.6,some"),
+        ("eap,ESR-5", "eap,ESR-1"),
+        ("objects,eap,ESR-1", "object,eap,ESR-1"),
+        ("nudity,age,FID,14.20", "nudity,age,FID,"),
+        ("style,eap,LPIPS kept", "style,,LPIPS kept"),
+        ("method,metric", "method,metrics"),
     ],
 )
-def test_a_damaged_file_is_refused(tmp_path, monkeypatch, refused, old, new, line):
+def test_a_damaged_file_is_refused(tmp_path, monkeypatch, refused, old, new):
     text = compare.FILE.read_text("utf-8")
     assert text.count(old) == 1
+    shutil.copy(files.DATA / "SHA256SUMS", tmp_path)
+    monkeypatch.setattr(files, "DATA", tmp_path)
     monkeypatch.setattr(compare, "FILE", tmp_path / "published.csv")
+    compare.FILE.write_text(text, "utf-8", newline="\r\n")  # as git may write it
+    assert len(published("objects")) == 30
     compare.FILE.write_text(text.replace(old, new), "utf-8")
-    assert line in refused(published, "objects")
+    refused(published, "objects", says=["published.csv", "SHA256SUMS"])
 
 
 def test_a_missing_or_binary_file_is_refused(tmp_path, monkeypatch, refused):

@@ -187,6 +187,49 @@ def test_pairs_of_the_command_line():
             grid.read_arguments(wrong)
 
 
+QUOTED = {
+    'targets="Salome, 1870",dog': [["Salome, 1870"], ["dog"]],
+    'targets="C++"': [["C++"]],
+    'targets="C++"+"Salome, 1870" + dog,cat': [["C++", "Salome, 1870", "dog"], ["cat"]],
+    'targets="say ""a+b"", c"': [['say "a+b", c']],
+    "targets=Salome, 1870": [["Salome"], ["1870"]],
+}
+
+
+@pytest.mark.parametrize("pair", QUOTED)
+def test_quotes_keep_commas_and_plus_signs(pair):
+    (values,) = grid.read_arguments([pair]).values()
+    assert [grid.convert(value, "list[str]", "targets") for value in values] == QUOTED[pair]
+    if len(QUOTED[pair]) == len(QUOTED[pair][0]) == 1:
+        assert grid.convert(values[0], "str", "target") == QUOTED[pair][0][0]
+        assert grid.convert(values[0], "Optional[str]", "target") == QUOTED[pair][0][0]
+
+
+@pytest.mark.parametrize(
+    "pair", ["targets=C++", "targets=+", "targets=a+", 'targets="a', 'targets=5"']
+)
+def test_what_is_not_quoted_well_is_refused(pair, refused):
+    def read():
+        return [grid.convert(v, "list[str]", "x") for v in grid.read_arguments([pair])["targets"]]
+
+    refused(read, says='"')
+
+
+def test_a_plan_says_what_it_erases(notebook, capsys, tmp_path):
+    book = notebook(CELL.replace('["church"]', '["dog"]') + 'model: str = "an/id"\n')
+    ask = [str(book), "--out", str(tmp_path / "none"), "--dry-run", "-p"]
+    assert main([*ask, "targets=Salome, 1870"]) == 0
+    assert "2 runs, 0 of them done\n2 targets: 'Salome', '1870'" in capsys.readouterr().out
+    assert main([*ask, 'targets="Salome, 1870"+"C++"']) == 0
+    assert "1 runs, 0 of them done\n2 targets: 'Salome, 1870', 'C++'" in capsys.readouterr().out
+    for wrong in ("targets=dog+Dog", "targets=dog+dog", "targets=a\nb"):
+        assert main([*ask, wrong]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert '"Salome, 1870"' in " ".join(capsys.readouterr().out.split())
+
+
 def test_notebooks_that_cannot_be_swept(notebook, tmp_path):
     unfit = {"x: int = 1": "output", "output = str(1)": "plain"}
     for cell, says in (unfit | {"output = 'x'\nstatus = 'y'": "status"}).items():

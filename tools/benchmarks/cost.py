@@ -100,7 +100,7 @@ def erasing_evaluations(method: str, config: EraseConfig) -> float:
     # of L1's goal the trajectory has predicted the target's part, or all of an anchor's
     banks = (2 if method == "age" else 1 + goal) * forms * drawn(1, 1, c.steps, t)
     if banked and kept:  # one concept alone has a trajectory of each of its training prompts
-        size = n if n > 1 else len(forms_of(c.neutral, c.styles))
+        size = n if n > 1 else len(forms_of(c.neutral, c.styles, c.targets[0]))
         banks += 2 * t * drawn(size, kept, c.steps, t)
     return float(c.steps * update + c.sampling_steps * banks)
 
