@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from erase_lib.config import EraseConfig
+from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.files import whole, whole_folder
 from erase_lib.models import Pipeline, fingerprint, in_place, quiet
@@ -26,6 +27,7 @@ from erase_lib.models import Pipeline, fingerprint, in_place, quiet
 FILES = ("erased.safetensors", "config.json", "history.csv")
 
 
+@gate
 @dataclass
 class Erasure:
     """Only the edited tensors (float32, by the UNet's parameter names), and how they came about."""

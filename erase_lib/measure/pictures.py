@@ -37,7 +37,7 @@ Images = Sequence[Image.Image]
 class Pictures(Images):
     """Pictures in parts that lie in files: thirty thousand of them need no room in memory."""
 
-    def __init__(self, parts: list[Path | list[Image.Image]], n: int) -> None:
+    def __init__(self, parts: list[Path | list[Any]], n: int) -> None:
         self.parts, self.n = parts, n
         self.part = lru_cache(HELD)(self._read)
 
