@@ -40,7 +40,7 @@ class Judge:
     def load(cls, folder: str | Path | None = None, device: str | torch.device = "cpu") -> Judge:
         """Read a stock folder of transformers. Raises `EraseError` when it is missing, damaged, or
         its labels are not concepts and styles, and for a device that cannot be used."""
-        folder = Path(folder or JUDGE)
+        folder = Path(folder) if folder else JUDGE
         model = read_model(AutoModelForImageClassification, folder, "judge")
         weights = (folder / "model.safetensors").read_bytes()
         name = f"emoji-judge, ConvNeXtV2, {hashlib.sha256(weights).hexdigest()[:8]}"
