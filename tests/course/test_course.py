@@ -33,6 +33,9 @@ def test_the_lessons_are_the_notebooks_in_the_order_of_their_numbers(tmp_path, m
             assert f"notebooks/{name}.ipynb" in part
     for name in (*NAMES, "run_erase"):  # what a sweep runs is no lesson
         (tmp_path / f"{name}.ipynb").touch()
+    (tmp_path / "GLOSSARY.md").touch()
+    for copy in ("-Copy1", " (1)", " copy", ".bak"):
+        (tmp_path / f"01_quickstart{copy}.ipynb").touch()
     monkeypatch.setattr(plan, "NOTEBOOKS", tmp_path)
     lessons()
     (tmp_path / "17_new.ipynb").touch()
