@@ -230,7 +230,7 @@ def test_what_the_book_gives_a_notebook(tmp_path):
 
 def test_a_run_of_a_notebook_is_kept_until_something_changes(tmp_path, monkeypatch):
     given = ("code", "output: str = ''\nprofile: str = ''", "parameters")
-    source = cells(given, ("code", "print(profile)"))
+    source = cells(("md", "# One"), given, ("code", "print(profile)"))
     source.metadata["kernelspec"] = {"name": "python3", "display_name": "p", "language": "python"}
     place = tmp_path / "notebooks"
     place.mkdir()
@@ -245,7 +245,7 @@ def test_a_run_of_a_notebook_is_kept_until_something_changes(tmp_path, monkeypat
     assert kept.stat().st_mtime_ns == before
     source.cells[-1].source = "1 / 0"
     nbformat.write(source, place / "one.ipynb")
-    with pytest.raises(RuntimeError, match=r"one, cell 2.*ZeroDivisionError: division by zero"):
+    with pytest.raises(RuntimeError, match=r"one, cell 3.*ZeroDivisionError: division by zero"):
         execute.executed("one", "smoke", tmp_path)
     assert kept.is_file(), "what was run before stays"
 
