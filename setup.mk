@@ -19,6 +19,8 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PYTHONNOUSERSITE := 1
 # Beside other work, threads that spin while they wait take five times as long.
 export GOMP_SPINCOUNT ?= 10000
+# onnxruntime, where it is installed, asks no network.
+export ORT_DISABLE_TELEMETRY ?= 1
 
 .PHONY: help setup quickstart lab app
 

@@ -25,7 +25,9 @@ from traitlets.config import Config
 from course.execute import complaints, executed
 from course.markdown import plain, to_html
 from course.plan import NOTEBOOKS, ROOT, headings, lessons, math_font, slug, tagged, title_of
+from erase_lib.errors import unknown
 from erase_lib.files import whole_folder
+from tools import one_line
 
 HERE = Path(__file__).parent
 BOOK = "What an erasure does to everything else"
@@ -46,6 +48,8 @@ class Page:
     after: Page | None = None
 
     def __post_init__(self) -> None:
+        # papermill's own cell says where the book was made
+        self.nb.cells = [c for c in self.nb.cells if not tagged(c, "injected-parameters")]
         for cell in self.nb.cells:  # a widget, such as a progress bar, is nothing without a kernel
             if "outputs" in cell:
                 cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
@@ -137,12 +141,17 @@ def convert(page: Page, folder: Path, shared: dict[str, Any], html: HTMLExporter
 def build(out: Path, profile: str = "course", only: Sequence[str] = ()) -> list[str]:
     """Run what has to be run, write the book to out/html, and say what went wrong.
 
-    The book that is there is replaced only by a whole one.
+    The book that is there is replaced only by a whole one. Raises `EraseError` for a name in `only`
+    that is no notebook of a lesson, before anything is run.
     """
     chapters: dict[str, list[Page]] = {}
     failed: list[str] = []
     wrong: list[str] = []
-    for lesson in lessons():
+    plan = lessons()
+    for name in only:
+        if name not in (names := [name for lesson in plan for name in lesson.notebooks]):
+            raise unknown("notebook", name, names)
+    for lesson in plan:
         for name in lesson.notebooks:
             if only and name not in only:
                 continue
@@ -208,6 +217,7 @@ def code_colours() -> str:
     return f"{light}\n{dark}\n{plain}\n"
 
 
+@one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build the book; the exit status says whether all of it is right."""
     parser = argparse.ArgumentParser(prog="python -m course.book", description=__doc__)

@@ -20,6 +20,7 @@ from nbconvert.preprocessors import TagRemovePreprocessor
 
 from course.plan import NOTEBOOKS, ROOT, lessons, notebook, tagged, title_of
 from erase_lib.files import whole_folder
+from tools import one_line
 
 EDITIONS = ("student", "solutions")
 # what an edition needs to be installed and to run; tests, and what makes the editions, stay behind
@@ -27,6 +28,13 @@ TAKEN = ("erase_lib", "tools", "data", "notebooks", "pyproject.toml", "constrain
 TAKEN += ("course/__init__.py", "course/exercise.py", "course/checks")
 TAKEN += ("setup.mk", "LICENSE", "CITATION.cff")
 LEFT = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "private", "runs", "*.ipynb")
+SWEPT = "run_erase"  # the notebook that is no lesson
+
+
+def left(folder: str, names: list[str]) -> set[str]:
+    """What of a folder stays behind: what is made anew, and every link, which may lead out."""
+    links = {name for name in names if (Path(folder) / name).is_symlink()}
+    return links | LEFT(folder, names)
 
 
 def without_solutions(nb: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -81,16 +89,16 @@ def write(edition: str, out: Path) -> Path:
         for name in TAKEN:
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, new / name, ignore=LEFT)
+                shutil.copytree(ROOT / name, new / name, ignore=left)
             else:
                 shutil.copy(ROOT / name, new / name)
         for path in (new / "course" / "checks").glob("n*.py") if edition == "student" else ():
             path.write_text(packed(path.read_text("utf-8")), "utf-8")
         (new / "setup.mk").rename(new / "Makefile")
-        for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-            nb = nbformat.read(path, as_version=4)
+        for name in (*(name for lesson in lessons() for name in lesson.notebooks), SWEPT):
+            nb = notebook(name, NOTEBOOKS)
             nb = without_solutions(nb) if edition == "student" else nb
-            nbformat.write(nb, new / "notebooks" / path.name)
+            nbformat.write(nb, new / "notebooks" / f"{name}.ipynb")
         shutil.copy(Path(__file__).parent / "static" / "START.md", new / "README.md")
         if edition == "solutions":
             shutil.copy(ROOT / "COURSE.md", new)
@@ -100,6 +108,7 @@ def write(edition: str, out: Path) -> Path:
     return folder
 
 
+@one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write one of the editions and say where it is."""
     parser = argparse.ArgumentParser(prog="python -m course.editions", description=__doc__)

@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 
 from course.plan import NOTEBOOKS, ROOT, notebook, tagged
+from erase_lib.errors import EraseError
 from erase_lib.sweep import DONE, run_notebook
 
 # for a kernel that inherits MPLBACKEND=Agg shows no picture
@@ -38,7 +39,9 @@ def digest(name: str, profile: str) -> str:
 
 def parameters(name: str, profile: str, folder: Path) -> dict[str, object]:
     """What the book gives a notebook: its profile, a folder for its output, and no widgets."""
-    cell = next(cell for cell in notebook(name).cells if tagged(cell, "parameters"))
+    cell = next((cell for cell in notebook(name).cells if tagged(cell, "parameters")), None)
+    if cell is None:
+        raise EraseError(f"{name}.ipynb has no cell tagged parameters: put it back")
     known = [line.split(":")[0] for line in cell.source.splitlines()]
     wanted = {"profile": profile, "output": str(folder / "runs" / name), "interactive": False}
     if profile == "smoke" and "live" in known:

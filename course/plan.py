@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from importlib.resources import files
@@ -10,9 +11,14 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from erase_lib.errors import EraseError, reason
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
+PLAN = Path(__file__).parent / "lessons.yaml"
 NUMBERED = "[0-9][0-9]_*.ipynb"
+OWN = re.compile(r"\d\d_\w+")  # not JupyterLab's copy of one, NAME-Copy1
+BESIDE = ("GLOSSARY.md",)  # what the editions and the book need beside the notebooks
 
 
 @dataclass(frozen=True)
@@ -30,17 +36,25 @@ class Lesson:
 
 
 def lessons() -> list[Lesson]:
-    """The lessons in their order. Raises `ValueError` if they are not every notebook, each once.
+    """The lessons in their order. Raises `EraseError` if they are not every notebook, each once,
+    or lessons.yaml is damaged or the glossary missing.
 
-    A lesson's notebook has a number; the one that a sweep runs has none.
+    A lesson's notebook has a number; the one that a sweep runs has none, nor has a copy.
     """
-    rows = yaml.safe_load((Path(__file__).parent / "lessons.yaml").read_text("utf-8"))
-    found = [Lesson(r["lesson"], r["title"], tuple(r["notebooks"])) for r in rows]
-    planned = [name for lesson in found for name in lesson.notebooks]
-    there = {path.stem for path in NOTEBOOKS.glob(NUMBERED)}
+    try:
+        rows = yaml.safe_load(PLAN.read_text("utf-8"))
+        found = [Lesson(r["lesson"], str(r["title"]), tuple(r["notebooks"])) for r in rows]
+        planned = ["".join(name) for lesson in found for name in lesson.notebooks]
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError) as error:
+        text = f"{PLAN} is damaged ({reason(error)}): expected a list with lesson, title, notebooks"
+        raise EraseError(text) from None
+    there = {path.stem for path in NOTEBOOKS.glob(NUMBERED) if OWN.fullmatch(path.stem)}
+    for name in BESIDE:
+        if not (NOTEBOOKS / name).is_file():
+            raise EraseError(f"{NOTEBOOKS / name} is missing: the course needs it, put it back")
     if len(planned) != len(set(planned)) or set(planned) != there:
         odd = sorted(set(planned) ^ there) or [n for n in planned if planned.count(n) > 1]
-        raise ValueError(f"course/lessons.yaml: {odd[0]} is in no lesson, in two, or no notebook")
+        raise EraseError(f"course/lessons.yaml: {odd[0]} is in no lesson, in two, or no notebook")
     return found
 
 
@@ -50,8 +64,20 @@ def math_font() -> Path:
 
 
 def notebook(name: str, folder: Path = NOTEBOOKS) -> nbformat.NotebookNode:
-    """A notebook by its name."""
-    return nbformat.read(folder / f"{name}.ipynb", as_version=4)
+    """A notebook by its name. Raises `EraseError` when it cannot be read, or is none."""
+    path = folder / f"{name}.ipynb"
+    try:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError("a link to another place")
+        nbformat.validate(json.loads(path.read_text("utf-8")))  # `read` would log what is wrong
+        nb = nbformat.read(path, as_version=4)
+        title_of(nb)
+    except Exception as error:  # json, nbformat and jsonschema each raise their own kinds
+        said = "no heading" if isinstance(error, StopIteration) else reason(error)
+        raise EraseError(
+            f"{path} is no whole notebook ({said}): put back the one of the course"
+        ) from None
+    return nb
 
 
 def tagged(cell: nbformat.NotebookNode, tag: str) -> bool:

@@ -21,6 +21,7 @@ from nbconvert.preprocessors import Preprocessor
 
 from course.execute import executed
 from course.plan import ROOT, headings, lessons, math_font, notebook, tagged
+from tools import one_line
 
 CONFIG = Path(__file__).parent / "slides_config.py"
 
@@ -72,12 +73,13 @@ def write(out: Path, profile: str, work: Path) -> list[Path]:
 
     Raises `RuntimeError` when a notebook or nbconvert fails.
     """
+    wanted = names()
     out.mkdir(parents=True, exist_ok=True)
     with as_file(files("sphinx_revealjs") / "_static" / "revealjs") as source:
         shutil.copytree(source, out / "reveal", dirs_exist_ok=True)
     shutil.copy(math_font(), out / "math.ttf")
     found = []
-    for name in names():
+    for name in wanted:
         nb, _ = executed(name, profile, work)
         nbformat.write(nb, out / f"{name}.ipynb")
         command = [sys.executable, "-m", "nbconvert", "--to", "slides", "--config", str(CONFIG)]
@@ -91,6 +93,7 @@ def write(out: Path, profile: str, work: Path) -> list[Path]:
     return found
 
 
+@one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the slides and say where they are."""
     parser = argparse.ArgumentParser(prog="python -m course.slides", description=__doc__)
@@ -98,11 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("build/slides"))
     parser.add_argument("--work", type=Path, default=Path("build/book"), help="executed notebooks")
     given = parser.parse_args(arguments)
-    try:
-        found = write(given.out.resolve(), given.profile, given.work.resolve())
-    except RuntimeError as error:
-        print(error, file=sys.stderr)
-        return 1
+    found = write(given.out.resolve(), given.profile, given.work.resolve())
     print("Slides:", *found)
     return 0
 

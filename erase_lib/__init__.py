@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,11 @@ _HOME |= {"erase": "train", "generate": "diffusion", "load_pipeline": "models"}
 # Beside other work, OpenMP's threads that spin while they wait take five times as long as one; read
 # when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# diffusers imports onnxruntime where it is installed, which asks the network and writes into HOME.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+if not os.access(os.path.expanduser("~"), os.W_OK):  # Numba would stop, and Matplotlib warn
+    for _name in {"NUMBA_CACHE_DIR", "MPLCONFIGDIR"} - set(os.environ):
+        os.environ[_name] = tempfile.mkdtemp(prefix="erase-")
 # No picture goes through transformers' processors here, so what they say on import is noise.
 logging.getLogger("transformers.utils.import_utils").addFilter(
     lambda record: "requires torchvision" not in record.getMessage()

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from erase_lib.doors import gate
 from erase_lib.errors import EraseError
 from erase_lib.models import Pipeline, precision
 from erase_lib.text import encode_prompts
@@ -124,6 +125,7 @@ def encode(pipe: Pipeline, pictures: list[Image.Image]) -> Tensor:
     return pipe.vae.encode(x).latent_dist.mean.float() * pipe.vae.config.scaling_factor
 
 
+@gate
 @torch.no_grad()
 def generate(
     pipe: Pipeline,

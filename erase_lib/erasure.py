@@ -21,6 +21,7 @@ from torch import Tensor
 
 from erase_lib.checkpoint import load_checked, save_checked
 from erase_lib.config import EraseConfig
+from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.files import read_text, whole, whole_folder
 from erase_lib.models import DTYPES, Pipeline, fingerprint, in_place, quiet
@@ -28,6 +29,7 @@ from erase_lib.models import DTYPES, Pipeline, fingerprint, in_place, quiet
 FILES = ("erased.safetensors", "config.json", "history.csv")
 
 
+@gate
 @dataclass
 class Erasure:
     """Only the edited tensors (float32, by the UNet's parameter names), and how they came about."""

@@ -24,11 +24,30 @@ from filelock import FileLock, Timeout
 
 from erase_lib.errors import EraseError, reason, unknown
 
-DATA = Path(__file__).resolve().parent.parent / "data"
 MADE = ".made-by-erase-lib"  # in a folder that is ours to replace: lists all it held
 LARGEST, DEEPEST, BYTES = 100_000, 20, 300_000  # values, blocks within blocks, of a YAML file
 # Ctrl-C, what a system or a scheduler sends, and a terminal that closes
 ENDINGS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+
+
+class _Data(type(Path())):  # type: ignore[misc]
+    """A path beside the library. Where it has no data, `EraseError` says so at the first use."""
+
+    def __fspath__(self) -> str:
+        if not os.path.isdir(str(DATA)):
+            raise EraseError(f"{DATA} is missing: install with `pip install -e .` in the project")
+        return str(self)
+
+    def exists(self, **how: Any) -> bool:
+        """Whether it is there. Like `is_file` it would take the error for no."""
+        return bool(os.fspath(self)) and super().exists(**how)
+
+    def is_file(self, **how: Any) -> bool:
+        """Whether it is there, and a file."""
+        return bool(os.fspath(self)) and super().is_file(**how)
+
+
+DATA = _Data(Path(__file__).resolve().parent.parent / "data")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
 from erase_lib.config import TRAIN_METHODS
+from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.files import DATA, uninterrupted
 
@@ -35,7 +36,7 @@ PARTS: dict[str, Any] = {
 }
 
 
-def pick_device(device: str = "auto") -> torch.device:
+def pick_device(device: str | torch.device = "auto") -> torch.device:
     """`auto`: CUDA if there is one, else the CPU. Raises `EraseError` if it cannot be used."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -49,8 +50,11 @@ def pick_device(device: str = "auto") -> torch.device:
     return chosen
 
 
+@gate
 def load_pipeline(
-    model_id: str | Path | None = None, device: str = "auto", dtype: torch.dtype | str | None = None
+    model_id: str | Path | None = None,
+    device: str | torch.device = "auto",
+    dtype: torch.dtype | str | None = None,
 ) -> Pipeline:
     """The teacher: a frozen text-to-image pipeline without progress bar or safety checker.
 

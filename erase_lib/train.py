@@ -15,6 +15,7 @@ from erase_lib.bank import Bank, Latents
 from erase_lib.closed_form import erase_closed_form
 from erase_lib.config import CLOSED_FORMS, METHODS, EraseConfig
 from erase_lib.diffusion import predict_clean
+from erase_lib.doors import gate
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError
 from erase_lib.files import uninterrupted
@@ -285,6 +286,7 @@ class Run:
         return Erasure(tensors, self.config, self.base, self.history)
 
 
+@gate
 def erase(
     pipe: Pipeline,
     config: EraseConfig,
@@ -326,10 +328,10 @@ def erase(
         hint = f"lower lr ({config.lr}) or lam ({config.lam})"
         if not run.history:
             raise EraseError(f"{what}: {hint}") from None
-        warnings.warn(f"{what}: stopped with the last finite tensors; {hint}", stacklevel=2)
+        warnings.warn(f"{what}: stopped with the last finite tensors; {hint}", stacklevel=3)
     except KeyboardInterrupt:
         done = len(run.history)
-        warnings.warn(f"interrupted: {done} of {config.steps} updates kept", stacklevel=2)
+        warnings.warn(f"interrupted: {done} of {config.steps} updates kept", stacklevel=3)
     return run.erasure()
 
 

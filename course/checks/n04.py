@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from course.exercise import check, mistakes
+from course.exercise import check, mistakes, unfilled
 from erase_lib import EraseConfig, erase
 from erase_lib.models import Pipeline
 from erase_lib.search import Search
@@ -97,28 +97,40 @@ def exercise4(answer: Callable) -> None:
     g = torch.Generator().manual_seed(0)
     uniform = torch.rand(20000, published.candidates, generator=g).clamp(1e-9, 1 - 1e-7)
 
-    def share(d: float) -> float:
-        """How often the leader is the largest, in 20000 trials."""
-        scores = -(-uniform.log()).log()
+    def leads() -> object:
+        """What the function gives for three candidates and for as many as published."""
+        few, many = answer(3), answer(published.candidates)
+        return many if unfilled(many) else (few, many)
+
+    def share(d: float, n: int = published.candidates) -> float:
+        """How often the leader of n is the largest, in 20000 trials."""
+        scores = -(-uniform[:, :n].log()).log()
         scores[:, 0] += d
         return (scores.argmax(-1) == 0).float().mean().item()
 
     check(
-        answer,
-        (lambda d: d >= 0, "a lead is not below 0"),
+        leads if callable(answer) else answer,
+        (lambda d: min(d) >= 0, "a lead is not below 0"),
         (
-            lambda d: abs(share(d) - 0.5) < 0.02,
+            lambda d: abs(share(d[1]) - 0.5) < 0.02,
             lambda d: (
-                f"with a lead of {d:.2f} it is chosen in {share(d):.0%} of 20000 trials, not in"
-                f" half, so {'less' if share(d) > 0.5 else 'more'} is needed (temperature plays no"
-                " part)"
+                f"with a lead of {d[1]:.2f} it is chosen in {share(d[1]):.0%} of 20000 trials, not"
+                f" in half, so {'less' if share(d[1]) > 0.5 else 'more'} is needed (temperature"
+                " plays no part)"
             ),
         ),
-        given=(published.candidates,),
+        (
+            lambda d: abs(share(d[0], 3) - 0.5) < 0.02,
+            lambda d: (
+                f"near enough among many, but among 3 candidates it is chosen in"
+                f" {share(d[0], 3):.0%} of 20000 trials: how many others are there?"
+            ),
+        ),
+        given=(),
         right=lambda d: (
-            f"among the published {published.candidates} candidates d is {d:.2f}. Adam moves a"
+            f"among the published {published.candidates} candidates d is {d[1]:.2f}. Adam moves a"
             f" score by about {published.search_lr:g} an update. Rising while all others fall,"
-            f" never astray, that takes {d / published.search_lr / 2:.0f} updates."
+            f" never astray, that takes {d[1] / published.search_lr / 2:.0f} updates."
         ),
     )
 

@@ -57,7 +57,7 @@ def exercise3(answer: str, shown: Image.Image, empty: Image.Image) -> None:
 
     The picture `shown` at that scale, and the `empty` prompt's from the same noise.
     """
-    options = ("noise", "the concept, vaguely", "what the empty prompt draws")
+    options = ("noise", "a faint concept", "what the empty prompt draws")
     check(
         answer,
         (lambda a: a in options, f"choose one of {', '.join(options)}"),

@@ -1,5 +1,6 @@
 """Pictures in; rows with n, interval and instrument out."""
 
+from erase_lib.doors import guard
 from erase_lib.measure.distances import SmallCLIP, clip_score, feature_distance, load_clip
 from erase_lib.measure.evaluate import STRENGTHS, Evaluation, check_level, evaluate, evaluate_runs
 from erase_lib.measure.evaluate import first_strength, successes, summary
@@ -11,3 +12,5 @@ from erase_lib.measure.prompts import sensitivity_prompts, suite_prompts
 from erase_lib.measure.statistics import bootstrap, flipped, holm, label, long, matched_differences
 from erase_lib.measure.statistics import means, read_table, row_intervals
 from erase_lib.measure.suite import METRIC, Group, Suite, read_suite
+
+guard(__name__)

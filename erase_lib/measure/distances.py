@@ -80,7 +80,7 @@ class SmallCLIP:
         return self
 
 
-def load_clip(model_id: str | Path | None = None, device: str = "cpu") -> SmallCLIP:
+def load_clip(model_id: str | Path | None = None, device: str | torch.device = "cpu") -> SmallCLIP:
     """The embedded CLIP, or a `CLIPModel` of transformers by hub id or folder; in float32. Raises
     `EraseError` when it is missing, damaged, no whole CLIP with its tokenizer, or cannot be loaded,
     such as a hub id without a network."""

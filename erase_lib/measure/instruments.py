@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from erase_lib.concepts import EMOJI
 from erase_lib.errors import EraseError, unknown
@@ -110,7 +111,7 @@ def load_instruments(
     detector: str | None = None,
     net: str = "auto",
     reference: str | Path | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
 ) -> Instruments:
     """The embedded judge and CLIP, or others by hub id or folder. `detector`: "nudenet", a theme's
     name, or None: the theme that the suite calls a split with these targets, where it counts NER.

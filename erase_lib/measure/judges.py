@@ -38,10 +38,10 @@ class Judge:
             raise EraseError("the judge's labels must be concepts, then styles as 'style: NAME'")
 
     @classmethod
-    def load(cls, folder: str | Path | None = None, device: str = "cpu") -> Judge:
+    def load(cls, folder: str | Path | None = None, device: str | torch.device = "cpu") -> Judge:
         """Read a stock folder of transformers. Raises `EraseError` when it is missing, damaged, or
         its labels are not concepts and styles, and for a device that cannot be used."""
-        folder = Path(folder or JUDGE)
+        folder = Path(folder) if folder else JUDGE
         model = read_model(AutoModelForImageClassification, folder, "judge")
         weights = (folder / "model.safetensors").read_bytes()
         name = f"emoji-judge, ConvNeXtV2, {hashlib.sha256(weights).hexdigest()[:8]}"
@@ -91,7 +91,7 @@ class ImageClassifier:
                     self.place.setdefault(normal(word), i)
 
     @classmethod
-    def load(cls, model_id: str | Path, device: str = "cpu") -> ImageClassifier:
+    def load(cls, model_id: str | Path, device: str | torch.device = "cpu") -> ImageClassifier:
         """By hub id or folder, such as microsoft/resnet-50; in float32. Raises `EraseError` when it
         cannot be loaded, is no classifier, or says no labels."""
         model = read_model(AutoModelForImageClassification, model_id, "classifier")

@@ -35,7 +35,7 @@ Images = Sequence[Image.Image]
 class Pictures(Images):
     """Pictures in parts that lie in files: thirty thousand of them need no room in memory."""
 
-    def __init__(self, parts: list[Path | list[Image.Image]], n: int, size: Any = None) -> None:
+    def __init__(self, parts: list[Path | list[Any]], n: int, size: Any = None) -> None:
         self.parts, self.n, self.size = parts, n, size
         self.part = lru_cache(HELD)(self._read)
 

@@ -104,7 +104,7 @@ def means(table: pd.DataFrame, by: Sequence[str], over: str = "targets") -> pd.D
 
 
 def matched_differences(
-    table: pd.DataFrame, column: str, base: str, matched: Sequence[str] = ("targets", "seed")
+    table: pd.DataFrame, column: str, base: object, matched: Sequence[str] = ("targets", "seed")
 ) -> pd.DataFrame:
     """`value` of every setting in `column` minus that of the setting `base`, run by run. Runs are
     matched on the columns `matched`, the bootstrap is over the first of them. Columns as in

@@ -1,5 +1,6 @@
 """Figures and widgets; no numbers of their own."""
 
+from erase_lib.doors import guard
 from erase_lib.show.atlas import asymmetry, dumbbells, extremes, graph, heat_map, parts
 from erase_lib.show.charts import COLOURS, GREY, INK, caption, delta_bars, dots, footnote, forest
 from erase_lib.show.charts import intervals, multiples, plane
@@ -10,3 +11,5 @@ from erase_lib.show.explorers import SensitivityExplorer, Studio, without_and_wi
 from erase_lib.show.map import MapExplorer, concept_map, map_page
 from erase_lib.show.pictures import before_after, evaluation_pictures, grid, marked, overlay
 from erase_lib.show.pictures import thumbnails
+
+guard(__name__)

@@ -1,5 +1,6 @@
 """What the notebooks ask of an erasure."""
 
+from erase_lib.doors import guard
 from erase_lib.study.atlas import Delta, additive, effects, neutral_percentiles, predictability
 from erase_lib.study.atlas import read_atlas, relations, specific, variance
 from erase_lib.study.attention import attention_maps, averaged, cross_layers, draw_embeddings, heard
@@ -13,3 +14,5 @@ from erase_lib.study.maps import PROJECTIONS, image_space, nearness_rho, project
 from erase_lib.study.predict import PREDICTORS, agreement, predict_sensitivity, predictions
 from erase_lib.study.sensitivity import SCORES, STEPS, check_score, deltas, measure_pairs
 from erase_lib.study.sensitivity import sensitivity
+
+guard(__name__)

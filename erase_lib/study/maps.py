@@ -40,12 +40,17 @@ def image_space(
 def project(points: np.ndarray, method: str = "umap", seed: int = 0) -> np.ndarray:
     """Points `(n, dim)` on a plane `(n, 2)`, by one of `PROJECTIONS`. t-SNE and UMAP keep only
     neighbourhoods, not gaps or the sizes of clusters; UMAP differs between machines, even with a
-    seed. Raises `EraseError` for an unknown method and fewer than 3 points."""
+    seed. Raises `EraseError` for an unknown method, fewer than 3 different points, and numbers that
+    are not finite or too large or small to be told apart (t-SNE would end Python)."""
     if method not in PROJECTIONS:
         raise unknown("projection", method, PROJECTIONS)
     if len(points) < 3:
         raise EraseError(f"{len(points)} concepts are no map: give 3 or more")
     points = np.asarray(points, dtype=float)
+    if points.ndim != 2 or points.shape[1] < 2:
+        raise EraseError(f"points have shape {points.shape}: expected (n, dim) of 2 or more each")
+    if not 1e-12 < np.ptp(points, axis=0).max() < 1e12 or len(np.unique(points, axis=0)) < 3:
+        raise EraseError("points are NaN, infinite or all but the same: expected 3 that differ")
     if method == "pca":
         return PCA(2, random_state=seed).fit_transform(points)
     if method == "tsne":

@@ -96,7 +96,7 @@ def test_a_missing_target_and_an_unknown_profile(refused):
 def test_devices(refused, tiny_folder, device):
     for load, given in ((load_pipeline, [tiny_folder]), (Judge.load, [])):
         text = refused(load, *given, device=device)
-        assert f"device {device!r}" in text and "auto" in text
+        assert repr(device) in text and "device" in text and ("auto" in text or device is None)
 
 
 def test_vocabularies(refused, tiny, tmp_path):

@@ -33,6 +33,9 @@ def test_the_lessons_are_the_notebooks_in_the_order_of_their_numbers(tmp_path, m
             assert f"notebooks/{name}.ipynb" in part
     for name in (*NAMES, "run_erase"):  # what a sweep runs is no lesson
         (tmp_path / f"{name}.ipynb").touch()
+    (tmp_path / "GLOSSARY.md").touch()
+    for copy in ("-Copy1", " (1)", " copy", ".bak"):
+        (tmp_path / f"01_quickstart{copy}.ipynb").touch()
     monkeypatch.setattr(plan, "NOTEBOOKS", tmp_path)
     lessons()
     (tmp_path / "17_new.ipynb").touch()
@@ -227,7 +230,7 @@ def test_what_the_book_gives_a_notebook(tmp_path):
 
 def test_a_run_of_a_notebook_is_kept_until_something_changes(tmp_path, monkeypatch):
     given = ("code", "output: str = ''\nprofile: str = ''", "parameters")
-    source = cells(given, ("code", "print(profile)"))
+    source = cells(("md", "# One"), given, ("code", "print(profile)"))
     source.metadata["kernelspec"] = {"name": "python3", "display_name": "p", "language": "python"}
     place = tmp_path / "notebooks"
     place.mkdir()
@@ -242,7 +245,7 @@ def test_a_run_of_a_notebook_is_kept_until_something_changes(tmp_path, monkeypat
     assert kept.stat().st_mtime_ns == before
     source.cells[-1].source = "1 / 0"
     nbformat.write(source, place / "one.ipynb")
-    with pytest.raises(RuntimeError, match=r"one, cell 2.*ZeroDivisionError: division by zero"):
+    with pytest.raises(RuntimeError, match=r"one, cell 3.*ZeroDivisionError: division by zero"):
         execute.executed("one", "smoke", tmp_path)
     assert kept.is_file(), "what was run before stays"
 

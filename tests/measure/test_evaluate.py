@@ -454,7 +454,7 @@ def fading(at):
 @pytest.mark.parametrize(("at", "level", "found"), [(0.35, 0.8, 0.4), (0.35, 0.95, 0.7)])
 def test_the_first_strength_that_reaches_the_level(tiny, erasure, judged, at, level, found):
     tried = judged(fading(at))
-    assert first_strength(tiny, erasure, None, level) == (found, True)
+    assert first_strength(tiny, erasure, FakeClassifier(), level) == (found, True)
     assert len(tried) <= 4  # a bisection of twelve
 
 
@@ -462,19 +462,21 @@ def test_a_style_is_gone_where_the_judge_sees_another(tiny, erasure, judged):
     erasure.config = replace(erasure.config, targets=("noto style", "church"))
     # the church is gone from the first; every object is seen, in noto below 0.45
     judged(lambda s, prompts: ((prompts["concept"] == "church").astype(int), int(s >= 0.45)))
-    assert first_strength(tiny, erasure, None) == (0.5, True)
-    assert first_strength(tiny, erasure, None, level=0.5) == (0.2, True)
+    assert first_strength(tiny, erasure, FakeClassifier()) == (0.5, True)
+    assert first_strength(tiny, erasure, FakeClassifier(), level=0.5) == (0.2, True)
 
 
 def test_a_level_out_of_reach_is_a_warning(tiny, erasure, judged):
     judged(fading(50.0))
     with pytest.warns(UserWarning, match=r"below 0\.95 up to strength 2\.0"):
-        assert first_strength(tiny, erasure, None) == (2.0, False)
+        assert first_strength(tiny, erasure, FakeClassifier()) == (2.0, False)
 
 
 def test_strengths_that_make_no_sense(tiny, erasure, refused):
-    refused(first_strength, tiny, erasure, None, level=95, says="level 95")
+    refused(first_strength, tiny, erasure, FakeClassifier(), level=95, says="level 95")
     for wrong in ([], [0.0, 1.0], [1.0, 0.5]):
-        refused(first_strength, tiny, erasure, None, strengths=wrong, says="numbers rise")
-    refused(first_strength, tiny, erasure, None, pictures=0, says="pictures 0")
+        refused(
+            first_strength, tiny, erasure, FakeClassifier(), strengths=wrong, says="numbers rise"
+        )
+    refused(first_strength, tiny, erasure, FakeClassifier(), pictures=0, says="pictures 0")
     refused(erasure.scaled, tiny, float("nan"), says="strength nan")

@@ -22,6 +22,7 @@ from erase_lib.measure.prompts import prompt_table
 from erase_lib.measure.suite import Group, Suite, read_suite
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+UNUSED = SimpleNamespace()  # in the place of a CLIP
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
@@ -287,17 +288,17 @@ def prompts_for(**concepts):
     ],
 )
 def test_what_cannot_be_counted(judge, classifier, foreign, metrics, concept, said, refused):
-    given = Instruments(classifier if foreign else judge, None)
+    given = Instruments(classifier if foreign else judge, UNUSED)
     refused(given.check, suite_of(a=metrics), prompts_for(a=["church", concept]), says=said)
 
 
 def test_what_can_be_counted(judge, classifier):
     prompts = prompts_for(a=["church"], b=["golf bal"])
-    Instruments(judge, None, ThemeDetector(judge, "weapon")).check(suite_of(b=("NER",)), prompts)
+    Instruments(judge, UNUSED, ThemeDetector(judge, "weapon")).check(suite_of(b=("NER",)), prompts)
     # concepts are asked for only where they are counted
-    Instruments(classifier, None).check(suite_of(a=("ESR-1",), b=("CLIP score", "FID")), prompts)
+    Instruments(classifier, UNUSED).check(suite_of(a=("ESR-1",), b=("CLIP score", "FID")), prompts)
     for metric in ("ESR-1 style", "PSR-5 style"):
-        Instruments(judge, None).check(suite_of(b=(metric,)), prompts)
+        Instruments(judge, UNUSED).check(suite_of(b=(metric,)), prompts)
 
 
 def test_the_theme_is_the_one_of_the_split(judge, refused):

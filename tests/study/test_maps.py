@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from erase_lib import study
 from erase_lib.study.maps import PROJECTIONS, image_space, nearness_rho, project, text_space
 from erase_lib.text import encode_prompts
 
@@ -17,6 +18,30 @@ def test_projections_are_on_a_plane(refused):
     assert {project(points, name).shape for name in PROJECTIONS} == {(12, 2)}
     assert "'umap'" in refused(project, points, "umpa")
     assert "2 concepts" in refused(project, points[:2], "pca")
+
+
+@pytest.mark.parametrize("method", PROJECTIONS)
+@pytest.mark.parametrize(
+    "points",
+    [
+        np.ones((12, 4)),
+        np.repeat([[0.0, 1.0], [1.0, 0.0]], 6, axis=0),
+        np.full((12, 4), np.nan),
+        np.r_[np.eye(4), [[np.inf] * 4]],
+        np.eye(4) * 1e200,
+        np.eye(4) * 1e-200,
+        np.ones(12),
+        np.arange(12.0)[:, None],
+        np.ones((12, 0)),
+        [],
+        [[1.0, 2.0]],
+        [[1.0, 2.0], [1.0]],
+        [["a", "b"]] * 4,
+        None,
+    ],
+)
+def test_what_is_no_map_does_not_end_python(refused, points, method):
+    refused(study.project, points, method)
 
 
 def test_nearness_and_delta_that_go_together(refused):

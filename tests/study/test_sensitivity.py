@@ -41,7 +41,8 @@ def pairs_of(before, after, *given):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "draw", drawn)
-        return measure_pairs(None, SimpleNamespace(check=lambda pipe: None), *given)
+        erasure = SimpleNamespace(check=lambda pipe: None)
+        return measure_pairs(SimpleNamespace(scheduler=None), erasure, *given)
 
 
 def instruments(judged, seen, texts):

@@ -24,6 +24,7 @@ from erase_lib.diffusion import generate
 from erase_lib.errors import EraseError
 from erase_lib.models import EMBEDDED, Pipeline, pick_device
 from erase_lib.train import erase
+from tools import one_line
 
 ATTENTION, PLAIN = "CrossAttn{}Block2D", "{}Block2D"
 
@@ -189,6 +190,7 @@ def faults(table: pd.DataFrame, tolerance: float = 0.25) -> list[str]:
     return found
 
 
+@one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table and the verdict. 0: usable · 1: a fault was found · 2: nothing to check."""
     parser = argparse.ArgumentParser(prog="gpu_check", description=__doc__)

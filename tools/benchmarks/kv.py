@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from torch import Tensor
 from erase_lib.closed_form import uce
 from erase_lib.files import whole
 from erase_lib.kv import movement
+from tools import one_line
 from tools.benchmarks.gpu_check import SD
 
 WIDTHS = (320,) * 5 + (640,) * 5 + (1280,) * 6  # of the 16 cross-attentions: 6 down, 1 mid, 9 up
@@ -73,6 +75,7 @@ def measure(embeddings: Tensor) -> dict[str, Any]:
     return row
 
 
+@one_line
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print the numbers as JSON and write them."""
     parser = argparse.ArgumentParser(prog="tools.benchmarks.kv", description=__doc__)
@@ -88,4 +91,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import sys
 import time
 import weakref
 from collections import Counter
@@ -38,6 +39,7 @@ from torch.utils._pytree import tree_leaves
 from erase_lib.diffusion import predict
 from erase_lib.files import whole
 from erase_lib.models import Pipeline, in_place, pick_device, recomputing, trained_names
+from tools import one_line
 from tools.benchmarks import in_a_process, peak_memory
 from tools.benchmarks.gpu_check import SD, TINY, random_pipeline
 
@@ -237,6 +239,7 @@ def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+@one_line
 def main(arguments: list[str] | None = None) -> None:
     """Measure every arrangement asked for, each in its own process; print and write the table."""
     parser = argparse.ArgumentParser(prog="tools.benchmarks.memory", description=__doc__)
@@ -271,4 +274,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from tools import one_line
 from tools.benchmarks import ROOT
 
 RUN = """
@@ -45,6 +46,7 @@ def once(tree: Path, steps: int) -> tuple[float, int]:
     return seconds, evaluations
 
 
+@one_line
 def main(arguments: list[str] | None = None) -> None:
     """Print a pair a line, then the mean ratio with its 95 % interval (t over the pairs)."""
     parser = argparse.ArgumentParser(prog="tools.benchmarks.paired", description=__doc__)
@@ -70,4 +72,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -23,6 +23,7 @@ import torch
 
 from erase_lib import EraseConfig, erase, load_pipeline
 from erase_lib.files import whole
+from tools import one_line
 from tools.benchmarks import in_a_process, peak_memory
 
 PUBLISHED = 20  # updates of the published schedule that are timed
@@ -79,6 +80,7 @@ def measure(name: str, target: str, profile: str) -> dict[str, Any]:
     }
 
 
+@one_line
 def main(arguments: list[str] | None = None) -> None:
     """Measure the rows asked for; print the table and write it."""
     parser = argparse.ArgumentParser(prog="tools.benchmarks.speed", description=__doc__)
@@ -105,4 +107,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

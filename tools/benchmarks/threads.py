@@ -20,6 +20,7 @@ from contextlib import contextmanager
 
 import pandas as pd
 
+from tools import one_line
 from tools.benchmarks import ROOT
 
 DRAW = """
@@ -66,6 +67,7 @@ def seconds(given: dict[str, str]) -> float:
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
+@one_line
 def main(arguments: list[str] | None = None) -> None:
     """Print the median of `--times` runs of every row, the rows in turn."""
     parser = argparse.ArgumentParser(prog="tools.benchmarks.threads", description=__doc__)
@@ -80,4 +82,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

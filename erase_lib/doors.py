@@ -1,0 +1,129 @@
+"""The gate at public functions: what they are given is of the kind that their type hints say."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache, wraps
+from inspect import Parameter, isfunction, signature
+from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
+from reprlib import Repr
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from erase_lib.errors import EraseError
+
+F = TypeVar("F", bound=Callable[..., Any])
+# what more is taken for a kind than its own; a bool is no number
+PLAIN: dict[Any, Any] = {int: Integral, float: Real, Path: (str, PathLike), bool: (bool, np.bool_)}
+NUMBERS = (int, float)
+# who makes what cannot stand in the place of a class of ours; any other object may
+COMMON = {"builtins", "pathlib", "numpy", "pandas", "PIL", "torch", "diffusers", "erase_lib"}
+MAKERS = {"Pipeline": "load_pipeline()", "EraseConfig": "EraseConfig(...) or EraseConfig.from_dict"}
+MAKERS |= {"Erasure": "erase or Erasure.load", "Suite": "read_suite", "Judge": "Judge.load()"}
+SHORT = Repr()
+SHORT.maxstring = SHORT.maxother = 60
+
+
+def gate(given: F) -> F:
+    """The function, or the class with its public methods, that raises `EraseError` for an argument
+    that is missing, unknown or of another kind than its hint. NumPy's numbers are handed on as
+    Python's own, columns and arrays as lists where a list is asked for."""
+    if isinstance(given, type):
+        for name, found in list(vars(given).items()):
+            inner = getattr(found, "__func__", found)  # a class method's
+            if isfunction(inner) and (name[0] != "_" or name == "__init__"):
+                setattr(given, name, gate(found) if inner is found else type(found)(gate(inner)))
+        return given
+    form, door = signature(given), given.__qualname__.removesuffix(".__init__")
+    kinds = cache(lambda: get_type_hints(given))  # when called: then all names in them are known
+
+    @wraps(given)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            bound = form.bind(*args, **kwargs)
+        except TypeError as error:
+            takes = ", ".join(key for key in form.parameters if key not in ("self", "cls"))
+            raise EraseError(f"{door}: {error}; it takes {takes}") from None
+        for key, value in bound.arguments.items():
+            asked = form.parameters[key]
+            try:  # a pipeline's hint is Any: diffusers registers its parts where no checker sees
+                if asked.annotation == "Pipeline" and not hasattr(value, "scheduler"):
+                    raise TypeError(value)
+                bound.arguments[key] = fit(value, kinds().get(key, Any))
+            except TypeError as error:
+                raise _refusal(door, asked, value, error.args[0]) from None
+        return given(*bound.args, **bound.kwargs)
+
+    return checked  # type: ignore[return-value]
+
+
+def guard(room: str) -> None:
+    """`gate` what a room offers, for all who come from outside of it."""
+    for name, value in list(vars(sys.modules[room]).items()):
+        home = str(getattr(value, "__module__", ""))
+        if home.startswith(f"{room}.") and (isfunction(value) or isinstance(value, type)):
+            for module in (room, home):
+                setattr(sys.modules[module], name, value := gate(value))
+
+
+def fit(value: Any, kind: Any) -> Any:
+    """The value as one of this kind. `TypeError` with the part of it that is none."""
+    if kind is Any or type(value) is kind:
+        return value
+    of, parts = get_origin(kind) or kind, get_args(kind)
+    if of in (Union, UnionType):
+        for part in parts:
+            with suppress(TypeError):
+                return fit(value, part)
+    elif of in (list, tuple, Sequence, Collection, Iterable):
+        return _listed(value, of, parts or (Any, ...))
+    elif of is np.ndarray:
+        with suppress(ValueError, RuntimeError):  # rows of several lengths, a tensor with gradient
+            if (array := np.asarray(value)).dtype.kind in "biuf" and array.ndim:
+                return array
+    elif isinstance(value, PLAIN.get(of, of)) and not (of in NUMBERS and isinstance(value, bool)):
+        for part in value.values() if parts and isinstance(value, Mapping) else ():
+            fit(part, parts[1])
+        value = value.item() if isinstance(value, np.generic) else value
+        return Path(value) if of is Path else value
+    elif of.__module__[:9] == "erase_lib" and type(value).__module__.split(".")[0] not in COMMON:
+        return value
+    raise TypeError(value)
+
+
+def _listed(value: Any, of: Any, parts: tuple[Any, ...]) -> Any:
+    """`fit` for lists: parts are what their items are; lazy sequences are not looked into."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    loose = (str, bytes) if of in (Iterable, Collection) else (str, bytes, Mapping, set, frozenset)
+    if isinstance(value, loose) or hasattr(value, "columns") or not isinstance(value, Iterable):
+        raise TypeError(value)
+    if of in (list, tuple) or (of is Sequence and not isinstance(value, Sequence)):
+        value = list(value)
+    if isinstance(value, (list, tuple)):
+        parts = parts[:1] * len(value) if of is not tuple or parts[-1] is ... else parts
+        if len(parts) != len(value):
+            raise TypeError(value)
+        value = of(map(fit, value, parts)) if of is tuple else list(map(fit, value, parts))
+    return value
+
+
+def _refusal(door: str, asked: Parameter, value: Any, wrong: Any) -> EraseError:
+    """The line for a value, or for what is in it, that is not what a parameter asks for."""
+    shown, kind = " ".join(SHORT.repr(value).split())[:90], str(asked.annotation)
+    inside = "" if wrong is value else f", and in it {SHORT.repr(wrong)[:60]}"
+    for old, new in {"Images": "list[PIL.Image]", "Sequence": "list", "Iterable": "list"}.items():
+        kind = kind.replace(old, new)
+    text = f"{door}: {asked.name} is {shown} ({type(value).__name__}){inside}: expected {kind}"
+    if isinstance(value, str) and kind.startswith("list[str]"):
+        text += f", such as [{value[:60]!r}]"
+    elif maker := MAKERS.get(kind.split(" |")[0]):
+        text += f", from {maker}"
+    elif asked.default not in (asked.empty, None, ()):
+        text += f", such as {asked.default!r}"
+    return EraseError(text)
