@@ -20,8 +20,9 @@ from torch import Tensor
 
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, reason, unwritable
-from erase_lib.files import whole, whole_folder
-from erase_lib.models import Pipeline, fingerprint, in_place, quiet
+from erase_lib.files import as_path, whole, whole_folder
+from erase_lib.hold import held, in_place, plain
+from erase_lib.models import Pipeline, fingerprint, quiet, using
 
 FILES = ("erased.safetensors", "config.json", "history.csv")
 
@@ -38,25 +39,29 @@ class Erasure:
     """One dict an update: losses, evaluations, the concepts chosen, π of the target."""
     strength: float = 1.0
     """How many times as far as its run the edit goes; see `scaled`."""
+    partial: bool = False
+    """Whether its run was stopped before its last update."""
 
     @contextmanager
     def applied(self, pipe: Pipeline) -> Iterator[Pipeline]:
         """Within the block the pipeline draws erased pictures; afterwards it is as it was.
 
-        Raises `EraseError` when the erasure was made for another base model.
+        Until then it is `held`: another thread waits. Raises `EraseError` when the erasure was made
+        for another base model.
         """
-        self.check(pipe)
-        device, dtype = pipe.device, pipe.unet.dtype
-        tensors = {
-            name: torch.nn.Parameter(tensor.to(device, dtype), requires_grad=False)
-            for name, tensor in self.tensors.items()
-        }
-        with in_place(pipe.unet, tensors):
-            yield pipe
+        with using(pipe, "an erasure applied"):
+            self.check(pipe)
+            device, dtype = pipe.device, pipe.unet.dtype
+            tensors = {
+                name: torch.nn.Parameter(tensor.to(device, dtype), requires_grad=False)
+                for name, tensor in self.tensors.items()
+            }
+            with in_place(pipe.unet, tensors):
+                yield pipe
 
     def check(self, pipe: Pipeline) -> None:
         """Raise `EraseError` unless names, shapes and fingerprint fit the pipeline's UNet."""
-        shapes = {name: p.shape for name, p in pipe.unet.named_parameters()}
+        shapes = {name: p.shape for name, p in plain(pipe.unet).named_parameters()}
         for name, tensor in self.tensors.items():
             if shapes.get(name) != tensor.shape:
                 raise EraseError(
@@ -77,7 +82,8 @@ class Erasure:
         self.check(pipe)
         if not math.isfinite(strength):
             raise EraseError(f"strength is {strength}: expected a finite number, such as 0.8")
-        base = dict(pipe.unet.named_parameters())
+        with held(pipe.unet, "reading its weights"):
+            base = dict(plain(pipe.unet).named_parameters())
         tensors = {
             name: torch.lerp(base[name].detach().to(t), t, strength)
             for name, t in self.tensors.items()
@@ -97,11 +103,11 @@ class Erasure:
 
         Raises `EraseError` when they cannot be written; files of an older erasure then stay.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.tensors.items()}
         rows = [{k: v for k, v in row.items() if k != "pi"} for row in self.history]
         settings: dict[str, Any] = {"config": self.config.to_dict(), "base": self.base}
-        settings["strength"] = self.strength
+        settings |= {"strength": self.strength, "partial": self.partial}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with whole(*(folder / name for name in FILES)) as (weights, config, history):
@@ -115,7 +121,7 @@ class Erasure:
     @classmethod
     def load(cls, folder: str | Path) -> Erasure:
         """Read what `save` wrote. Raises `EraseError` for a missing or damaged file."""
-        folder = Path(folder)
+        folder = as_path(folder)
         weights, config, history = (folder / name for name in FILES)
         for path in (weights, config):
             if not path.is_file():
@@ -124,7 +130,7 @@ class Erasure:
             tensors = load_file(weights)
             settings = json.loads(config.read_text(encoding="utf-8"))
             known, base = EraseConfig.from_dict(settings["config"]), str(settings["base"])
-            strength = float(settings.get("strength", 1))
+            strength, partial = float(settings.get("strength", 1)), bool(settings.get("partial"))
             text = history.read_text(encoding="utf-8").strip() if history.is_file() else ""
             table = pd.read_csv(StringIO(text)) if text else None
         except EraseError:
@@ -134,7 +140,7 @@ class Erasure:
                 f"erasure in {folder} is damaged ({reason(error)}): run it again"
             ) from None
         rows = [] if table is None else table.to_dict("records")
-        return cls(tensors, known, base, rows, strength)
+        return cls(tensors, known, base, rows, strength, partial)
 
     def export(self, pipe: Pipeline, folder: str | Path) -> Path:
         """Write a whole stock pipeline with the erased UNet, which plain diffusers loads.
@@ -142,19 +148,32 @@ class Erasure:
         An older export under the same name is replaced once the new one is whole. Raises
         `EraseError` when that fails, and for a folder that holds anything but an export.
         """
-        folder = Path(folder)
-        if folder.resolve() == Path(pipe.name_or_path).resolve():
+        folder, source = as_path(folder), getattr(pipe, "name_or_path", None)
+        if source and folder.resolve() == Path(source).resolve():
             raise EraseError(f"{folder} holds the model that is being edited: choose another")
         if folder.exists() and not _replaceable(folder):
             raise EraseError(f"{folder} exists and is not an exported model: choose another")
         try:
             with whole_folder(folder) as temporary, self.applied(pipe), quiet():
                 pipe.save_pretrained(temporary)
+                # or stock would read the text encoder alone in half precision
+                config = temporary / "text_encoder" / "config.json"
+                stored = json.loads(config.read_text("utf-8")) | {"dtype": "float32"}
+                config.write_text(json.dumps(stored, indent=2), "utf-8")
         except EraseError:
             raise
         except Exception as error:  # diffusers, tokenizers and safetensors raise their own kinds
             raise unwritable(folder, error) from None
         return folder
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during `erase`: its `erasure` is what was done, marked `partial`."""
+
+    def __init__(self, erasure: Erasure) -> None:
+        done = f"{len(erasure.history)} of {erasure.config.steps} updates"
+        super().__init__(f"{done} are done and kept: sys.last_value.erasure has them")
+        self.erasure = erasure
 
 
 def _replaceable(folder: Path) -> bool:

@@ -22,6 +22,14 @@ from erase_lib.errors import EraseError, reason, unknown
 DATA = Path(__file__).resolve().parent.parent / "data"
 
 
+def as_path(path: str | Path) -> Path:
+    """A path as a user gives it, `~` expanded. Raises `EraseError` for what is none."""
+    with suppress(TypeError, RuntimeError):  # no text; ~ of nobody
+        if str(path).strip() and "\0" not in str(path):
+            return Path(path).expanduser()
+    raise EraseError(f"{path!r} is no path: expected one such as runs/church")
+
+
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold Ctrl-C back until the block is done, then let it take effect as usual."""

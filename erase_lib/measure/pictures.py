@@ -26,6 +26,7 @@ from erase_lib.diffusion import generate
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.files import DATA, alone, whole
+from erase_lib.hold import held
 from erase_lib.models import Pipeline, fingerprint, precision
 
 CACHE = DATA.parent / "runs" / "cache"
@@ -98,7 +99,8 @@ def draw(
         path, drawn = (folder or CACHE) / f"{key}.npz", None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with alone(path.with_suffix(".lock"), wait=True):  # who comes second reads, not draws
+            # who comes second reads, not draws; the pipeline first, for others hold it and draw
+            with held(pipe.unet, "drawing"), alone(path.with_suffix(".lock"), wait=True):
                 if _read(path) is None:
                     drawn = new(part)
                     with whole(path) as (temporary,), open(temporary, "wb") as file:
