@@ -21,7 +21,7 @@ from torch import Tensor
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.files import as_path, whole, whole_folder
-from erase_lib.hold import held, in_place, plain
+from erase_lib.hold import in_place, plain
 from erase_lib.models import Pipeline, fingerprint, quiet, using
 
 FILES = ("erased.safetensors", "config.json", "history.csv")
@@ -69,9 +69,10 @@ class Erasure:
                     ": load the base model it was made for"
                 )
         if self.base != (found := fingerprint(pipe.unet)):
+            half = pipe.unet.dtype == torch.float16  # which rounds other bits than bfloat16
             raise EraseError(
-                f"this erasure was made for base model {self.base}, the loaded one is {found}:"
-                " load the base model it was made for"
+                f"this erasure was made for base model {self.base}, the loaded one is {found}: load"
+                f" the base model it was made for{', in bfloat16 or float32' if half else ''}"
             )
 
     def scaled(self, pipe: Pipeline, strength: float) -> Erasure:
@@ -79,10 +80,10 @@ class Erasure:
 
         Raises `EraseError` for a strength that is not finite, and as `check`.
         """
-        self.check(pipe)
         if not math.isfinite(strength):
             raise EraseError(f"strength is {strength}: expected a finite number, such as 0.8")
-        with held(pipe.unet, "reading its weights"):
+        with using(pipe, "reading its weights"):
+            self.check(pipe)
             base = dict(plain(pipe.unet).named_parameters())
         tensors = {
             name: torch.lerp(base[name].detach().to(t), t, strength)

@@ -104,7 +104,7 @@ def _find(model_id: str | Path) -> tuple[str, list[str] | None]:
     if folder.exists():
         return str(folder), None
     owner = text.partition("/")[0]
-    if isinstance(model_id, Path) or text.count("/") != 1 or Path(owner or "/").is_dir():
+    if isinstance(model_id, Path) or text.count("/") != 1 or as_path(owner or "/").is_dir():
         there = [p.name for p in folder.parent.glob("*") if (p / "model_index.json").is_file()]
         near = get_close_matches(folder.name, there, 1)
         hint = f"did you mean {folder.parent / near[0]}?" if near else "give a folder or a hub id"
@@ -209,7 +209,7 @@ def _faults(pipe: Pipeline, weights: bool) -> Iterator[str]:
         if ADAPTER.search(name):
             yield f"carries an adapter ({name}): pipe.fuse_lora(), pipe.unload_lora_weights()"
         if getattr(module, "fused_projections", False):
-            yield "has its projections fused: call pipe.unfuse_qkv_projections() first"
+            yield "had its projections fused: load it anew, without fuse_qkv_projections()"
         if module.training and isinstance(module, nn.Dropout) and module.p:
             yield "is in training mode, with dropout: call pipe.unet.eval()"
     with held(unet) as hold:  # what stands there for a while may have a dtype of its own
@@ -232,7 +232,8 @@ def _faults(pipe: Pipeline, weights: bool) -> Iterator[str]:
         yield f"predicts {kind!r}: expected one of {', '.join(PREDICTION_TYPES)}"
     alphas, ours = getattr(pipe.scheduler, "alphas_cumprod", torch.zeros(0)), torch.zeros(1)
     with suppress(Exception):  # each noise schedule that DDIM does not know is an error of its own
-        ours = DDIMScheduler.from_config(noise).alphas_cumprod
+        if noise.get("timestep_type") != "continuous":
+            ours = DDIMScheduler.from_config(noise).alphas_cumprod
     if ours.shape != alphas.shape or not torch.allclose(ours, alphas.to(ours), atol=1e-4):
         yield f"has another noise, of {type(pipe.scheduler).__name__}: set a DDIMScheduler"
     if kind == "epsilon" and not alphas.min() > 0:
