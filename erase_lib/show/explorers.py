@@ -22,6 +22,7 @@ from erase_lib.config import EraseConfig
 from erase_lib.diffusion import generate
 from erase_lib.erasure import Erasure, Interrupted
 from erase_lib.errors import EraseError, reason, unknown
+from erase_lib.files import as_path
 from erase_lib.measure import near_and_far, sensitivity_prompts
 from erase_lib.models import Pipeline, using
 from erase_lib.show.charts import delta_bars
@@ -264,7 +265,7 @@ class Studio:
     neighbours. Another strength of the same edit only draws again. Show `.box`."""
 
     def __init__(self, pipe: Pipeline, folder: str | Path = "runs/studio", steps: int = 0) -> None:
-        self.pipe, self.folder, self.steps = pipe, Path(folder), steps
+        self.pipe, self.folder, self.steps = pipe, as_path(folder), steps
         self.word = w.Combobox(options=known_words(), value="church", description="concept")
         self.method = w.Dropdown(options=METHODS, description="method")
         given = WIDE | {"description": "strength", "continuous_update": False}

@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from erase_lib.errors import EraseError, unknown, unwritable
-from erase_lib.files import alone, read_mapping
+from erase_lib.files import alone, as_path, read_mapping
 from erase_lib.sweep import grid, run
 from erase_lib.sweep.run import DONE, FAILED, Case, Settings
 from erase_lib.sweep.table import collect, publish
@@ -24,9 +24,12 @@ from erase_lib.sweep.workers import BACKENDS
 def plan(notebook: str | Path, spec: grid.Values, out: str | Path) -> list[Case]:
     """The cases of a grid (fixed, grid, zip, cases, as in its file), checked against the notebook;
     the same run only once. Raises `EraseError` for the first thing that is wrong."""
-    notebook, known = Path(notebook), grid.parameters(notebook)
+    notebook, known = as_path(notebook), grid.parameters(as_path(notebook))
     values = grid.check(known, grid.expand(spec))
-    code, out = run.computed(notebook), Path(out).resolve()  # a cluster's workers stand elsewhere
+    code, out = (
+        run.computed(notebook),
+        as_path(out).resolve(),
+    )  # a cluster's workers stand elsewhere
     cases = {case.id: case for v in values if (case := run.make_case(out, code, known, v))}
     return list(cases.values())
 
@@ -75,9 +78,9 @@ def sweep(
     for name, value in (("workers", workers), ("threads", threads), ("cell_timeout", cell_timeout)):
         if value is not None and value < 1:
             raise EraseError(f"{name} is {value}: expected 1 or more")
-    cases, out = plan(notebook, spec, out), Path(out)
+    cases, out = plan(notebook, spec, out), as_path(out)
     threads = threads or (1 if scheduler else max(1, joblib.cpu_count() // workers))
-    notebook, commit = Path(notebook).resolve(), run.git_commit()
+    notebook, commit = as_path(notebook).resolve(), run.git_commit()
     settings = Settings(notebook, uuid.uuid4().hex, threads, cell_timeout, commit, force)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -125,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if words[:1] != ["collect"]:
             return started(words)
         parser = argparse.ArgumentParser("erase-sweep collect", description=collect.__doc__)
-        parser.add_argument("out", type=Path, help="the folder of a sweep")
+        parser.add_argument("out", type=as_path, help="the folder of a sweep")
         folder = parser.parse_args(words[1:]).out
         return report(collect(folder), folder)
     except EraseError as error:
@@ -142,7 +145,7 @@ def started(words: Sequence[str]) -> int:
     parser.add_argument("notebook", nargs="?", help="what to run; or `collect` and a folder")
     parser.add_argument("-p", action="append", default=[], metavar="NAME=A,B", dest="pairs")
     parser.add_argument("--grid", metavar="FILE", help="YAML: notebook, fixed, grid, zip, cases")
-    parser.add_argument("--out", type=Path, help="runs/NOTEBOOK if absent")
+    parser.add_argument("--out", type=as_path, help="runs/NOTEBOOK if absent")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, help="of each worker; the cores shared if absent")
@@ -151,7 +154,7 @@ def started(words: Sequence[str]) -> int:
     parser.add_argument("--force", action="store_true", help="also what is done")
     parser.add_argument("--only-failed", action="store_true")
     parser.add_argument("--cell-timeout", type=int, default=3600, help="seconds")
-    parser.add_argument("--publish", type=Path, metavar="FOLDER", help="put the table there too")
+    parser.add_argument("--publish", type=as_path, metavar="FOLDER", help="put the table there too")
     given = vars(parser.parse_args(words))
     pairs, file, dry = given.pop("pairs"), given.pop("grid"), given.pop("dry_run")
     target, spec = given.pop("publish"), read_mapping(file, "grid", grid.SECTIONS) if file else {}
