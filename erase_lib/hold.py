@@ -89,11 +89,10 @@ def in_place(unet: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
 def recomputing(unet: Any, wanted: bool) -> Iterator[None]:
     """Gradient checkpointing, if wanted, and the UNet's own setting back afterwards."""
     unet = plain(unet)
-    if not wanted or unet.is_gradient_checkpointing:
-        yield
-        return
-    unet.enable_gradient_checkpointing()
+    if switch := wanted and not unet.is_gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
     try:
         yield
     finally:
-        unet.disable_gradient_checkpointing()
+        if switch:
+            unet.disable_gradient_checkpointing()

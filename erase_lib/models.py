@@ -97,12 +97,12 @@ def _find(model_id: str | Path) -> tuple[str, list[str] | None]:
             f"{folder} is a single file, not a folder with model_index.json: convert it once, by"
             f" StableDiffusionPipeline.from_single_file({text!r}).save_pretrained('my-model')"
         )
-    if folder.exists() and not (folder / "model_index.json").is_file():
-        raise EraseError(
-            f"{folder} is not a diffusers model: model_index.json is missing; copy the whole folder"
-        )
     if folder.exists():
-        return str(folder), None
+        if (folder / "model_index.json").is_file():
+            return str(folder), None
+        raise EraseError(
+            f"{folder} is no diffusers model, it lacks model_index.json: copy it whole"
+        )
     owner = text.partition("/")[0]
     if isinstance(model_id, Path) or text.count("/") != 1 or as_path(owner or "/").is_dir():
         there = [p.name for p in folder.parent.glob("*") if (p / "model_index.json").is_file()]

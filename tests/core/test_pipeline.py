@@ -23,7 +23,7 @@ from diffusers import (
 )
 from IPython.core.interactiveshell import InteractiveShell
 
-from erase_lib import EraseConfig, Erasure, erase, generate, load_pipeline, models
+from erase_lib import EraseConfig, Erasure, erase, generate, load_pipeline, models, sweep
 from erase_lib.checkpoint import Checkpoint
 from erase_lib.hold import held, in_place, recomputing
 from erase_lib.models import fingerprint
