@@ -12,7 +12,8 @@ from torch import Tensor
 
 from erase_lib.config import EraseConfig
 from erase_lib.diffusion import alpha_bar, noise, to_clean, trajectory
-from erase_lib.models import Pipeline, in_place
+from erase_lib.hold import in_place
+from erase_lib.models import Pipeline
 from erase_lib.text import encode_prompts
 
 # the prompts `(n, tokens, dim)` of numbers `(n,)`

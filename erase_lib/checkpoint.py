@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from erase_lib.errors import EraseError, reason
-from erase_lib.files import whole
+from erase_lib.files import as_path, whole
 
 if TYPE_CHECKING:
     from erase_lib.train import Run
@@ -38,7 +38,7 @@ class Checkpoint:
     def __init__(self, folder: str | Path, every: int = 0) -> None:
         if every < 0:
             raise EraseError(f"every is {every}: expected 0 (a tenth of the run) or more updates")
-        self.folder, self.every, self.warn = Path(folder), every, True
+        self.folder, self.every, self.warn = as_path(folder), every, True
 
     def __call__(self, run: Run) -> None:
         done, steps = len(run.history), run.config.steps

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,7 +14,8 @@ from tqdm.auto import tqdm
 
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError
-from erase_lib.models import Pipeline, precision
+from erase_lib.hold import held
+from erase_lib.models import Pipeline, latent_shape, precision, using
 from erase_lib.text import encode_prompts
 
 
@@ -51,9 +51,11 @@ def to_clean(output: Tensor, z: Tensor, a: Tensor, prediction_type: str) -> Tens
 
 def predict(pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
     """The UNet's raw output `(n, c, h, w)` in float32; autocast when the teacher is in half."""
-    dtype = precision(pipe)
+    dtype, device = precision(pipe), z.device.type
     half = dtype in (torch.bfloat16, torch.float16)
-    with torch.autocast(z.device.type, dtype) if half else nullcontext():
+    # within an autocast of the caller's, its cache would keep weights that are trained since
+    cast = torch.autocast(device, dtype if half else torch.bfloat16, half, cache_enabled=False)
+    with held(pipe.unet, "drawing"), cast:
         return pipe.unet(z.to(dtype), t, embeddings.to(dtype)).sample.float()
 
 
@@ -100,8 +102,8 @@ def trajectory(
 
 def noise(pipe: Pipeline, n: int, g: torch.Generator) -> Tensor:
     """Pure noise `(n, c, h, w)`, drawn on the CPU so that every device sees the same."""
-    size, channels = pipe.unet.config.sample_size, pipe.unet.config.in_channels
-    return torch.randn(n, channels, size, size, generator=g).to(pipe.device)
+    z = torch.randn(n, *latent_shape(pipe), generator=g, dtype=torch.float32)
+    return z.to(pipe.device)
 
 
 def start_noise(pipe: Pipeline, seeds: list[int]) -> Tensor:
@@ -112,9 +114,15 @@ def start_noise(pipe: Pipeline, seeds: list[int]) -> Tensor:
 
 @torch.no_grad()
 def decode(pipe: Pipeline, z: Tensor) -> list[Image.Image]:
-    """The pictures of latents `z (n, c, h, w)`, unfolded by the autoencoder's decoder."""
+    """The pictures of latents `z (n, c, h, w)`, unfolded by the autoencoder's decoder. Raises
+    `EraseError` for latents or pictures that are NaN or infinite: they would be black."""
     z = z.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor
     drawn = pipe.vae.decode(z).sample.float().cpu()
+    if not drawn.isfinite().all():
+        raise EraseError(
+            f"the pictures are NaN or infinite in {pipe.vae.dtype}: load the model in float32, and"
+            " if an erasure is applied, lower its strength or lr"
+        )
     return pipe.image_processor.postprocess(drawn, output_type="pil")
 
 
@@ -139,7 +147,8 @@ def generate(
     """Pictures of the prompts: prompt i starts from seed + i, or from seed[i] of a list.
 
     No prompts give no pictures. Raises `EraseError` for a number of seeds other than that of the
-    prompts, steps or a batch size below 1, and a guidance scale that is not finite.
+    prompts, steps or a batch size below 1, a guidance scale that is not finite, and as
+    `models.check_pipeline` and `decode`.
     """
     if isinstance(prompts, str):
         raise EraseError(f"prompts is {prompts!r}: expected a list, such as [{prompts!r}]")
@@ -153,12 +162,13 @@ def generate(
         raise EraseError(f"guidance_scale is {guidance_scale}: expected a finite number, such as 4")
     if batch_size < 1:
         raise EraseError(f"batch_size is {batch_size}: expected 1 or more")
-    ddim(pipe, steps)  # says so when steps is out of range
-    empty, pictures = encode_prompts(pipe, [""]), list[Image.Image]()
-    starts = range(0, len(prompts), batch_size)
-    for a in tqdm(starts, desc="draw", disable=not progress, leave=False):
-        part = slice(a, a + batch_size)
-        embeddings, z = encode_prompts(pipe, prompts[part]), start_noise(pipe, seeds[part])
-        *_, (_, z) = trajectory(pipe, z, embeddings, empty, steps, guidance_scale)
-        pictures.extend(decode(pipe, z))
-    return pictures
+    with using(pipe, "drawing"):
+        ddim(pipe, steps)  # says so when steps is out of range
+        empty, pictures = encode_prompts(pipe, [""]), list[Image.Image]()
+        starts = range(0, len(prompts), batch_size)
+        for a in tqdm(starts, desc="draw", disable=not progress, leave=False):
+            part = slice(a, a + batch_size)
+            embeddings, z = encode_prompts(pipe, prompts[part]), start_noise(pipe, seeds[part])
+            *_, (_, z) = trajectory(pipe, z, embeddings, empty, steps, guidance_scale)
+            pictures.extend(decode(pipe, z))
+        return pictures

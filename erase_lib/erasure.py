@@ -23,8 +23,9 @@ from erase_lib.checkpoint import load_checked, save_checked
 from erase_lib.config import EraseConfig
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason, unwritable
-from erase_lib.files import read_text, whole, whole_folder
-from erase_lib.models import DTYPES, Pipeline, fingerprint, in_place, quiet
+from erase_lib.files import as_path, read_text, whole, whole_folder
+from erase_lib.hold import in_place, plain
+from erase_lib.models import DTYPES, Pipeline, fingerprint, quiet, using
 
 FILES = ("erased.safetensors", "config.json", "history.csv")
 
@@ -42,25 +43,29 @@ class Erasure:
     """One dict an update: losses, evaluations, the concepts chosen, π of the target."""
     strength: float = 1.0
     """How many times as far as its run the edit goes; see `scaled`."""
+    partial: bool = False
+    """Whether its run was stopped before its last update."""
 
     @contextmanager
     def applied(self, pipe: Pipeline) -> Iterator[Pipeline]:
         """Within the block the pipeline draws erased pictures; afterwards it is as it was.
 
-        Raises `EraseError` when the erasure was made for another base model.
+        Until then it is `held`: another thread waits. Raises `EraseError` when the erasure was made
+        for another base model.
         """
-        self.check(pipe)
-        device, dtype = pipe.device, pipe.unet.dtype
-        tensors = {
-            name: torch.nn.Parameter(tensor.to(device, dtype), requires_grad=False)
-            for name, tensor in self.tensors.items()
-        }
-        with in_place(pipe.unet, tensors):
-            yield pipe
+        with using(pipe, "an erasure applied"):
+            self.check(pipe)
+            device, dtype = pipe.device, pipe.unet.dtype
+            tensors = {
+                name: torch.nn.Parameter(tensor.to(device, dtype), requires_grad=False)
+                for name, tensor in self.tensors.items()
+            }
+            with in_place(pipe.unet, tensors):
+                yield pipe
 
     def check(self, pipe: Pipeline) -> None:
         """Raise `EraseError` unless names, shapes and fingerprint fit the pipeline's UNet."""
-        shapes = {name: p.shape for name, p in pipe.unet.named_parameters()}
+        shapes = {name: p.shape for name, p in plain(pipe.unet).named_parameters()}
         for name, tensor in self.tensors.items():
             if shapes.get(name) != tensor.shape:
                 raise EraseError(
@@ -68,9 +73,10 @@ class Erasure:
                     ": load the base model it was made for"
                 )
         if self.base != (found := fingerprint(pipe.unet)):
+            half = pipe.unet.dtype == torch.float16  # which rounds other bits than bfloat16
             raise EraseError(
-                f"this erasure was made for base model {self.base}, the loaded one is {found}:"
-                " load the base model it was made for"
+                f"this erasure was made for base model {self.base}, the loaded one is {found}: load"
+                f" the base model it was made for{', in bfloat16 or float32' if half else ''}"
             )
 
     def scaled(self, pipe: Pipeline, strength: float) -> Erasure:
@@ -78,10 +84,11 @@ class Erasure:
 
         Raises `EraseError` for a strength that is not finite, and as `check`.
         """
-        self.check(pipe)
         if not math.isfinite(strength):
             raise EraseError(f"strength is {strength}: expected a finite number, such as 0.8")
-        base = dict(pipe.unet.named_parameters())
+        with using(pipe, "reading its weights"):
+            self.check(pipe)
+            base = dict(plain(pipe.unet).named_parameters())
         tensors = {
             name: torch.lerp(base[name].detach().to(t), t, strength)
             for name, t in self.tensors.items()
@@ -102,7 +109,7 @@ class Erasure:
 
         Raises `EraseError` when they cannot be written; files of an older erasure then stay.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in self.tensors.items()}
         rows = [{k: v for k, v in row.items() if k != "pi"} for row in self.history]
         told: dict[str, Any] = {"version": 2, "config": self.config.to_dict(), "base": self.base}
@@ -111,7 +118,7 @@ class Erasure:
             raise EraseError(f"{other} is there, but no {FILES[0]}: choose another folder")
         try:
             _check(tensors, self.strength)
-            told |= {"strength": self.strength, "history": rows}
+            told |= {"strength": self.strength, "partial": self.partial, "history": rows}
             text = json.dumps(told, default=methodcaller("item"))  # NumPy's numbers
         except (TypeError, ValueError, AttributeError) as error:
             raise EraseError(f"erasure not saved to {folder} ({reason(error)})") from None
@@ -129,12 +136,14 @@ class Erasure:
     def load(cls, folder: str | Path) -> Erasure:
         """Read what `save` wrote, of this version or an earlier one, which had no checksum. Raises
         `EraseError` for a missing or damaged file, and for files of different erasures."""
-        weights, *copies = (Path(folder) / name for name in FILES)
+        folder = as_path(folder)
+        weights, *copies = (folder / name for name in FILES)
         try:
             text, tensors = load_checked(weights)
             found = json.loads(text) if text else _earlier(*copies)
             config, rows = EraseConfig.from_dict(found["config"]), found["history"]
-            made = cls(tensors, config, str(found["base"]), rows, float(found.get("strength", 1)))
+            strength, partial = float(found.get("strength", 1)), bool(found.get("partial"))
+            made = cls(tensors, config, str(found["base"]), rows, strength, partial)
             _check(tensors, made.strength)
         except FileNotFoundError as error:
             raise EraseError(
@@ -160,17 +169,30 @@ class Erasure:
         An older export under the same name is replaced once the new one is whole. Raises
         `EraseError` when that fails, and for a folder that holds anything else (`whole_folder`).
         """
-        folder = Path(folder)
-        if pipe.name_or_path and folder.resolve() == Path(pipe.name_or_path).resolve():
+        folder, source = as_path(folder), getattr(pipe, "name_or_path", None)
+        if source and folder.resolve() == Path(source).resolve():
             raise EraseError(f"{folder} holds the model that is being edited: choose another")
         try:
             with whole_folder(folder) as temporary, self.applied(pipe), quiet():
                 pipe.save_pretrained(temporary)
+                # or stock would read the text encoder alone in half precision
+                config = temporary / "text_encoder" / "config.json"
+                stored = json.loads(config.read_text("utf-8")) | {"dtype": "float32"}
+                config.write_text(json.dumps(stored, indent=2), "utf-8")
         except EraseError:
             raise
         except Exception as error:  # diffusers, tokenizers and safetensors raise their own kinds
             raise unwritable(folder, error) from None
         return folder
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during `erase`: its `erasure` is what was done, marked `partial`."""
+
+    def __init__(self, erasure: Erasure) -> None:
+        done = f"{len(erasure.history)} of {erasure.config.steps} updates"
+        super().__init__(f"{done} are done and kept: sys.last_value.erasure has them")
+        self.erasure = erasure
 
 
 def _check(tensors: Mapping[str, Tensor], strength: float) -> None:

@@ -66,6 +66,14 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
             signal.signal(number, old)
 
 
+def as_path(path: str | Path) -> Path:
+    """A path as a user gives it, `~` expanded. Raises `EraseError` for what is none."""
+    with suppress(TypeError, RuntimeError):  # no text; ~ of nobody
+        if str(path).strip() and "\0" not in str(path):
+            return Path(path).expanduser()
+    raise EraseError(f"{path!r} is no path: expected one such as runs/church")
+
+
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold the `ENDINGS` back until the block is done, then let them take effect as usual."""

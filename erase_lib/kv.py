@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from erase_lib.errors import EraseError
+from erase_lib.hold import held, plain
 from erase_lib.models import KV
 
 Weights: TypeAlias = Mapping[str, Tensor]
@@ -65,11 +66,12 @@ def norms(s: Tensor, concepts: Tensor) -> Tensor:
 
 def kv_names(unet: nn.Module) -> list[str]:
     """Names of the weights of every cross-attention's K and V. Raises `EraseError` for none."""
-    if names := [name for name, _ in unet.named_parameters() if name.endswith(KV)]:
+    if names := [name for name, _ in plain(unet).named_parameters() if name.endswith(KV)]:
         return names
     raise EraseError("this UNet has no attn2.to_k and attn2.to_v to edit: choose method eap or esd")
 
 
 def kv_weights(unet: nn.Module) -> dict[str, Tensor]:
     """The weights of every cross-attention's K and V, by name. Raises as `kv_names`."""
-    return {name: unet.get_parameter(name).detach() for name in kv_names(unet)}
+    with held(unet, "reading its weights"):
+        return {name: plain(unet).get_parameter(name).detach() for name in kv_names(unet)}

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import model_info, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
 from erase_lib.config import TRAIN_METHODS
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.files import DATA, uninterrupted
+from erase_lib.files import DATA, as_path
+from erase_lib.hold import held, plain
+from erase_lib.hold import in_place as in_place  # where 04 looks for it
 
 # a StableDiffusionPipeline: diffusers registers its parts (unet, vae, …) where no type checker
 # sees them
@@ -27,6 +34,10 @@ Pipeline: TypeAlias = Any
 
 EMBEDDED = DATA / "models" / "emoji-diffusion"
 PREDICTION_TYPES = ("epsilon", "v_prediction")
+# what a UNet may ask for besides z_t, t and a text
+ASKS = """time_cond_proj_dim class_embed_type num_class_embeds encoder_hid_dim_type
+    addition_embed_type""".split()
+ADAPTER = re.compile(r"lora_|base_layer|adapter|parametrizations|\.processor")
 KV = (".attn2.to_k.weight", ".attn2.to_v.weight")  # the text enters the UNet here alone
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PARTS: dict[str, Any] = {
@@ -51,6 +62,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
 
 
 @gate
+@torch.inference_mode(False)  # weights made within could never be trained
 def load_pipeline(
     model_id: str | Path | None = None,
     device: str | torch.device = "auto",
@@ -60,7 +72,8 @@ def load_pipeline(
 
     Default: the embedded model. Otherwise a folder in diffusers' format or a hub id. `dtype`:
     float32 on a CPU, bfloat16 on a GPU, unless given, also by name. Raises `EraseError` when the
-    folder is missing, damaged or holds another kind of model, and for an unknown dtype.
+    folder is missing, damaged or holds another kind of model, for a hub id that is nowhere to be
+    found, and for an unknown dtype.
     """
     place = pick_device(device)
     if isinstance(dtype, str):
@@ -68,27 +81,56 @@ def load_pipeline(
             raise unknown("dtype", dtype, DTYPES)
         dtype = DTYPES[dtype]
     dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
-    source = Path(model_id) if model_id is not None else EMBEDDED
-    if source.exists() and not (source / "model_index.json").is_file():
-        raise EraseError(
-            f"{source} is not a diffusers model: model_index.json is missing; copy the whole folder"
-        )
-    if not source.exists() and (model_id is None or str(model_id).count("/") != 1):
-        raise EraseError(
-            f"model folder {source} does not exist: give a folder or a hub id owner/name"
-        )
-    with quiet() if source.exists() else nullcontext():  # a download keeps its bars
-        pipe = _read(str(model_id or EMBEDDED), dtype, local=source.exists())
+    source, files = _find(EMBEDDED if model_id is None else model_id)
+    with nullcontext() if files else quiet():  # a download keeps its bars
+        pipe = _read(source, dtype, files)
     for part in (pipe.unet, pipe.text_encoder, pipe.vae):
         part.eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)
     pipe.unet.to(memory_format=torch.channels_last)  # its convolutions are faster so
+    check_pipeline(pipe, weights=True)
     return pipe.to(place)
 
 
-def _read(source: str, dtype: torch.dtype, local: bool) -> Pipeline:
+def _find(model_id: str | Path) -> tuple[str, list[str] | None]:
+    """The model's folder, or its hub id with the files there. The hub is asked but once, for its
+    own clients try for half a minute."""
+    folder, text = as_path(model_id), str(model_id)
+    if folder.is_file():
+        raise EraseError(
+            f"{folder} is a single file, not a folder with model_index.json: convert it once, by"
+            f" StableDiffusionPipeline.from_single_file({text!r}).save_pretrained('my-model')"
+        )
+    if folder.exists():
+        if (folder / "model_index.json").is_file():
+            return str(folder), None
+        raise EraseError(
+            f"{folder} is no diffusers model, it lacks model_index.json: copy it whole"
+        )
+    owner = text.partition("/")[0]
+    if isinstance(model_id, Path) or text.count("/") != 1 or as_path(owner or "/").is_dir():
+        there = [p.name for p in folder.parent.glob("*") if (p / "model_index.json").is_file()]
+        near = get_close_matches(folder.name, there, 1)
+        hint = f"did you mean {folder.parent / near[0]}?" if near else "give a folder or a hub id"
+        raise EraseError(f"model folder {folder} does not exist: {hint} (owner/name)")
+    try:
+        return text, [file.rfilename for file in model_info(text, timeout=10).siblings or []]
+    except (RepositoryNotFoundError, HFValidationError):
+        raise EraseError(f"no model {text} here or on the hub: give its folder or its id") from None
+    except Exception as error:  # of the network, of whichever client the hub's library uses
+        if isinstance(cached := try_to_load_from_cache(text, "model_index.json"), str):
+            return str(Path(cached).parent), None
+        raise EraseError(
+            f"no model {text} on this machine, and the hub cannot be reached ({reason(error)}):"
+            " connect to the network, or give a folder"
+        ) from None
+
+
+def _read(source: str, dtype: torch.dtype, files: list[str] | None) -> Pipeline:
     """The pipeline as stored. `EraseError` for another kind of model, or one that is not whole."""
-    options = {"dtype": dtype, "local_files_only": local}
+    local = files is None
+    found = [path.relative_to(source).as_posix() for path in Path(source).rglob("*.safetensors")]
+    options: dict[str, Any] = {"dtype": dtype, "local_files_only": local}
     parts = {}
     try:
         kind = StableDiffusionPipeline.load_config(source, local_files_only=local)["_class_name"]
@@ -97,10 +139,15 @@ def _read(source: str, dtype: torch.dtype, local: bool) -> Pipeline:
                 f"model {source} is a {kind}: expected a text-to-image StableDiffusionPipeline"
             )
         for name, model in PARTS.items():  # one by one, for only so do they say what is missing
-            parts[name], found = model.from_pretrained(
+            # the usual download has model.fp16.safetensors alone
+            split = [f.split(".") for f in files or found if f.startswith(f"{name}/")]
+            halves = [s[1].split("-")[0] for s in split if len(s) == 3 and s[2] == "safetensors"]
+            whole = any(len(s) == 2 and s[1] in ("safetensors", "bin") for s in split)
+            options["variant"] = halves[0] if halves and not whole else None
+            parts[name], seen = model.from_pretrained(
                 source, subfolder=name, output_loading_info=True, **options
             )
-            if missing := sorted(found["missing_keys"]):
+            if missing := sorted(seen["missing_keys"]):
                 raise EraseError(
                     f"model {source} is damaged: {name} lacks {len(missing)} tensors, the first"
                     f" {missing[0]}; copy it anew"
@@ -118,13 +165,83 @@ def _read(source: str, dtype: torch.dtype, local: bool) -> Pipeline:
     # a tokenizer without its files loads silently, with two tokens
     if not pipe.text_encoder.config.vocab_size / 2 < len(pipe.tokenizer):
         raise EraseError(f"model {source}: files of its tokenizer are missing; copy it anew")
-    if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
-        raise EraseError(f"model {source} wants more than a text, such as a picture or its depth")
-    if (kind := pipe.scheduler.config.prediction_type) not in PREDICTION_TYPES:
-        raise EraseError(
-            f"model {source} predicts {kind!r}: expected one of {', '.join(PREDICTION_TYPES)}"
-        )
+    # and one without its config knows no limit
+    limit = min(pipe.tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings)
+    pipe.tokenizer.model_max_length = limit
     return pipe
+
+
+@contextmanager
+def using(pipe: Pipeline, doing: str, weights: bool = False, wait: bool = True) -> Iterator[None]:
+    """A pipeline checked and `held`: what each public function that needs one begins with."""
+    for name in (*PARTS, "tokenizer", "scheduler"):
+        if getattr(pipe, name, None) is None:
+            raise EraseError(f"{type(pipe).__name__} has no {name}: give load_pipeline's pipeline")
+    with held(pipe.unet, doing, wait):
+        check_pipeline(pipe, weights)
+        yield
+
+
+def latent_shape(pipe: Pipeline) -> tuple[int, int, int]:
+    """Channels, height and width of the latents; `EraseError` if the UNet says no size."""
+    size = pipe.unet.config.sample_size
+    h, w = size if isinstance(size, (list, tuple)) and len(size) == 2 else (size, size)
+    if all(type(n) is int and 0 < n <= 4096 for n in (h, w)):
+        return pipe.unet.config.in_channels, h, w
+    raise EraseError(f"the UNet's sample_size is {size!r}: expected 64, or [height, width] as such")
+
+
+def check_pipeline(pipe: Pipeline, weights: bool = False) -> None:
+    """Raise `EraseError`, with what to do, for a pipeline that cannot be erased from or drawn with
+    as it is, whatever was done to it since it was loaded; `weights`: are they all finite, too?"""
+    latent_shape(pipe)
+    for fault in _faults(pipe, weights):
+        raise EraseError(f"model {getattr(pipe, 'name_or_path', None) or 'in hand'} {fault}")
+
+
+def _faults(pipe: Pipeline, weights: bool) -> Iterator[str]:
+    unet, text, vae = plain(pipe.unet), plain(pipe.text_encoder), plain(pipe.vae)
+    c, scale, noise = unet.config, vae.config.scaling_factor, pipe.scheduler.config
+    for name in ASKS:
+        if (value := getattr(c, name, None)) is not None:
+            yield f"asks for more than a text ({name} {value!r}): take off what was loaded onto it"
+    if not c.in_channels == c.out_channels == vae.config.latent_channels:
+        yield "wants more than a text, such as a picture or its depth: choose another"
+    every: list[nn.Parameter] = []
+    for name, module in [*unet.named_modules(), *text.named_modules()]:
+        every += [p for p in module._parameters.values() if p is not None]
+        if ADAPTER.search(name):
+            yield f"carries an adapter ({name}): pipe.fuse_lora(), pipe.unload_lora_weights()"
+        if getattr(module, "fused_projections", False):
+            yield "had its projections fused: load it anew, without fuse_qkv_projections()"
+        if module.training and isinstance(module, nn.Dropout) and module.p:
+            yield "is in training mode, with dropout: call pipe.unet.eval()"
+    with held(unet) as hold:  # what stands there for a while may have a dtype of its own
+        inside = {id(tensor) for layer in hold.layers for tensor in layer.values()}
+    every = [p for p in every if id(p) not in inside]
+    kinds = {f"{p.dtype} on {p.device}".removeprefix("torch.") for p in every}
+    if len(kinds) > 1 or not every[0].is_floating_point() or every[0].is_meta:
+        yield f"is in {' and '.join(sorted(kinds))}: give all one, as by pipe.to(torch.float32)"
+    if any(p.is_inference() for p in every):
+        yield "was loaded under torch.inference_mode(): load it outside"
+    if weights:
+        sums = [p.detach().sum(dtype=torch.float32).cpu() for p in [*every, *vae.parameters()]]
+        if not torch.stack(sums).isfinite().all():
+            yield "has weights that are NaN or infinite: copy it anew, or load it in float32"
+    if type(scale) not in (int, float) or not 0 < scale < math.inf:
+        yield f"has a VAE of scaling_factor {scale!r}: expected a number, such as 0.18215"
+    if pipe.tokenizer.model_max_length > (limit := text.config.max_position_embeddings):
+        yield f"cuts no prompt: set pipe.tokenizer.model_max_length = {limit}"
+    if (kind := noise.get("prediction_type")) not in PREDICTION_TYPES:
+        yield f"predicts {kind!r}: expected one of {', '.join(PREDICTION_TYPES)}"
+    alphas, ours = getattr(pipe.scheduler, "alphas_cumprod", torch.zeros(0)), torch.zeros(1)
+    with suppress(Exception):  # each noise schedule that DDIM does not know is an error of its own
+        if noise.get("timestep_type") != "continuous":
+            ours = DDIMScheduler.from_config(noise).alphas_cumprod
+    if ours.shape != alphas.shape or not torch.allclose(ours, alphas.to(ours), atol=1e-4):
+        yield f"has another noise, of {type(pipe.scheduler).__name__}: set a DDIMScheduler"
+    if kind == "epsilon" and not alphas.min() > 0:
+        yield "predicts 'epsilon' at zero terminal SNR, where there is none: set v_prediction"
 
 
 def precision(pipe: Pipeline) -> torch.dtype:
@@ -141,7 +258,7 @@ def trained_names(unet: nn.Module, train_method: str) -> list[str]:
     """
     if train_method not in TRAIN_METHODS:
         raise unknown("train_method", train_method, TRAIN_METHODS)
-    names = [name for name, _ in unet.named_parameters()]
+    names = [name for name, _ in plain(unet).named_parameters()]
     chosen = {
         "kv": [n for n in names if n.endswith(KV)],
         "xattn": [n for n in names if ".attn2." in n],
@@ -160,47 +277,12 @@ def fingerprint(unet: nn.Module) -> str:
     The weights are hashed as bfloat16, so a model loaded in float32 and in bfloat16 is the same.
     """
     digest = hashlib.sha256()
-    for name, tensor in unet.state_dict().items():
-        sample = tensor.flatten()[:: max(1, tensor.numel() // 8)][:8].to("cpu", torch.bfloat16)
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(sample.view(torch.int16).numpy().tobytes())
+    with held(unet, "reading its weights"):
+        for name, tensor in plain(unet).state_dict().items():
+            sample = tensor.flatten()[:: max(1, tensor.numel() // 8)][:8].to("cpu", torch.bfloat16)
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(sample.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-@contextmanager
-def in_place(unet: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Put tensors in place of the UNet's parameters of the same names, and the very same ones back.
-
-    Holds for forward *and* backward: gradient checkpointing recomputes the forward during the
-    backward, so a swap undone between the two would silently use the teacher.
-    """
-    kept: list[tuple[dict[str, nn.Parameter | None], str, nn.Parameter | None]] = []
-    try:
-        for name, tensor in tensors.items():
-            path, _, leaf = name.rpartition(".")
-            owner = unet.get_submodule(path)._parameters
-            kept.append((owner, leaf, owner[leaf]))
-            owner[leaf] = tensor  # type: ignore[assignment]
-        yield
-    finally:
-        with uninterrupted():
-            for owner, leaf, parameter in reversed(kept):
-                owner[leaf] = parameter
-
-
-@contextmanager
-def recomputing(unet: Any, wanted: bool) -> Iterator[None]:
-    """Gradient checkpointing, if wanted, and the UNet's own setting back afterwards."""
-    if not wanted:
-        yield
-        return
-    unet.enable_gradient_checkpointing()
-    unet.train()  # diffusers recomputes in training mode only; these UNets have no dropout
-    try:
-        yield
-    finally:
-        unet.disable_gradient_checkpointing()
-        unet.eval()
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from erase_lib.config import METHODS, EraseConfig
 from erase_lib.diffusion import alpha_bar, predict_clean
+from erase_lib.hold import in_place
 from erase_lib.kv import gram, kv_weights, norms
-from erase_lib.models import Pipeline, in_place
+from erase_lib.models import Pipeline
 from erase_lib.text import Prompts, candidates
 
 

@@ -14,12 +14,13 @@ from torch import Tensor
 from erase_lib.concepts import forms_of, search_words
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, check_range
+from erase_lib.hold import held
 from erase_lib.models import Pipeline
 
 
 @torch.no_grad()
 def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
-    """Text embeddings `(n, tokens, dim)` in float32.
+    """Text embeddings `(n, tokens, dim)` in float32, by the pipeline's own `encode_prompt`.
 
     Warns when a prompt is too long, naming what is cut. Raises `EraseError` for an empty list, a
     prompt of more than 10,000 characters, and more prompts than a machine has memory for.
@@ -27,20 +28,21 @@ def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
     if not prompts:
         raise EraseError("no prompts to encode: give a list of at least one")
     check_range("characters of a prompt", max(map(len, prompts)), 0, 10_000)
-    tokenizer = pipe.tokenizer
-    # a tokenizer without its config knows no limit
-    limit = min(tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings)
+    tokenizer, device, limit = (
+        pipe.tokenizer,
+        pipe.text_encoder.device,
+        pipe.tokenizer.model_max_length,
+    )
     size = 4e-9 * len(prompts) * limit * pipe.text_encoder.config.hidden_size
     check_range(f"gigabytes of {len(prompts):,} prompts' embeddings", round(size), 0, 16)
-    batch = tokenizer(
-        prompts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
-    )
-    for i in batch.attention_mask.all(1).nonzero().flatten().tolist():
-        if cut := tokenizer(prompts[i], add_special_tokens=False).input_ids[limit - 2 :]:
-            lost = tokenizer.decode(cut)
-            warnings.warn(f"prompt {prompts[i]!r} is too long: {lost!r} is cut off", stacklevel=2)
-    ids = batch.input_ids.to(pipe.text_encoder.device)
-    return torch.cat([pipe.text_encoder(part)[0].float() for part in ids.split(256)])
+    parts = [list(prompts[i : i + 256]) for i in range(0, len(prompts), 256)]
+    with held(pipe.unet, "encoding"):  # a tokenizer too is one thread's at a time
+        every = tokenizer(prompts, add_special_tokens=False, verbose=False).input_ids
+        for prompt, ids in zip(prompts, every, strict=True):
+            if cut := ids[limit - 2 :]:
+                lost = tokenizer.decode(cut)
+                warnings.warn(f"prompt {prompt!r} is too long: {lost!r} is cut off", stacklevel=2)
+        return torch.cat([pipe.encode_prompt(p, device, 1, False)[0].float() for p in parts])
 
 
 def embed(pipe: Pipeline, word: str, styles: Sequence[str] = (), target: str = "") -> Tensor:

@@ -16,11 +16,12 @@ from erase_lib.closed_form import erase_closed_form
 from erase_lib.config import CLOSED_FORMS, METHODS, EraseConfig
 from erase_lib.diffusion import predict_clean
 from erase_lib.doors import gate
-from erase_lib.erasure import Erasure
+from erase_lib.erasure import Erasure, Interrupted
 from erase_lib.errors import EraseError
 from erase_lib.files import uninterrupted
+from erase_lib.hold import held, in_place, plain, recomputing
 from erase_lib.kv import KVPenalty, kv_weights
-from erase_lib.models import Pipeline, fingerprint, in_place, precision, recomputing, trained_names
+from erase_lib.models import Pipeline, fingerprint, precision, trained_names, using
 from erase_lib.search import Choice, NewSearch, Search, new_search, new_searches
 from erase_lib.text import embed
 
@@ -60,8 +61,9 @@ class Run:
         self.method, self.base = METHODS[c.method], fingerprint(pipe.unet)
         self.g = torch.Generator().manual_seed(c.seed)
         names = trained_names(pipe.unet, c.train_method)
-        copies = {name: pipe.unet.get_parameter(name).detach().float().clone() for name in names}
-        self.student = {name: nn.Parameter(weight) for name, weight in copies.items()}
+        with held(pipe.unet, "reading its weights"):
+            weights = {name: plain(pipe.unet).get_parameter(name).detach() for name in names}
+            self.student = {n: nn.Parameter(w.float().clone()) for n, w in weights.items()}
         self.optimiser = torch.optim.Adam(self.student.values(), lr=c.lr, fused=True)
         self.targets = [embed(pipe, t, c.styles, t) for t in c.targets]
         pairs = zip(c.become, c.targets, strict=True)
@@ -209,7 +211,8 @@ class Run:
 
         Call it with the student in place, which gradient checkpointing needs in the backward.
         """
-        loss.backward()
+        pi = [search.learns for search in self.searches if search and search.learns is not None]
+        loss.backward(inputs=[*self.student.values(), *pi])  # whatever else asks for a gradient
         norm = nn.utils.get_total_norm(p.grad for p in self.student.values() if p.grad is not None)
         if not (loss + norm).isfinite():
             raise FloatingPointError(row["target"])
@@ -268,25 +271,31 @@ class Run:
                 f"the checkpoint is of a run with the searches {state['kinds']}, this one has"
                 f" {kinds}: choose another folder"
             )
-        for search, learnt in zip(self.searches, state["searches"], strict=True):
-            if search:
-                search.load_state_dict(learnt)
-        for name, parameter in self.student.items():
-            parameter.data.copy_(state["student"][name])
-        self.optimiser.load_state_dict(state["adam"])
-        self.g.set_state(state["generator"].cpu())
-        self.latents.banks = {name: Bank(**of) for name, of in state["banks"].items()}
-        draws = [Draw(*draw) for draw in state["ahead"]]
-        self.ahead = [d._replace(choice=d.choice and Choice(*d.choice)) for d in draws]
-        self.history, self.evaluations = state["history"], state["evaluations"]
+        with uninterrupted():
+            for search, learnt in zip(self.searches, state["searches"], strict=True):
+                if search:
+                    search.load_state_dict(learnt)
+            for name, parameter in self.student.items():
+                parameter.data.copy_(state["student"][name])
+            self.optimiser.load_state_dict(state["adam"])
+            self.g.set_state(state["generator"].cpu())
+            self.latents.banks = {name: Bank(**of) for name, of in state["banks"].items()}
+            draws = [Draw(*draw) for draw in state["ahead"]]
+            self.ahead = [d._replace(choice=d.choice and Choice(*d.choice)) for d in draws]
+            self.history, self.evaluations = state["history"], state["evaluations"]
 
-    def erasure(self) -> Erasure:
-        """The student's tensors as they are now, with how they came about."""
-        tensors = {name: parameter.detach() for name, parameter in self.student.items()}
-        return Erasure(tensors, self.config, self.base, self.history)
+    def erasure(self, copy: bool = True) -> Erasure:
+        """The student's tensors as they are now, with how they came about; a `copy`, so that later
+        updates do not change it."""
+        now = {name: parameter.detach() for name, parameter in self.student.items()}
+        tensors = {name: tensor.clone() for name, tensor in now.items()} if copy else now
+        partial = len(self.history) < self.config.steps
+        return Erasure(tensors, self.config, self.base, list(self.history), partial=partial)
 
 
 @gate
+@torch.inference_mode(False)
+@torch.enable_grad()
 def erase(
     pipe: Pipeline,
     config: EraseConfig,
@@ -296,9 +305,10 @@ def erase(
     """Erase `config.targets` and return the edited tensors; the pipeline itself is left untouched.
 
     min_θ' E_{c_e} max_{c_a} L1(θ'; c_e) + λ L2(θ'; c_a), in alternation (Bui et al. 2024, eq. 5
-    and alg. 1). A NaN or infinite loss or gradient, or Ctrl-C, ends the run with the tensors of the
-    last whole update of θ', all finite, and a warning that says so (`EraseError` for such a loss
-    before any update). Raises `EraseError` for a pipeline in float16.
+    and alg. 1). A NaN or infinite loss or gradient ends the run with the tensors of the last whole
+    update of θ', all finite, and a warning that says so (`EraseError` before any update). Ctrl-C is
+    `Interrupted`, which has them too. Raises `EraseError` for a pipeline in float16, and as
+    `models.check_pipeline`. Until the end the pipeline is `held`: another thread waits.
 
     Each callback is given the `Run` before its first update and after each: `Progress()` (the
     default; [] shows nothing), `checkpoint.Checkpoint(folder)`, or any function. A `search` of your
@@ -308,31 +318,31 @@ def erase(
     The methods of `CLOSED_FORMS` need no training: they take seconds, and neither callbacks nor a
     search.
     """
-    if config.method in CLOSED_FORMS:
-        return erase_closed_form(pipe, config)
-    if precision(pipe) == torch.float16:
-        raise EraseError("a float16 pipeline cannot be trained: load it with dtype=torch.bfloat16")
-    run = Run(pipe, config, search)
-    told, step = [Progress()] if callbacks is None else callbacks, 0
-    try:
-        with recomputing(pipe.unet, config.gradient_checkpointing):
-            for callback in told:
-                callback(run)
-            while (step := len(run.history)) < config.steps:
-                run.update()
+    with using(pipe, f"erasing {', '.join(config.targets)}", weights=True):
+        if config.method in CLOSED_FORMS:
+            return erase_closed_form(pipe, config)
+        if precision(pipe) == torch.float16:
+            raise EraseError("a float16 pipeline cannot be trained: load it in dtype='bfloat16'")
+        run = Run(pipe, config, search)
+        told, step = [Progress()] if callbacks is None else callbacks, 0
+        try:
+            with recomputing(pipe.unet, config.gradient_checkpointing):
                 for callback in told:
                     callback(run)
-    except FloatingPointError as error:
-        what = f"the loss of {error} or its gradient became NaN or infinite"
-        what += f" at update {step}"
-        hint = f"lower lr ({config.lr}) or lam ({config.lam})"
-        if not run.history:
-            raise EraseError(f"{what}: {hint}") from None
-        warnings.warn(f"{what}: stopped with the last finite tensors; {hint}", stacklevel=3)
-    except KeyboardInterrupt:
-        done = len(run.history)
-        warnings.warn(f"interrupted: {done} of {config.steps} updates kept", stacklevel=3)
-    return run.erasure()
+                while (step := len(run.history)) < config.steps:
+                    run.update()
+                    for callback in told:
+                        callback(run)
+        except FloatingPointError as error:
+            what = f"the loss of {error} or its gradient became NaN or infinite"
+            what += f" at update {step}"
+            hint = f"lower lr ({config.lr}) or lam ({config.lam})"
+            if not run.history:
+                raise EraseError(f"{what}: {hint}") from None
+            warnings.warn(f"{what}: stopped with the last finite tensors; {hint}", stacklevel=5)
+        except KeyboardInterrupt:
+            raise Interrupted(run.erasure(copy=False)) from None
+        return run.erasure(copy=False)
 
 
 class Progress:

@@ -19,7 +19,7 @@ from torch import Tensor
 from erase_lib.concepts import is_style, normal
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, check_range, unwritable
-from erase_lib.files import whole
+from erase_lib.files import as_path, whole
 from erase_lib.measure.distances import clip_score, perceptual, set_distances
 from erase_lib.measure.instruments import Instruments, load_instruments
 from erase_lib.measure.judges import Judge, verdicts
@@ -220,7 +220,7 @@ class Evaluation:
 
     def save(self, folder: str | Path) -> Path:
         """NAME_rows.csv and NAME_pictures.parquet. `EraseError` if they cannot be written."""
-        folder, name = Path(folder), self.suite.name
+        folder, name = as_path(folder), self.suite.name
         files = folder / f"{name}_rows.csv", folder / f"{name}_pictures.parquet"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -250,7 +250,7 @@ def evaluate(
     prompts = suite_prompts(pipe, suite, erasure.config.targets, most)
     instruments.check(suite, prompts)
     ask = list(prompts["prompt"]), list(prompts["noise"]), suite.steps, suite.guidance_scale
-    own = Path(folder) / "pictures" if folder else None
+    own = as_path(folder) / "pictures" if folder else None
     before = draw(pipe, *ask, progress=progress)
     after = draw(pipe, *ask, folder=own, progress=progress, erasure=erasure)
     found, rows = suite_rows(suite, prompts, before, after, instruments)

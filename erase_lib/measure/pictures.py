@@ -23,7 +23,8 @@ from erase_lib.concepts import EMOJI
 from erase_lib.diffusion import generate, noise
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, reason, unwritable
-from erase_lib.files import DATA, alone, whole, whole_table
+from erase_lib.files import DATA, alone, as_path, whole, whole_table
+from erase_lib.hold import held
 from erase_lib.models import Pipeline, fingerprint, precision
 
 CACHE = DATA.parent / "runs" / "cache"
@@ -98,7 +99,8 @@ def draw(
         path, drawn = (folder or CACHE) / f"{key}.npz", None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with alone(path.with_suffix(".lock"), wait=True):  # who comes second reads, not draws
+            # who comes second reads, not draws; the pipeline first, for others hold it and draw
+            with held(pipe.unet, "drawing"), alone(path.with_suffix(".lock"), wait=True):
                 if _read(path, len(prompts[part]), size) is None:
                     drawn = new(part)
                     with whole(path) as (temporary,), open(temporary, "wb") as file:
@@ -154,7 +156,7 @@ def picture_tensor(pictures: Images | Tensor, size: int = 64) -> Tensor:
 def read_folder(folder: str | Path) -> list[Image.Image]:
     """Every PNG and JPEG of a folder, by name. Raises `EraseError` for none, and a damaged one."""
     kinds = (".png", ".jpg", ".jpeg")
-    paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in kinds)
+    paths = sorted(path for path in as_path(folder).glob("*") if path.suffix.lower() in kinds)
     if not paths:
         raise EraseError(f"reference {folder} holds no PNG or JPEG: give a folder of pictures")
     found = []

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -19,10 +20,11 @@ from PIL import Image
 from erase_lib.concepts import concept_table, is_style, neutral_concepts, style_names, vocabulary
 from erase_lib.config import EraseConfig
 from erase_lib.diffusion import generate
-from erase_lib.erasure import Erasure
+from erase_lib.erasure import Erasure, Interrupted
 from erase_lib.errors import EraseError, reason, unknown
+from erase_lib.files import as_path
 from erase_lib.measure import near_and_far, sensitivity_prompts
-from erase_lib.models import Pipeline
+from erase_lib.models import Pipeline, using
 from erase_lib.show.charts import delta_bars
 from erase_lib.show.curves import losses
 from erase_lib.show.pictures import grid, thumbnails
@@ -40,7 +42,8 @@ Work = Callable[[], str | None]
 class Job:
     """Runs one function at a time in a thread; meanwhile its buttons are grey, and Stop is not."""
 
-    def __init__(self) -> None:
+    def __init__(self, pipe: Pipeline = None) -> None:
+        self.pipe = pipe
         self.buttons: list[w.Button] = []
         self.stop_button = w.Button(description="Stop", button_style="warning", disabled=True)
         self.stop_button.on_click(lambda _: self.stop())
@@ -62,8 +65,12 @@ class Job:
         self._busy(True)
         self.say(doing + " …")
 
+        def alone() -> str | None:
+            with using(self.pipe, doing, wait=False) if self.pipe else nullcontext():
+                return work()
+
         def run() -> None:
-            self.attempt(work)
+            self.attempt(alone)
             self._busy(False)
 
         self.thread = threading.Thread(target=run, daemon=True)
@@ -85,7 +92,7 @@ class Job:
         self.say("stopping …")
 
     def check(self) -> None:
-        """Called by the work: `KeyboardInterrupt` if it shall stop; `erase` keeps what is done."""
+        """Called by the work: `KeyboardInterrupt` if it shall stop; `erase`'s has what is done."""
         if self.stopping.is_set():
             raise KeyboardInterrupt
 
@@ -160,7 +167,7 @@ class SensitivityExplorer:
         self.bars, self.strip = picture(), picture()
         for control in (self.target, self.method, self.score):
             control.observe(lambda _: self.show(), "value")
-        self.job = job = Job()
+        self.job = job = Job(pipe)
         other = job.button("Measure", self.measure, "measuring", tooltip="another method or target")
         draw = job.button("Draw before / after", self.draw, "drawing", button_style="primary")
         asked = [w.HBox([self.target, self.method]), w.HBox([self.score, other])]
@@ -258,7 +265,7 @@ class Studio:
     neighbours. Another strength of the same edit only draws again. Show `.box`."""
 
     def __init__(self, pipe: Pipeline, folder: str | Path = "runs/studio", steps: int = 0) -> None:
-        self.pipe, self.folder, self.steps = pipe, Path(folder), steps
+        self.pipe, self.folder, self.steps = pipe, as_path(folder), steps
         self.word = w.Combobox(options=known_words(), value="church", description="concept")
         self.method = w.Dropdown(options=METHODS, description="method")
         given = WIDE | {"description": "strength", "continuous_update": False}
@@ -267,7 +274,7 @@ class Studio:
         self.bar = w.IntProgress(0, 0, 1, layout={"width": "100%"})
         self.losses, self.strip, self.preserved = picture(), picture(), w.HTML()
         self.edit: Erasure | None = None
-        self.job = job = Job()
+        self.job = job = Job(pipe)
         begin = job.button("Erase", self.erase, "erasing", button_style="primary")
         again = job.button("Draw again", self.draw, "drawing", tooltip="at this strength and seed")
         keep = job.button("Save", self.save, "saving")
@@ -285,7 +292,10 @@ class Studio:
         self.edit = None
         self.bar.max, self.bar.value, self.preserved.value = config.steps, 0, ""
         put(self.losses)
-        self.edit = erase(self.pipe, config, callbacks=[self.watch])
+        try:
+            self.edit = erase(self.pipe, config, callbacks=[self.watch])
+        except Interrupted as stopped:
+            self.edit = stopped.erasure
         self.bar.value, end = self.bar.max, "erased"
         if self.job.stopping.is_set():
             done = len(self.edit.history)

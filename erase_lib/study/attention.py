@@ -14,14 +14,15 @@ from torch.nn import functional as F
 
 from erase_lib.diffusion import decode, start_noise, trajectory
 from erase_lib.errors import EraseError, unknown
-from erase_lib.models import Pipeline
+from erase_lib.hold import held, plain
+from erase_lib.models import Pipeline, latent_shape, using
 from erase_lib.text import encode_prompts
 
 
 def cross_layers(unet: nn.Module) -> dict[str, nn.Module]:
     """The cross-attention layers, in the order of the forward pass: down, middle, up."""
     order = ("down", "mid", "up")
-    found = {n: m for n, m in unet.named_modules() if n.endswith(".attn2")}
+    found = {n: m for n, m in plain(unet).named_modules() if n.endswith(".attn2")}
     return dict(sorted(found.items(), key=lambda item: order.index(item[0].split("_")[0])))
 
 
@@ -49,10 +50,11 @@ def attention_maps(pipe: Pipeline) -> Iterator[dict[str, Tensor]]:
         key = layer.head_to_batch_dim(layer.to_k(text))
         weights = layer.get_attention_scores(query, key)  # (n heads, places, tokens)
         mean = weights.float().unflatten(0, (len(places), -1)).mean(1)
-        side = round(mean.shape[1] ** 0.5)
+        _, high, wide = latent_shape(pipe)
+        side = round((mean.shape[1] * high / wide) ** 0.5)
         maps[name] = mean.transpose(1, 2).unflatten(2, (side, -1))
 
-    with _hooked(cross_layers(pipe.unet), record):
+    with using(pipe, "listening"), _hooked(cross_layers(pipe.unet), record):
         yield maps
 
 
@@ -76,7 +78,7 @@ def heard(unet: nn.Module, layers: Sequence[str], embeddings: Tensor) -> Iterato
         text = torch.cat([own[: len(own) - len(embeddings)], embeddings.to(own.dtype)])
         return args, kwargs | {"encoder_hidden_states": text}
 
-    with _hooked({name: known[name] for name in layers}, change):
+    with held(unet, "hearing"), _hooked({name: known[name] for name in layers}, change):
         yield
 
 

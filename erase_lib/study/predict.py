@@ -19,9 +19,10 @@ from erase_lib.config import EraseConfig
 from erase_lib.diffusion import predict, predict_clean, start_noise
 from erase_lib.erasure import Erasure
 from erase_lib.errors import unknown
+from erase_lib.hold import in_place
 from erase_lib.kv import kv_weights, movement
 from erase_lib.measure import sensitivity_prompts
-from erase_lib.models import Pipeline, fingerprint, in_place
+from erase_lib.models import Pipeline, fingerprint
 from erase_lib.study.sensitivity import SCORES, check_score, measure_pairs, reliability
 from erase_lib.text import distances, encode_prompts
 from erase_lib.train import Run, erase
@@ -131,6 +132,8 @@ def short_edit(pipe: Pipeline, targets: Sequence[str], kind: str, seed: int = 0)
     return gradient_step(pipe, config) if kind == "gradient" else erase(pipe, config, callbacks=[])
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def gradient_step(pipe: Pipeline, config: EraseConfig, latents: int = 32) -> Erasure:
     """θ − α ∇L1, L1 over `latents` of each target, as far from θ as one step of Adam would go. The
     gradient of L2 at θ is 0; what the step does to L2 begins with α² ‖J_c ∇L1‖², the movement of

@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from erase_lib.errors import EraseError, check_range, unknown, unwritable
-from erase_lib.files import alone, handled, read_mapping
+from erase_lib.files import alone, as_path, handled, read_mapping
 from erase_lib.sweep import grid, run
 from erase_lib.sweep.run import DONE, FAILED, Case, Settings
 from erase_lib.sweep.table import collect, publish
@@ -28,9 +28,9 @@ def plan(
 ) -> list[Case]:
     """The cases of a grid (fixed, grid, zip, cases, as in its file), checked against the notebook;
     the same run only once. Raises `EraseError` for the first thing that is wrong."""
-    notebook, known = Path(notebook), grid.parameters(notebook)
+    notebook, known = as_path(notebook), grid.parameters(as_path(notebook))
     values = grid.check(known, grid.expand(spec, most))
-    code, out = run.computed(notebook), Path(out).resolve()  # a cluster's workers stand elsewhere
+    code, out = run.computed(notebook), as_path(out).resolve()  # cluster's workers stand elsewhere
     cases = {case.id: case for v in values if (case := run.make_case(out, code, known, v))}
     return list(cases.values())
 
@@ -85,8 +85,8 @@ def sweep(
         threads = 1 if scheduler else max(1, joblib.cpu_count() // workers)
     check_range("threads", threads, 1, 1024)
     check_range("cell_timeout", cell_timeout, 1, 10**7)
-    cases, out = plan(notebook, spec, out, most), Path(out)
-    notebook, commit = Path(notebook).resolve(), run.git_commit()
+    cases, out = plan(notebook, spec, out, most), as_path(out)
+    notebook, commit = as_path(notebook).resolve(), run.git_commit()
     settings = Settings(notebook, uuid.uuid4().hex, threads, cell_timeout, commit, force)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def started(words: Sequence[str]) -> int:
     note = """a value a run, + joins words; quotes keep them whole: '"Salome, 1870"+"C++"'"""
     parser.add_argument("-p", action="append", default=[], metavar="NAME=A,B", help=note)
     parser.add_argument("--grid", metavar="FILE", help="YAML: notebook, fixed, grid, zip, cases")
-    parser.add_argument("--out", type=Path, help="runs/NOTEBOOK if absent")
+    parser.add_argument("--out", type=as_path, help="runs/NOTEBOOK if absent")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, help="of each worker; the cores shared if absent")

@@ -20,7 +20,7 @@ from typing import Any
 
 from erase_lib.config import PROFILES
 from erase_lib.errors import reason, unknown, unwritable
-from erase_lib.files import DATA, alone, read_text, whole
+from erase_lib.files import DATA, alone, as_path, read_text, whole
 from erase_lib.sweep.grid import OUTPUT, Parameter, Values
 
 METRICS, RECORD, EXECUTED, LOG = "metrics.json", "run.json", "executed.ipynb", "log.txt"
@@ -37,7 +37,7 @@ def start(profile: str, output: str | Path) -> Path:
     `EraseError` for an unknown profile, and a folder that cannot be made."""
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
-    folder = Path(output)
+    folder = as_path(output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from erase_lib.errors import EraseError, reason, unwritable
-from erase_lib.files import alone, whole
+from erase_lib.files import alone, as_path, whole
 from erase_lib.sweep.grid import Values
 from erase_lib.sweep.run import DONE, FAILED, METRICS, RECORD, VERSIONS, read_record
 
@@ -24,7 +24,7 @@ def collect(out: str | Path, ids: Iterable[str] | None = None) -> pd.DataFrame:
     Columns: id, status (done, failed, unfinished, of a sweep that broke off, or damaged), the
     parameters and metrics, seconds, versions, error. A metric with an interval has columns `ESR-1
     erased`, `… low`, `… high` and `… n`. Raises `EraseError` for a folder without runs."""
-    out = Path(out)
+    out = as_path(out)
     names = sorted(path.parent.name for path in out.glob(f"*/{RECORD}")) if ids is None else ids
     table = pd.DataFrame([row(out / name) for name in names])
     if table.empty:

@@ -77,8 +77,9 @@ def test_an_interrupt_in_the_middle_of_an_update_loses_only_that(
         ascend(search, gradient)
 
     monkeypatch.setattr(GumbelSearch, "ascend", interrupted)
-    with pytest.warns(UserWarning, match="4 of 6"):
-        kept = erase(tiny, config, [Checkpoint(tmp_path, 1)])
+    with pytest.raises(KeyboardInterrupt, match="4 of 6") as stopped:
+        erase(tiny, config, [Checkpoint(tmp_path, 1)])
+    kept = stopped.value.erasure
     monkeypatch.undo()
     four = erase(tiny, smoke(steps=4, anneal=False, schedule=schedule), [])
     assert equal(kept, four)

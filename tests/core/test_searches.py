@@ -7,8 +7,8 @@ import torch
 
 from erase_lib import EraseConfig, erase
 from erase_lib.diffusion import alpha_bar, predict, to_clean
+from erase_lib.hold import in_place
 from erase_lib.kv import KVPenalty, kv_names, kv_weights, movement
-from erase_lib.models import in_place
 from erase_lib.search import (
     ExhaustiveSearch,
     GumbelSearch,

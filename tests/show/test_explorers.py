@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from erase_lib import EraseError, Erasure, show
+from erase_lib.hold import held
 from erase_lib.show.explorers import (
     Job,
     SensitivityExplorer,
@@ -98,10 +99,20 @@ def test_stop_keeps_the_updates_done(tiny, tmp_path):
         watch(run)
 
     studio.watch = pressed
-    with pytest.warns(UserWarning, match="4 of 50 updates kept"):
-        said = done(studio.job, studio.erase)
+    said = done(studio.job, studio.erase)
     assert "stopped after 4 of 50 updates, which are kept" in said
-    assert len(studio.edit.history) == 4 and not any(b.disabled for b in studio.job.buttons)
+    assert len(studio.edit.history) == 4 and studio.edit.partial
+    assert not any(b.disabled for b in studio.job.buttons)
+
+
+def test_a_button_says_who_holds_the_pipeline(tiny, tmp_path):
+    studio = Studio(tiny, tmp_path, steps=2)
+    with held(tiny.unet, "erasing dog"):
+        assert "✗ the pipeline is in use by MainThread (erasing dog" in done(
+            studio.job, studio.erase
+        )
+    studio.method.value = "esd"
+    assert "“church” erased" in done(studio.job, studio.erase)
 
 
 def test_what_cannot_be_erased_is_said_in_the_studio(tiny, tmp_path):

@@ -9,9 +9,10 @@ import torch
 
 from erase_lib import EraseConfig, Erasure
 from erase_lib.diffusion import predict_clean, start_noise
+from erase_lib.hold import in_place
 from erase_lib.kv import kv_names
 from erase_lib.measure import sensitivity_prompts
-from erase_lib.models import fingerprint, in_place
+from erase_lib.models import fingerprint
 from erase_lib.study import predict
 from erase_lib.study.sensitivity import SCORES, deltas, measure_pairs
 from erase_lib.text import encode_prompts

@@ -38,7 +38,8 @@ from torch.utils._pytree import tree_leaves
 
 from erase_lib.diffusion import predict
 from erase_lib.files import whole
-from erase_lib.models import Pipeline, in_place, pick_device, recomputing, trained_names
+from erase_lib.hold import in_place, recomputing
+from erase_lib.models import Pipeline, pick_device, trained_names
 from tools import one_line
 from tools.benchmarks import in_a_process, peak_memory
 from tools.benchmarks.gpu_check import SD, TINY, random_pipeline

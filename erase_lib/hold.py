@@ -1,0 +1,98 @@
+"""One denoiser in memory, and tensors in its place for a while: one thread's at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from erase_lib.errors import EraseError
+from erase_lib.files import uninterrupted
+
+
+class _Hold:
+    """Whose a UNet is, and the tensors that stand in it, the last on top."""
+
+    def __init__(self) -> None:
+        # no RLock, for a block may be left in another thread than it was entered in
+        self.lock, self.depth, self.doing = threading.Lock(), 0, ""
+        self.thread: threading.Thread | None = None
+        self.layers: list[dict[str, Tensor]] = []
+        self.own: dict[str, tuple[dict[str, Any], str, nn.Parameter]] = {}
+
+    def __reduce__(self) -> Any:
+        return _Hold, ()  # a copy of the UNet is nobody's
+
+
+def plain(model: Any) -> Any:
+    """The model that `torch.compile` may have wrapped, which changes its parameters' names."""
+    return getattr(model, "_orig_mod", model)
+
+
+@contextmanager
+def held(unet: nn.Module, doing: str = "work", wait: bool = True) -> Iterator[_Hold]:
+    """Within the block, which may hold others, the UNet is this thread's alone: no other sees what
+    stands in it. Another waits, and a warning says for whom; `EraseError` if it is not to `wait`.
+    """
+    hold: _Hold = vars(plain(unet)).setdefault("_hold", _Hold())
+    if hold.thread is not (me := threading.current_thread()):
+        if not hold.lock.acquire(timeout=1 if wait else 0):
+            busy = f"the pipeline is in use by {getattr(hold.thread, 'name', '?')} ({hold.doing})"
+            if not wait:
+                raise EraseError(f"{busy}: try again when that is done")
+            warnings.warn(f"{busy}: waiting until that is done", stacklevel=3)
+            hold.lock.acquire()
+        hold.thread, hold.doing = me, f"{doing} since {time.strftime('%X')}"
+    hold.depth += 1
+    try:
+        yield hold
+    finally:
+        hold.depth -= 1
+        if not hold.depth:
+            hold.thread = None
+            hold.lock.release()
+
+
+@contextmanager
+def in_place(unet: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Put tensors in place of the UNet's parameters of the same names, and the very same ones back.
+
+    Holds for forward *and* backward: gradient checkpointing recomputes the forward during the
+    backward, so a swap undone between the two would silently use the teacher. `held` meanwhile;
+    blocks may be left in any order.
+    """
+    unet, layer = plain(unet), dict(tensors)
+    with held(unet, "tensors in its place") as hold:
+        try:
+            hold.layers.append(layer)
+            for name, tensor in layer.items():
+                path, _, leaf = name.rpartition(".")
+                owner: dict[str, Any] = unet.get_submodule(path)._parameters
+                hold.own.setdefault(name, (owner, leaf, owner[leaf]))
+                owner[leaf] = tensor
+            yield
+        finally:
+            with uninterrupted():
+                hold.layers = [other for other in hold.layers if other is not layer]
+                for name in [name for name in layer if name in hold.own]:
+                    owner, leaf, parameter = hold.own[name]
+                    left = [other[name] for other in hold.layers if name in other]
+                    owner[leaf] = left[-1] if left else hold.own.pop(name)[2]
+
+
+@contextmanager
+def recomputing(unet: Any, wanted: bool) -> Iterator[None]:
+    """Gradient checkpointing, if wanted, and the UNet's own setting back afterwards."""
+    unet = plain(unet)
+    if switch := wanted and not unet.is_gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        if switch:
+            unet.disable_gradient_checkpointing()
