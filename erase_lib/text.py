@@ -28,11 +28,8 @@ def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
     if not prompts:
         raise EraseError("no prompts to encode: give a list of at least one")
     check_range("characters of a prompt", max(map(len, prompts)), 0, 10_000)
-    tokenizer, device, limit = (
-        pipe.tokenizer,
-        pipe.text_encoder.device,
-        pipe.tokenizer.model_max_length,
-    )
+    tokenizer, device = pipe.tokenizer, pipe.text_encoder.device
+    limit = tokenizer.model_max_length
     size = 4e-9 * len(prompts) * limit * pipe.text_encoder.config.hidden_size
     check_range(f"gigabytes of {len(prompts):,} prompts' embeddings", round(size), 0, 16)
     parts = [list(prompts[i : i + 256]) for i in range(0, len(prompts), 256)]

@@ -11,21 +11,25 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "erase_lib"
+# what the method stands on: doors, locks and files, none of which know of it
+GROUND = {"errors.py", "files.py", "doors.py", "hold.py"}
 WINGS = {"measure", "study", "show", "sweep"}
 FORBIDDEN = {
+    "ground": WINGS | {p.stem for p in LIBRARY.glob("[a-z]*.py") if p.name not in GROUND},
     "core": WINGS,
     "measure": {"study", "show", "sweep"},
     "study": {"show", "sweep"},
     "show": {"sweep"},
 }
-LINES = {"core": 2600, "measure": 1650, "study": 1350, "show": 1450, "sweep": 880}
-MODULE, FILES, ALL = 360, 17, 7800
+# since the doors are guarded (types, bounds, damage, threads) the rooms have 850 lines more
+LINES = {"ground": 570, "core": 2700, "measure": 1690, "study": 1350, "show": 1450, "sweep": 990}
+MODULE, FILES, ALL = 365, 17, 8620
 
 
 def room(path: Path) -> str:
-    """core, or the wing that a module stands in."""
-    parts = path.relative_to(LIBRARY).parts
-    return parts[0] if len(parts) > 1 else "core"
+    """The wing that a module stands in; core, or the ground beneath it."""
+    *wing, name = path.relative_to(LIBRARY).parts
+    return wing[0] if wing else "ground" if name in GROUND else "core"
 
 
 def modules(name: str) -> list[Path]:
@@ -84,4 +88,4 @@ def test_the_house_stays_small():
     every = sorted(LIBRARY.rglob("*.py"))
     large = {str(p.relative_to(ROOT)): n for p in every if (n := lines([p])) > MODULE}
     assert not large
-    assert lines(every) <= ALL and len(modules("core")) <= FILES
+    assert lines(every) <= ALL and len(modules("core") + modules("ground")) <= FILES
