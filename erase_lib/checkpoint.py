@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason
 from erase_lib.files import as_path, whole
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 FILE, PREVIOUS = "checkpoint.safetensors", "previous.safetensors"
 
 
+@gate
 class Checkpoint:
     """A callback of `erase`: goes on from the state in `folder`, and writes one there every `every`
     updates (0: a tenth of the run) and at the end.

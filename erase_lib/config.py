@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from erase_lib.concepts import STYLE, check_once, check_words, without
+from erase_lib.doors import gate
 from erase_lib.errors import EraseError, unknown
 
 
@@ -39,6 +40,7 @@ SCHEDULES = ("published", "replay")
 SEARCHES = ("auto", "gumbel", "gumbel_full", "movement", "random", "nearest", "fixed", "exhaustive")
 
 
+@gate
 @dataclass(frozen=True)
 class EraseConfig:
     """Settings of one erasure; by default the course profile, for the embedded model on a CPU.

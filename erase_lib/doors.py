@@ -16,7 +16,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from erase_lib.errors import EraseError
+from erase_lib.errors import EraseError, unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
 # what more is taken for a kind than its own; a bool is no number
@@ -30,26 +30,31 @@ SHORT = Repr()
 SHORT.maxstring = SHORT.maxother = 60
 
 
-def gate(given: F) -> F:
+def gate(given: F, typed: bool = True) -> F:
     """The function, or the class with its public methods, that raises `EraseError` for an argument
     that is missing, unknown or of another kind than its hint. NumPy's numbers are handed on as
-    Python's own, columns and arrays as lists where a list is asked for."""
+    Python's own, columns and arrays as lists where a list is asked for. A class that looks at its
+    own values, in `__post_init__`, is not `typed`: only their names are checked."""
     if isinstance(given, type):
         for name, found in list(vars(given).items()):
             inner = getattr(found, "__func__", found)  # a class method's
             if isfunction(inner) and (name[0] != "_" or name == "__init__"):
-                setattr(given, name, gate(found) if inner is found else type(found)(gate(inner)))
+                made = gate(inner, name != "__init__" or not hasattr(given, "__post_init__"))
+                setattr(given, name, made if inner is found else type(found)(made))
         return given
     form, door = signature(given), given.__qualname__.removesuffix(".__init__")
-    kinds = cache(lambda: get_type_hints(given))  # when called: then all names in them are known
+    # when it is first called, for then every name in the hints is known
+    kinds = cache(lambda: get_type_hints(given) if typed else {})
 
     @wraps(given)
     def checked(*args: Any, **kwargs: Any) -> Any:
         try:
             bound = form.bind(*args, **kwargs)
         except TypeError as error:
-            takes = ", ".join(key for key in form.parameters if key not in ("self", "cls"))
-            raise EraseError(f"{door}: {error}; it takes {takes}") from None
+            takes = [key for key in form.parameters if key not in ("self", "cls")]
+            if "unexpected" in str(error) and (strange := [k for k in kwargs if k not in takes]):
+                raise unknown(f"argument of {door}", strange[0], takes) from None
+            raise EraseError(f"{door}: {error}; it takes {', '.join(takes[:12])}") from None
         for key, value in bound.arguments.items():
             asked = form.parameters[key]
             try:  # a pipeline's hint is Any: diffusers registers its parts where no checker sees

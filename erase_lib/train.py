@@ -284,11 +284,9 @@ class Run:
             self.ahead = [d._replace(choice=d.choice and Choice(*d.choice)) for d in draws]
             self.history, self.evaluations = state["history"], state["evaluations"]
 
-    def erasure(self, copy: bool = True) -> Erasure:
-        """The student's tensors as they are now, with how they came about; a `copy`, so that later
-        updates do not change it."""
-        now = {name: parameter.detach() for name, parameter in self.student.items()}
-        tensors = {name: tensor.clone() for name, tensor in now.items()} if copy else now
+    def erasure(self) -> Erasure:
+        """A copy of the student's tensors as they are now, with how they came about."""
+        tensors = {name: parameter.detach().clone() for name, parameter in self.student.items()}
         partial = len(self.history) < self.config.steps
         return Erasure(tensors, self.config, self.base, list(self.history), partial=partial)
 
@@ -341,8 +339,8 @@ def erase(
                 raise EraseError(f"{what}: {hint}") from None
             warnings.warn(f"{what}: stopped with the last finite tensors; {hint}", stacklevel=5)
         except KeyboardInterrupt:
-            raise Interrupted(run.erasure(copy=False)) from None
-        return run.erasure(copy=False)
+            raise Interrupted(run.erasure()) from None
+        return run.erasure()
 
 
 class Progress:

@@ -95,9 +95,10 @@ def draw_embeddings(
     if n == 0 or len(seeds) != n:
         given = f"{steps} embeddings of {n} prompts and {len(seeds)} seeds"
         raise EraseError(f"{given}: expected one embedding or more, a seed for each prompt")
-    z, empty = start_noise(pipe, list(seeds)), encode_prompts(pipe, [""])
-    *_, (_, z) = trajectory(pipe, z, embeddings, empty, steps, guidance_scale)
-    return decode(pipe, z)
+    with using(pipe, "drawing"):
+        z, empty = start_noise(pipe, list(seeds)), encode_prompts(pipe, [""])
+        *_, (_, z) = trajectory(pipe, z, embeddings, empty, steps, guidance_scale)
+        return decode(pipe, z)
 
 
 def switched(first: Tensor, second: Tensor, steps: int) -> list[Tensor]:

@@ -15,6 +15,7 @@ import joblib
 import pandas as pd
 from tqdm import tqdm
 
+from erase_lib.doors import gate
 from erase_lib.errors import EraseError, check_range, unknown, unwritable
 from erase_lib.files import alone, as_path, handled, read_mapping
 from erase_lib.sweep import grid, run
@@ -23,6 +24,7 @@ from erase_lib.sweep.table import collect, publish
 from erase_lib.sweep.workers import BACKENDS
 
 
+@gate
 def plan(
     notebook: str | Path, spec: grid.Values, out: str | Path, most: int = grid.MOST
 ) -> list[Case]:
@@ -54,6 +56,7 @@ def overview(cases: Sequence[Case], workers: int = 1) -> str:
     return text
 
 
+@gate
 def sweep(
     notebook: str | Path,
     spec: grid.Values,

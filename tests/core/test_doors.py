@@ -24,9 +24,12 @@ from erase_lib import (
     study,
     sweep,
 )
+from erase_lib.checkpoint import Checkpoint
 from erase_lib.doors import fit, gate
 from erase_lib.measure.evaluate import evaluate
 from erase_lib.models import Pipeline
+from erase_lib.sweep.cli import plan
+from erase_lib.sweep.cli import sweep as run_sweep
 
 CONFIG = EraseConfig(targets=["church"], method="uce")
 TABLE = pd.DataFrame({"concept": ["dog"]})
@@ -147,6 +150,15 @@ WRONG = [
     (sweep.collect, [None], "out", "str | Path"),
     (sweep.finish, ["runs", 5], "result", "Mapping"),
     (sweep.start, ["smoke", None], "output", "str | Path"),
+    (plan, ["a.ipynb", "grid.yaml", "runs"], "spec", "Values"),
+    (run_sweep, [None, {}, "runs"], "notebook", "str | Path"),
+    (lambda: run_sweep("a.ipynb", {}, "runs", workers="2"), [], "workers", "such as 1"),
+    (Checkpoint, [None], "folder", "str | Path"),
+    (EraseConfig, [], "targets", "missing"),
+    (lambda: EraseConfig(targets=["church"], lamb=1.0), [], "'lamb'", "did you mean 'lam'"),
+    (EraseConfig.from_dict, [["church"]], "values", "dict"),
+    (lambda: erase(PIPE, CONFIG, callback=[]), [], "'callback'", "did you mean 'callbacks'"),
+    (lambda: generate(PIPE, ["dog"], pipe=PIPE), [], "pipe", "multiple values"),
 ]
 
 
@@ -234,7 +246,7 @@ def offered():
 @pytest.mark.parametrize("door", offered())
 def test_every_door_has_the_gate_and_hints_that_can_be_read(refused, door):
     assert typing.get_type_hints(door)
-    refused(door, no_such_thing=1, says="it takes|argument".split("|"))
+    refused(door, no_such_thing=1, says="argument")
 
 
 def test_it_costs_less_than_fifty_microseconds_a_call():
