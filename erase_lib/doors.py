@@ -79,7 +79,7 @@ def guard(room: str) -> None:
 
 def fit(value: Any, kind: Any) -> Any:
     """The value as one of this kind. `TypeError` with the part of it that is none."""
-    if kind is Any or type(value) is kind:
+    if kind is Any or (type(value) is kind and kind is not np.ndarray):
         return value
     of, parts = get_origin(kind) or kind, get_args(kind)
     if of in (Union, UnionType):
@@ -88,6 +88,8 @@ def fit(value: Any, kind: Any) -> Any:
                 return fit(value, part)
     elif of in (list, tuple, Sequence, Collection, Iterable):
         return _listed(value, of, parts or (Any, ...))
+    elif of is Mapping and hasattr(value, "to_dict") and not hasattr(value, "columns"):
+        return value  # a column, by its index
     elif of is np.ndarray:
         with suppress(ValueError, RuntimeError):  # rows of several lengths, a tensor with gradient
             if (array := np.asarray(value)).dtype.kind in "biuf" and array.ndim:
@@ -108,7 +110,7 @@ def _listed(value: Any, of: Any, parts: tuple[Any, ...]) -> Any:
     loose = (str, bytes) if of in (Iterable, Collection) else (str, bytes, Mapping, set, frozenset)
     if isinstance(value, loose) or hasattr(value, "columns") or not isinstance(value, Iterable):
         raise TypeError(value)
-    if of in (list, tuple) or (of is Sequence and not isinstance(value, Sequence)):
+    if of in (list, tuple) or not isinstance(value, Sequence):
         value = list(value)
     if isinstance(value, (list, tuple)):
         parts = parts[:1] * len(value) if of is not tuple or parts[-1] is ... else parts

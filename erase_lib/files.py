@@ -70,7 +70,7 @@ def as_path(path: str | Path) -> Path:
     """A path as a user gives it, `~` expanded. Raises `EraseError` for what is none."""
     with suppress(TypeError, RuntimeError):  # no text; ~ of nobody
         if str(path).strip() and "\0" not in str(path):
-            return Path(path).expanduser()
+            return (path if isinstance(path, Path) else Path(path)).expanduser()
     raise EraseError(f"{path!r} is no path: expected one such as runs/church")
 
 

@@ -49,6 +49,8 @@ def project(points: np.ndarray, method: str = "umap", seed: int = 0) -> np.ndarr
     points = np.asarray(points, dtype=float)
     if points.ndim != 2 or points.shape[1] < 2:
         raise EraseError(f"points have shape {points.shape}: expected (n, dim) of 2 or more each")
+    if not 0 <= seed < 2**32:
+        raise EraseError(f"seed is {seed}: expected 0 to {2**32 - 1}")
     if not 1e-12 < np.ptp(points, axis=0).max() < 1e12 or len(np.unique(points, axis=0)) < 3:
         raise EraseError("points are NaN, infinite or all but the same: expected 3 that differ")
     if method == "pca":

@@ -22,7 +22,7 @@ from erase_lib.concepts import vocabulary
 from erase_lib.measure import Judge, bootstrap, flipped, row_intervals
 from erase_lib.search import Search
 from erase_lib.study import Audit
-from erase_lib.study.atlas import variance
+from erase_lib.study.atlas import Delta, variance
 from erase_lib.study.graph import against_labels, chance_modularity, symmetry
 from erase_lib.study.sensitivity import reliability
 from erase_lib.text import candidates, encode_prompts
@@ -161,8 +161,8 @@ DRAWN = [
     (reliability, [pd.DataFrame(), "judge"], "splits"),
     (against_labels, [nx.DiGraph(), {}, {}], "shuffles"),
     (chance_modularity, [pd.DataFrame()], "shuffles"),
-    (symmetry, [None], "draws"),
-    (variance, [None], "draws"),
+    (symmetry, [Delta(np.ones((4, 8, 2)), [*"abcd"], [*"abcdefgh"])], "draws"),
+    (variance, [Delta(np.ones((4, 8, 2)), [*"abcd"], [*"abcdefgh"])], "draws"),
 ]
 
 

@@ -280,8 +280,8 @@ def test_a_pipeline_that_is_not_as_it_was_loaded(refused, tiny, edit, change, sa
 def test_what_is_no_pipeline(refused, edit, pipe):
     refused(erase, pipe, smoke(), says="load_pipeline")
     refused(edit.export, pipe, "runs/no-such", says="load_pipeline")
-    for call in (draw, edit.applied(pipe).__enter__, lambda p: edit.scaled(p, 0.5)):
-        refused(call, *([] if "__enter__" in str(call) else [pipe]), says="load_pipeline")
+    for call in (draw, edit.applied, lambda p: edit.scaled(p, 0.5)):
+        refused(call, pipe, says="load_pipeline")
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
@@ -463,7 +463,7 @@ def test_models_that_are_not_there(refused, tiny_folder, tmp_path, monkeypatch, 
         ("sd.safetensors", ["single file", "from_single_file('sd.safetensors')"]),
         ("", ["is no path"]),
         ("runs\0", ["is no path"]),
-        (5, ["5 is no path"]),
+        (5, ["model_id is 5"]),
     ):
         refused(load_pipeline, name, device="cpu", says=says)
     assert not no_hub
@@ -490,5 +490,5 @@ def test_home_is_home_at_every_door(refused, tiny, tmp_path, monkeypatch):
     assert there >= {"checkpoint", "run", "whole", "sweep"} and not (tmp_path / "~").exists()
     refused(sweep.collect, "~/sweep", says=[f"{tmp_path}/home/sweep"])
     for call in (edit.save, Erasure.load, Checkpoint, lambda path: edit.export(tiny, path)):
-        for path in ("", None, "run\0"):
+        for path in ("", "run\0"):
             refused(call, path, says="is no path")

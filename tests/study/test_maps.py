@@ -18,6 +18,7 @@ def test_projections_are_on_a_plane(refused):
     assert {project(points, name).shape for name in PROJECTIONS} == {(12, 2)}
     assert "'umap'" in refused(project, points, "umpa")
     assert "2 concepts" in refused(project, points[:2], "pca")
+    assert "seed is -1" in refused(project, points, "pca", seed=-1)
 
 
 @pytest.mark.parametrize("method", PROJECTIONS)
