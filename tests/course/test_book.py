@@ -16,7 +16,6 @@ from course.plan import lessons
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("book"),
     pytest.mark.skipif(
         not CHROMIUM and not os.environ.get("CI"), reason="needs Debian's package chromium"
     ),

@@ -29,7 +29,6 @@ from erase_lib.study import SCORES
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("browser"),
     pytest.mark.skipif(
         not CHROMIUM and not os.environ.get("CI"), reason="needs Debian's package chromium"
     ),
