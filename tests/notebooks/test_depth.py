@@ -1,4 +1,4 @@
-"""The notebooks after the tour: the student's edition of each runs in smoke, leaving its results."""
+"""The notebooks after the tour: each student edition runs in smoke and leaves its results."""
 
 from __future__ import annotations
 
