@@ -1,5 +1,7 @@
-"""The book and the slides in a real browser without network: every page, link, picture."""
+"""The book: what its notebooks leave, run with their solutions in smoke; its pages and the slides in
+a real browser without network: every page, link, picture."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -12,15 +14,15 @@ from browser import CHROMIUM
 from playwright.sync_api import sync_playwright
 
 from course import book, slides
-from course.plan import lessons
+from course.plan import ROOT, lessons
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not CHROMIUM and not os.environ.get("CI"), reason="needs Debian's package chromium"
-    ),
-]
+pytestmark = pytest.mark.slow
 NAMES = [name for lesson in lessons() for name in lesson.notebooks]
+
+
+def files(folder: Path) -> dict[Path, tuple[int, int]]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in found}
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +33,26 @@ def work(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pages(work) -> Path:
     """The whole book, every notebook run with its solutions in the smoke profile."""
-    assert CHROMIUM, "Chromium is missing: install Debian's package chromium"
+    before = files(ROOT / "data")
     assert book.build(work, "smoke") == [], "a notebook fails, or a solution is not right"
+    assert files(ROOT / "data") == before, "a smoke run must leave the shipped data alone"
     return work / "html"
+
+
+@pytest.fixture
+def ran(work, pages):
+    """The folder of a notebook that the book ran, and the numbers it left there."""
+    return lambda name: (
+        folder := work / "runs" / name,
+        json.loads((folder / "metrics.json").read_text("utf-8")),
+    )
 
 
 @pytest.fixture(scope="module")
 def browser():
+    if not CHROMIUM and not os.environ.get("CI"):
+        pytest.skip("needs Debian's package chromium")
+    assert CHROMIUM, "Chromium is missing: install Debian's package chromium"
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 
@@ -62,6 +77,74 @@ def visit(browser):
     )
     yield page
     context.close()
+
+
+def test_the_damage_atlas(ran):
+    folder, result = ran("09_damage_atlas")
+    assert result["targets"] == 12 and result["concepts"] == 428
+    for score in {row["score"] for row in result["variance"]}:
+        parts = [row["share"] for row in result["variance"] if row["score"] == score]
+        assert sum(parts) == pytest.approx(1)
+    for row in result["neutral together"] + result["predictions"]:
+        assert row["low"] <= row["value"] <= row["high"]
+    for name in ("delta", "specific", "parts", "mutual", "dumbbells", "graph", "predictions"):
+        assert (folder / f"{name}.png").stat().st_size > 100
+
+
+@pytest.mark.parametrize("name", ["08_diffusion_primer", "14_ethics_and_limits"])
+def test_the_primer_and_the_interlude(ran, name):
+    folder, result = ran(name)
+    assert result["profile"] == "smoke" and len(list(folder.glob("*.png"))) >= 1
+    for row in result.get("tokens", []):
+        assert row["low"] <= row["share"] <= row["high"]
+    if name.startswith("08"):
+        shares = {row["carried"]: row["share"] for row in result["tokens"]}
+        assert shares["nothing"] == 0 and result["n"] == 3
+        assert sum(result["attention"].values()) == pytest.approx(1)
+    else:
+        assert result["opened"]["original"] >= result["opened"]["erased"]
+        assert result["back door"]["erased, by c′"] > result["back door"]["erased, by name"]
+
+
+def test_the_studio_without_a_browser(ran):
+    folder, result = ran("15_studio")
+    assert result["updates"] == 4 and "erased" in result["status"]
+
+
+def test_the_search_under_the_microscope(ran):
+    folder, result = ran("10_adversarial_search")
+    assert {row["search"] for row in result["live"]} == {"gumbel", "movement"}
+    assert all(0 <= row["percentile"] <= 100 for row in result["live"])
+    for row in result["hits"] + result["metrics"] + result["differences"]:
+        assert row["low"] <= row["value"] <= row["high"]
+    for name in ("spectrum", "chosen_gumbel", "pi_gumbel", "before_after", "hits", "preserved"):
+        assert (folder / f"{name}.png").stat().st_size > 100
+
+
+def test_speed_and_memory(ran):
+    folder, result = ran("12_speed_and_memory")
+    published, replay = result["timed"]
+    assert published["evaluations"] > 0 and replay["evaluations"] > 0
+    assert 1 < result["wall_ratio"]["low"] <= result["wall_ratio"]["mean"]
+
+
+def test_ablations(ran):
+    folder, result = ran("11_ablations")
+    names = ["vocabulary", "candidates", "preserve_batch", "lam", "lam_kv", "eta"]
+    names += ["train_method", "search", "hard", "search_lr", "temperature"]
+    for name in names:
+        assert len({row[name] for row in result[name]}) >= 2
+        assert (folder / f"{name}.png").stat().st_size > 100
+    assert {row["metric"] for row in result["changes"]} == {"PSR-1 near", "PSR-1 far"}
+
+
+def test_building_the_embedded_model(ran):
+    folder, result = ran("16_build_the_embedded_model")
+    assert result["profile"] == "smoke" and result["spearman"]["n"] == 2000
+    assert {row["n"] for row in result["quality"]} == {40}
+    for row in (result["psnr"], result["spearman"], *result["quality"]):
+        assert row["low"] <= row["value"] <= row["high"]
+    assert (folder / "quality.png").stat().st_size > 100
 
 
 LOADED = """() => {

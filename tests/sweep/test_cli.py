@@ -144,7 +144,7 @@ def test_ended_in_any_way_it_ends_its_workers_and_goes_on(notebook, tmp_path):
     stubborn = "\nfor _ in range(20):\n    try:\n        time.sleep(0.1)\n"
     stubborn += "    except KeyboardInterrupt:\n        pass"
     book = notebook(cell.replace("output", "wait: float = 0.5\noutput"), stubborn)
-    assert kills.endings(book, tmp_path / "out", 8, random.Random(0), 3) == 8
+    assert kills.endings(book, tmp_path / "out", 4, random.Random(0), 3) == 4
 
 
 WRONG = {
