@@ -1,5 +1,5 @@
-"""The book: what its notebooks leave, run with solutions in smoke; its pages and the slides in a real
-browser without network: every page, link, picture."""
+"""The book: what its notebooks leave, run with solutions in smoke; its pages and the slides in a
+real browser without network: every page, link, picture."""
 
 import json
 import os
