@@ -6,13 +6,12 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.files import DATA, whole_table
+from erase_lib.files import DATA, as_path, whole_table
 
 EMOJI = DATA / "emoji"
 STYLE = " style"  # ends the name of a style, as in "noto style" or "Van Gogh style"
@@ -89,7 +88,7 @@ def vocabulary(name: str) -> list[str]:
         return concept_table()["concept"].tolist()
     if name == "english":
         return whole_table(EMOJI / "vocabulary.csv")["word"].tolist()
-    path = Path(name)
+    path = as_path(name)
     try:
         if not path.is_file():
             hint = "expected concepts, english or a text file's path"

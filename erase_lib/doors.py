@@ -17,6 +17,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from erase_lib.errors import EraseError, unknown
+from erase_lib.files import as_path
 
 F = TypeVar("F", bound=Callable[..., Any])
 # what more is taken for a kind than its own; a bool is no number
@@ -98,7 +99,7 @@ def fit(value: Any, kind: Any) -> Any:
         for part in value.values() if parts and isinstance(value, Mapping) else ():
             fit(part, parts[1])
         value = value.item() if isinstance(value, np.generic) else value
-        return Path(value) if of is Path else value
+        return as_path(value) if of is Path else value
     elif of.__module__[:9] == "erase_lib" and type(value).__module__.split(".")[0] not in COMMON:
         return value
     raise TypeError(value)

@@ -17,7 +17,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from erase_lib.concepts import normal
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.files import DATA
+from erase_lib.files import DATA, as_path
 from erase_lib.measure.pictures import Images, in_batches, picture_tensor
 from erase_lib.models import pick_device, quiet
 
@@ -41,7 +41,7 @@ class Judge:
     def load(cls, folder: str | Path | None = None, device: str | torch.device = "cpu") -> Judge:
         """Read a stock folder of transformers. Raises `EraseError` when it is missing, damaged, or
         its labels are not concepts and styles, and for a device that cannot be used."""
-        folder = Path(folder) if folder else JUDGE
+        folder = as_path(folder) if folder else JUDGE
         model = read_model(AutoModelForImageClassification, folder, "judge")
         weights = (folder / "model.safetensors").read_bytes()
         name = f"emoji-judge, ConvNeXtV2, {hashlib.sha256(weights).hexdigest()[:8]}"

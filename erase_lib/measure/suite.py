@@ -13,7 +13,7 @@ from typing import Any
 from erase_lib.concepts import check_once, style_names
 from erase_lib.config import _as_type
 from erase_lib.errors import EraseError, check_range, unknown
-from erase_lib.files import DATA, check_keys, read_mapping
+from erase_lib.files import DATA, as_path, check_keys, read_mapping
 
 SUITES = DATA / "suites"
 METRIC = re.compile(r"(ESR|PSR)-[1-9]\d*( style)?|NER|CLIP score|distance|FID|KID")
@@ -82,7 +82,7 @@ class Suite:
 def read_suite(name: str | Path) -> Suite:
     """A suite of data/suites by name, or of a YAML file by path. Raises `EraseError` where it does
     not exist, a key, type or metric is wrong, or a group lacks prompts or has one twice."""
-    path = Path(name)
+    path = as_path(name)
     if path.suffix not in (".yaml", ".yml"):
         path = SUITES / f"{name}.yaml"
         if not path.is_file():

@@ -170,3 +170,9 @@ def test_measures_know_a_target_in_any_case(tiny, refused):
 def test_embeddings_do_not_hang_on_what_nobody_sees(tiny):
     plain, other = (encode_prompts(tiny, [config(targets=[w]).targets[0]]) for w in SAME[::3][:2])
     assert torch.equal(plain, other)
+
+
+def test_a_vocabulary_may_lie_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "words.txt").write_text("owl\nfox\n", "utf-8")
+    assert vocabulary("~/words.txt") == ["owl", "fox"]
