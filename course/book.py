@@ -26,7 +26,7 @@ from course.execute import complaints, executed
 from course.markdown import plain, to_html
 from course.plan import NOTEBOOKS, ROOT, headings, lessons, math_font, slug, tagged, title_of
 from erase_lib.errors import unknown
-from erase_lib.files import whole_folder
+from erase_lib.files import check_ours, whole_folder
 from tools import one_line
 
 HERE = Path(__file__).parent
@@ -141,8 +141,9 @@ def convert(page: Page, folder: Path, shared: dict[str, Any], html: HTMLExporter
 def build(out: Path, profile: str = "course", only: Sequence[str] = ()) -> list[str]:
     """Run what has to be run, write the book to out/html, and say what went wrong.
 
-    The book that is there is replaced only by a whole one. Raises `EraseError` for a name in `only`
-    that is no notebook of a lesson, before anything is run.
+    The book that is there is replaced only by a whole one: `only` some pages go to out/some. Raises
+    `EraseError`, before anything is run, for a name that is no notebook of a lesson, and where a
+    folder would be lost that is none of ours.
     """
     chapters: dict[str, list[Page]] = {}
     failed: list[str] = []
@@ -151,6 +152,8 @@ def build(out: Path, profile: str = "course", only: Sequence[str] = ()) -> list[
     for name in only:
         if name not in (names := [name for lesson in plan for name in lesson.notebooks]):
             raise unknown("notebook", name, names)
+    pages = out / ("some" if only else "html")
+    check_ours(pages)
     for lesson in plan:
         for name in lesson.notebooks:
             if only and name not in only:
@@ -165,7 +168,7 @@ def build(out: Path, profile: str = "course", only: Sequence[str] = ()) -> list[
             page = Page(f"{name}.html", nb, title_of(nb))
             chapters.setdefault(lesson.label, []).append(page)
     if not failed:
-        write(chapters, out / "html", profile)
+        write(chapters, pages, profile)
     return failed + wrong
 
 
@@ -228,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong = build(given.out.resolve(), given.profile, given.only)
     for text in wrong:
         print(text, file=sys.stderr)
-    page = given.out / "html" / "index.html"
+    page = given.out / ("some" if given.only else "html") / "index.html"
     print(f"The book: {page}" if page.is_file() else "No book was written.")
     return int(bool(wrong))
 

@@ -126,6 +126,7 @@ def test_a_name_that_is_no_notebook_replaces_no_book(line, tmp_path):
     (tmp_path / "html" / "index.html").write_text("the book")
     for wrong, near in (("99_nope", "expected"), ("01_quickstrat", "'01_quickstart'")):
         assert near in line(book.main, "--only", wrong, "--out", tmp_path)
+    assert "would be lost" in line(book.main, "--out", tmp_path)  # and no notebook was run
     assert [path.name for path in tmp_path.rglob("*")] == ["html", "index.html"]
 
 
