@@ -1,8 +1,10 @@
 """From pictures to rows, by instruments that say what they are told; an evaluation is whole and
 goes on where it was cut off; an edit scaled, and the smallest scale at which it erases."""
 
+import warnings
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -350,6 +352,31 @@ def test_cut_off_it_goes_on_with_what_is_there(erasing, drawings):
     for a, b in zip(whole.after, rest.after, strict=True):
         assert (np.asarray(a) == np.asarray(b)).all()
     pd.testing.assert_frame_equal(rest.rows[FIELDS], whole.rows[FIELDS])
+
+
+@pytest.mark.parametrize("writes", ["savez_compressed", "to_csv", "to_parquet"])
+def test_on_a_disk_that_fills_what_is_there_stays_and_space_is_all_it_wants(
+    erasing, tmp_path, monkeypatch, refused, writes
+):
+    before = erasing("run").rows
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def full(self, file, *args, **kwargs):
+        Path(getattr(file, "name", file)).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache, "PART", 3)  # so that pictures have to be drawn again
+    with monkeypatch.context() as disk:
+        if writes == "savez_compressed":
+            disk.setattr(cache.np, writes, lambda file, **_: full(None, file))
+        else:
+            disk.setattr(pd.DataFrame, writes, full)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the original's pictures can be drawn again
+            refused(erasing, "run", says=["No space left", str(tmp_path / "run"), "free space"])
+    assert all(path.read_bytes() == data for path, data in kept.items())
+    assert not list(tmp_path.rglob("*.tmp"))
+    pd.testing.assert_frame_equal(erasing("run").rows[FIELDS], before[FIELDS])
 
 
 def test_runs_that_cannot_be_evaluated_are_named(tiny, uce, tmp_path, monkeypatch, refused):
