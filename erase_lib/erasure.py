@@ -72,7 +72,8 @@ class Erasure:
                     f"this erasure edits {name} {tuple(tensor.shape)}, which the loaded model lacks"
                     ": load the base model it was made for"
                 )
-        if self.base != (found := fingerprint(pipe.unet)):
+        found = fingerprint(pipe.unet)
+        if self.base not in (found, fingerprint(pipe.unet, earlier=True)):
             half = pipe.unet.dtype == torch.float16  # which rounds other bits than bfloat16
             raise EraseError(
                 f"this erasure was made for base model {self.base}, the loaded one is {found}: load"

@@ -271,17 +271,19 @@ def trained_names(unet: nn.Module, train_method: str) -> list[str]:
     return chosen
 
 
-def fingerprint(unet: nn.Module) -> str:
-    """Short hash of the UNet's shapes and a few weights: which base an erasure is for.
+def fingerprint(unet: nn.Module, earlier: bool = False) -> str:
+    """Short hash of the UNet's shapes and of weights' signs: which base an erasure is for.
 
-    The weights are hashed as bfloat16, so a model loaded in float32 and in bfloat16 is the same.
+    No rounding changes a sign, so a model is the same in float32, bfloat16 and float16; among 512
+    weights of each tensor a training flips some. `earlier`: as of erasures saved before 0.2.0, of
+    8 weights as bfloat16, which float16 has rounded differently.
     """
-    digest = hashlib.sha256()
+    digest, most = hashlib.sha256(), 8 if earlier else 512
     with held(unet, "reading its weights"):
         for name, tensor in plain(unet).state_dict().items():
-            sample = tensor.flatten()[:: max(1, tensor.numel() // 8)][:8].to("cpu", torch.bfloat16)
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(sample.view(torch.int16).numpy().tobytes())
+            sample = tensor.flatten()[:: max(1, tensor.numel() // most)][:most].cpu()
+            told = sample.bfloat16().view(torch.int16) if earlier else sample.signbit()
+            digest.update(f"{name}{tuple(tensor.shape)}".encode() + told.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

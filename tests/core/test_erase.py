@@ -4,6 +4,7 @@ are in test_errors.py."""
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -399,12 +400,22 @@ def test_half_precision_teacher_with_a_float32_student(tiny, tiny_folder, train_
 
 
 def test_fingerprint_tells_weights_apart_and_not_precisions(tiny, tiny_folder):
-    half = load_pipeline(tiny_folder, device="cpu", dtype=torch.bfloat16)
-    base = fingerprint(tiny.unet)
-    assert fingerprint(half.unet) == base
-    with torch.no_grad():
-        tiny.unet.conv_in.weight.mul_(1.02)  # less than a short fine-tuning moves
-    assert fingerprint(tiny.unet) != base
+    base, earlier = (fingerprint(tiny.unet, earlier=earlier) for earlier in (False, True))
+    edit = erase(tiny, smoke(method="uce"), [])
+    for dtype in (torch.bfloat16, torch.float16):
+        half = load_pipeline(tiny_folder, device="cpu", dtype=dtype)
+        assert fingerprint(half.unet) == base
+        edit.check(half)
+    # an erasure that was saved before 0.2.0
+    replace(edit, base=earlier).check(tiny)
+    weight = tiny.unet.conv_in.weight
+    with torch.no_grad():  # less than a short fine-tuning moves
+        weight += (
+            0.02
+            * weight.std()
+            * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+        )
+    assert fingerprint(tiny.unet) != base and fingerprint(tiny.unet, earlier=True) != earlier
 
 
 def gradient_is_nan(run, loss):
