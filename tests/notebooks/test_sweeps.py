@@ -1,8 +1,7 @@
-"""What a sweep runs, the table of its runs, and a sweep that is killed."""
+"""What a sweep runs, and the table of its runs."""
 
 from __future__ import annotations
 
-import kills
 import pandas as pd
 import pytest
 from student import ROOT, run
@@ -42,8 +41,3 @@ def test_an_erasure_measured_where_it_first_erases(tmp_path):
     assert result["strength"] == STRENGTHS[-1] and result["reached"] is False
     assert Erasure.load(tmp_path).strength == result["strength"]
     assert 0 <= result["percentile 2"] <= 100 and -1 <= result["delta near"] <= 1
-
-
-@pytest.mark.slow
-def test_a_sweep_killed_twice_ends_as_if_it_had_not_been():
-    kills.main(2, each=2, seed=1)
