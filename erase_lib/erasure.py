@@ -73,7 +73,7 @@ class Erasure:
                     ": load the base model it was made for"
                 )
         found = fingerprint(pipe.unet)
-        if self.base not in (found, fingerprint(pipe.unet, earlier=True)):
+        if self.base != found and self.base != fingerprint(pipe.unet, earlier=True):
             half = pipe.unet.dtype == torch.float16  # which rounds other bits than bfloat16
             raise EraseError(
                 f"this erasure was made for base model {self.base}, the loaded one is {found}: load"
