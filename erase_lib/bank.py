@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from erase_lib.config import EraseConfig
-from erase_lib.diffusion import alpha_bar, noise, to_clean, trajectory
+from erase_lib.diffusion import alpha_bar, noise, prediction_type, to_clean, trajectory
+from erase_lib.families import Pipeline, denoiser, family
 from erase_lib.hold import in_place
-from erase_lib.models import Pipeline
 from erase_lib.text import encode_prompts
 
 # the prompts `(n, tokens, dim)` of numbers `(n,)`
@@ -72,7 +72,7 @@ def fill_bank(
         begin, outputs = noise(pipe, len(part), g), list[Tensor]()
         *path, (_, end) = trajectory(pipe, begin, part, empty, steps, scale, outputs)
         z, timesteps = torch.stack([z for _, z in path]), torch.stack([t for t, _ in path])
-        a, kind = alpha_bar(pipe, timesteps)[:, None], pipe.scheduler.config.prediction_type
+        a, kind = alpha_bar(pipe, timesteps)[:, None], prediction_type(pipe)
         parts.append(z)
         ends.append(end)
         predicted.append(to_clean(torch.stack(outputs), z, a, kind))
@@ -87,7 +87,7 @@ def sample_to(
     stop = int(torch.randint(steps, (1,), generator=g))
     path = trajectory(pipe, noise(pipe, len(embeddings), g), embeddings, empty, steps, scale)
     t, z = next(islice(path, stop, None))
-    return z, t.expand(len(z)), 2 * stop * len(z)
+    return z, t.expand(len(z)), family(pipe).guided * stop * len(z)
 
 
 class Latents:
@@ -113,7 +113,7 @@ class Latents:
         c = self.config
         if c.schedule == "replay":
             return self.bank(name, of, prompts).draw(of, self.g)
-        with in_place(self.pipe.unet, self.student):
+        with in_place(denoiser(self.pipe), self.student):
             z, t, spent = sample_to(
                 self.pipe, fresh.detach(), self.empty, c.sampling_steps, c.guidance_scale, self.g
             )

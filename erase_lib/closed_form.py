@@ -18,10 +18,13 @@ from erase_lib.concepts import prompts_of, search_words
 from erase_lib.config import CLOSED_FORMS, EraseConfig
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
-from erase_lib.kv import Weights, gram, kv_weights, movement, movement_by, norms
-from erase_lib.models import Pipeline, fingerprint
+from erase_lib.families import Entry, Pipeline, denoiser, entries
+from erase_lib.hold import held
+from erase_lib.kv import Weights, gram, movement, movement_by, norms
+from erase_lib.models import fingerprint
 from erase_lib.text import embed, encode_prompts, near_each
 
+ROW = ("step", "evaluations")  # of the history, the same for all entries
 SHORTLIST = 4  # candidates for each that is to be preserved
 # the edited weights by name, and the history: one row a round
 Edit: TypeAlias = tuple[dict[str, Tensor], list[dict[str, Any]]]
@@ -251,31 +254,48 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     c = config
     if c.method not in CLOSED_FORMS:
         raise unknown("closed form", c.method, CLOSED_FORMS)
-    weights, pairs = kv_weights(pipe.unet), list(zip(c.targets, c.become, strict=True))
+    pairs = list(zip(c.targets, c.become, strict=True))
     erased = torch.cat([embed(pipe, target, c.styles, target) for target in c.targets])
     anchors = torch.cat([embed(pipe, word, c.styles, target) for target, word in pairs])
     near = near_words(pipe, c.targets, search_words(c.vocabulary, c.targets), c.nearest)
     forms = [prompts_of(word, c.styles) for word in c.preserved or near]
     in_turn = [prompts[i % len(prompts)] for i, prompts in enumerate(forms)]
     preserved = torch.cat([embed(pipe, c.neutral, c.styles), encode_prompts(pipe, in_turn)])
+    tensors, history = dict[str, Tensor](), list[dict[str, Any]]()
+    model = denoiser(pipe)
+    with held(model, "reading its weights"):
+        for entry in entries(model):
+            heard = [entry.see(prompts) for prompts in (erased, anchors, preserved)]
+            edited, rows = _edit(pipe, c, entry, heard, near)
+            tensors |= entry.whole(edited)
+            # where the pooled embedding enters too, its rows stand beside the tokens'
+            beside = [{f"{k}_pooled": v for k, v in row.items() if k not in ROW} for row in rows]
+            history = [a | b for a, b in zip(history, beside)] if history else rows
+    return Erasure(tensors, c, fingerprint(model), history)
+
+
+def _edit(
+    pipe: Pipeline, config: EraseConfig, entry: Entry, heard: Sequence[Tensor], near: Sequence[str]
+) -> Edit:
+    """The method's edit of the weights of one entry; `heard`: what they see of the erased, their
+    anchors and the preserved."""
+    c, weights = config, entry.weights
     if c.method == "rece":
-        found = rece(weights, erased, anchors, preserved, c.ridge, c.lam, c.rounds)
-    elif c.method == "speed":
-        found = speed(weights, erased, anchors, preserved, c.ridge)
-    else:
-        found = uce(weights, erased, anchors, preserved, c.ridge, c.lam)
-    if c.method == "eap_closed":
-        words = near_words(pipe, c.targets, near, c.candidates)
-        most = min(len(words), SHORTLIST * c.rounds * c.per_round)
-        moved = movement(weights, found[0], encode_prompts(pipe, words))
-        words = [words[i] for i in moved.topk(most).indices.tolist()]
-        every = torch.stack([embed(pipe, word, c.styles) for word in words])
-        found = adversarial(
-            weights, erased, anchors, preserved, every, c.ridge, c.lam, c.rounds, c.per_round
-        )
-        for row in found[1]:
-            row["chosen"] = "|".join(words[i] for i in row["chosen"])
-    return Erasure(found[0], c, fingerprint(pipe.unet), found[1])
+        return rece(weights, *heard, c.ridge, c.lam, c.rounds)
+    if c.method == "speed":
+        return speed(weights, *heard, c.ridge)
+    found = uce(weights, *heard, c.ridge, c.lam)
+    if c.method == "uce":
+        return found
+    words = near_words(pipe, c.targets, near, c.candidates)
+    most = min(len(words), SHORTLIST * c.rounds * c.per_round)
+    moved = movement(weights, found[0], entry.see(encode_prompts(pipe, words)))
+    words = [words[i] for i in moved.topk(most).indices.tolist()]
+    every = entry.see(torch.stack([embed(pipe, word, c.styles) for word in words]))
+    found = adversarial(weights, *heard, every, c.ridge, c.lam, c.rounds, c.per_round)
+    for row in found[1]:
+        row["chosen"] = "|".join(words[i] for i in row["chosen"])
+    return found
 
 
 def near_words(

@@ -7,68 +7,93 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError
+from erase_lib.families import Pipeline, denoiser, family
 from erase_lib.hold import held
-from erase_lib.models import Pipeline, latent_shape, precision, using
+from erase_lib.models import latent_shape, precision, using
 from erase_lib.text import encode_prompts
 
 
-def ddim(pipe: Pipeline, steps: int) -> Any:
-    """A DDIM scheduler with the pipeline's noise schedule, set to `steps` timesteps.
+def sampler(pipe: Pipeline, steps: int) -> Any:
+    """A deterministic scheduler (DDIM, or Euler's of a flow) with the pipeline's noise schedule,
+    set to `steps` timesteps.
 
     Raises `EraseError` for less than one step, or more than the model was trained with.
     """
     most = pipe.scheduler.config.num_train_timesteps
     if not 1 <= steps <= most:
         raise EraseError(f"{steps} sampling steps: expected 1 to {most}")
-    # not every scheduler's config says that latents are never clipped
-    scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
-    scheduler.set_timesteps(steps, device=pipe.device)
-    return scheduler
+    return family(pipe).sampler(pipe, steps)
 
 
 def alpha_bar(pipe: Pipeline, t: Tensor) -> Tensor:
-    """ᾱ_t of each timestep, shaped `(n, 1, 1, 1)`."""
-    alphas = pipe.scheduler.alphas_cumprod.to(t.device)
-    return alphas[t.long()].view(-1, 1, 1, 1)
+    """ᾱ_t of each timestep, shaped `(n, 1, 1, 1)`; of a flow 1 − σ, the picture's share of z_t."""
+    return family(pipe).share(pipe, t)
+
+
+def prediction_type(pipe: Pipeline) -> str:
+    """What the denoiser predicts: epsilon, v_prediction or flow."""
+    return "flow" if family(pipe).flow else pipe.scheduler.config.prediction_type
+
+
+def noised(clean: Tensor, epsilon: Tensor, a: Tensor, prediction_type: str) -> Tensor:
+    """z_t = √ᾱ z₀ + √(1−ᾱ) ε, with a = ᾱ_t; of a flow (1−σ) z₀ + σ ε, with a = 1 − σ."""
+    if prediction_type == "flow":
+        return a * clean + (1 - a) * epsilon
+    return a.sqrt() * clean + (1 - a).sqrt() * epsilon
 
 
 def to_clean(output: Tensor, z: Tensor, a: Tensor, prediction_type: str) -> Tensor:
-    """Predicted clean latent ẑ₀ from the UNet's output at z_t, with a = ᾱ_t.
+    """Predicted clean latent ẑ₀ from the denoiser's output at z_t, with a = ᾱ_t (flow: 1 − σ).
 
-    ε: ẑ₀ = (z − √(1−ᾱ) ε) / √ᾱ · v: ẑ₀ = √ᾱ z − √(1−ᾱ) v (Salimans & Ho 2022, appendix D).
+    ε: ẑ₀ = (z − √(1−ᾱ) ε) / √ᾱ · v: ẑ₀ = √ᾱ z − √(1−ᾱ) v (Salimans & Ho 2022, appendix D) ·
+    flow: ẑ₀ = z − σ (ε − z₀) (Lipman et al. 2023).
     """
+    if prediction_type == "flow":
+        return z - (1 - a) * output
     if prediction_type == "v_prediction":
         return a.sqrt() * z - (1 - a).sqrt() * output
     return (z - (1 - a).sqrt() * output) / a.sqrt()
 
 
-def predict(pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
-    """The UNet's raw output `(n, c, h, w)` in float32; autocast when the teacher is in half."""
+def predict(
+    pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor, scale: float = 1.0
+) -> Tensor:
+    """The denoiser's raw output `(n, c, h, w)` in float32; autocast when the teacher is in half.
+    `scale` is for those that take the guidance scale as an input."""
     dtype, device = precision(pipe), z.device.type
     half = dtype in (torch.bfloat16, torch.float16)
     # within an autocast of the caller's, its cache would keep weights that are trained since
     cast = torch.autocast(device, dtype if half else torch.bfloat16, half, cache_enabled=False)
-    with held(pipe.unet, "drawing"), cast:
-        return pipe.unet(z.to(dtype), t, embeddings.to(dtype)).sample.float()
+    with held(denoiser(pipe), "drawing"), cast:
+        return family(pipe).forward(pipe, z.to(dtype), t, embeddings.to(dtype), scale).float()
 
 
 def predict_clean(pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
     """ẑ₀ `(n, c, h, w)` by the weights in place."""
-    kind = pipe.scheduler.config.prediction_type
-    return to_clean(predict(pipe, z, t, embeddings), z, alpha_bar(pipe, t), kind)
+    output = predict(pipe, z, t, embeddings)
+    return to_clean(output, z, alpha_bar(pipe, t), prediction_type(pipe))
 
 
 def guided(
-    pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor, empty: Tensor, scale: float
+    pipe: Pipeline,
+    z: Tensor,
+    t: Tensor,
+    embeddings: Tensor,
+    empty: Tensor,
+    scale: float,
+    alone: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Guidance, u + scale · (c − u), and c alone, in one batch: 2 evaluations a sample."""
+    """Guidance, u + scale · (c − u), and c alone, in one batch: 2 evaluations a sample. Where the
+    scale is an input of the denoiser, c is what it predicts at 1, and asked for only if `alone`."""
+    if family(pipe).guided == 1:
+        output = predict(pipe, z, t, embeddings, scale)
+        return output, predict(pipe, z, t, embeddings) if alone else output
     both = torch.cat([empty.expand_as(embeddings), embeddings])
     u, c = predict(pipe, torch.cat([z, z]), torch.cat([t, t]), both).chunk(2)
     return u + scale * (c - u), c
@@ -84,16 +109,17 @@ def trajectory(
     scale: float,
     outputs: list[Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Guided DDIM from noise `z (n, c, h, w)`: yields (t, z_t) before each step, last (0, z_0).
+    """Guided sampling from noise `z (n, c, h, w)`: yields (t, z_t) before each step, last (0, z_0).
 
     `embeddings` `(n, tokens, dim)`, or a list with those of each step. `outputs` is given the
     UNet's output for them at each step, unguided.
     """
-    scheduler = ddim(pipe, steps)
+    scheduler = sampler(pipe, steps)
     each = [embeddings] * steps if isinstance(embeddings, Tensor) else embeddings
     for t, c in zip(scheduler.timesteps, each, strict=True):
         yield t, z
-        output, conditional = guided(pipe, z, t.expand(len(z)), c, empty, scale)
+        wanted = outputs is not None
+        output, conditional = guided(pipe, z, t.expand(len(z)), c, empty, scale, wanted)
         if outputs is not None:
             outputs.append(conditional)
         z = scheduler.step(output, t, z).prev_sample
@@ -116,7 +142,7 @@ def start_noise(pipe: Pipeline, seeds: list[int]) -> Tensor:
 def decode(pipe: Pipeline, z: Tensor) -> list[Image.Image]:
     """The pictures of latents `z (n, c, h, w)`, unfolded by the autoencoder's decoder. Raises
     `EraseError` for latents or pictures that are NaN or infinite: they would be black."""
-    z = z.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor
+    z = z.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor + _shift(pipe)
     drawn = pipe.vae.decode(z).sample.float().cpu()
     if not drawn.isfinite().all():
         raise EraseError(
@@ -130,7 +156,13 @@ def decode(pipe: Pipeline, z: Tensor) -> list[Image.Image]:
 def encode(pipe: Pipeline, pictures: list[Image.Image]) -> Tensor:
     """The latents `(n, c, h, w)` of pictures, the mean that the autoencoder's encoder gives."""
     x = pipe.image_processor.preprocess(pictures).to(pipe.device, pipe.vae.dtype)
-    return pipe.vae.encode(x).latent_dist.mean.float() * pipe.vae.config.scaling_factor
+    mean = pipe.vae.encode(x).latent_dist.mean.float()
+    return (mean - _shift(pipe)) * pipe.vae.config.scaling_factor
+
+
+def _shift(pipe: Pipeline) -> float:
+    """What some autoencoders' latents are moved by, so that their mean is 0."""
+    return pipe.vae.config.get("shift_factor") or 0.0
 
 
 @gate
@@ -163,7 +195,7 @@ def generate(
     if batch_size < 1:
         raise EraseError(f"batch_size is {batch_size}: expected 1 or more")
     with using(pipe, "drawing"):
-        ddim(pipe, steps)  # says so when steps is out of range
+        sampler(pipe, steps)  # says so when steps is out of range
         empty, pictures = encode_prompts(pipe, [""]), list[Image.Image]()
         starts = range(0, len(prompts), batch_size)
         for a in tqdm(starts, desc="draw", disable=not progress, leave=False):

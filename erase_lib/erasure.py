@@ -23,9 +23,10 @@ from erase_lib.checkpoint import load_checked, save_checked
 from erase_lib.config import EraseConfig
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason, unwritable
+from erase_lib.families import Pipeline, denoiser
 from erase_lib.files import as_path, read_text, whole, whole_folder
 from erase_lib.hold import in_place, plain
-from erase_lib.models import DTYPES, Pipeline, fingerprint, quiet, using
+from erase_lib.models import DTYPES, fingerprint, quiet, using
 
 FILES = ("erased.safetensors", "config.json", "history.csv")
 
@@ -53,28 +54,28 @@ class Erasure:
         Until then it is `held`: another thread waits. Raises `EraseError` when the erasure was made
         for another base model.
         """
-        with using(pipe, "an erasure applied"):
+        with using(pipe, "an erasure applied", draws=False):
             self.check(pipe)
-            device, dtype = pipe.device, pipe.unet.dtype
+            device, dtype = pipe.device, denoiser(pipe).dtype
             tensors = {
                 name: torch.nn.Parameter(tensor.to(device, dtype), requires_grad=False)
                 for name, tensor in self.tensors.items()
             }
-            with in_place(pipe.unet, tensors):
+            with in_place(denoiser(pipe), tensors):
                 yield pipe
 
     def check(self, pipe: Pipeline) -> None:
         """Raise `EraseError` unless names, shapes and fingerprint fit the pipeline's UNet."""
-        shapes = {name: p.shape for name, p in plain(pipe.unet).named_parameters()}
+        shapes = {name: p.shape for name, p in plain(denoiser(pipe)).named_parameters()}
         for name, tensor in self.tensors.items():
             if shapes.get(name) != tensor.shape:
                 raise EraseError(
                     f"this erasure edits {name} {tuple(tensor.shape)}, which the loaded model lacks"
                     ": load the base model it was made for"
                 )
-        found = fingerprint(pipe.unet)
-        if self.base != found and self.base != fingerprint(pipe.unet, earlier=True):
-            half = pipe.unet.dtype == torch.float16  # which rounds other bits than bfloat16
+        found = fingerprint(denoiser(pipe))
+        if self.base != found and self.base != fingerprint(denoiser(pipe), earlier=True):
+            half = denoiser(pipe).dtype == torch.float16  # which rounds other bits than bfloat16
             raise EraseError(
                 f"this erasure was made for base model {self.base}, the loaded one is {found}: load"
                 f" the base model it was made for{', in bfloat16 or float32' if half else ''}"
@@ -87,9 +88,9 @@ class Erasure:
         """
         if not math.isfinite(strength):
             raise EraseError(f"strength is {strength}: expected a finite number, such as 0.8")
-        with using(pipe, "reading its weights"):
+        with using(pipe, "reading its weights", draws=False):
             self.check(pipe)
-            base = dict(plain(pipe.unet).named_parameters())
+            base = dict(plain(denoiser(pipe)).named_parameters())
         tensors = {
             name: torch.lerp(base[name].detach().to(t), t, strength)
             for name, t in self.tensors.items()

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from erase_lib.errors import EraseError
+from erase_lib.families import family
 from erase_lib.hold import held, plain
-from erase_lib.models import KV
 
 Weights: TypeAlias = Mapping[str, Tensor]
 
@@ -66,9 +66,14 @@ def norms(s: Tensor, concepts: Tensor) -> Tensor:
 
 def kv_names(unet: nn.Module) -> list[str]:
     """Names of the weights of every cross-attention's K and V. Raises `EraseError` for none."""
-    if names := [name for name, _ in plain(unet).named_parameters() if name.endswith(KV)]:
+    kind = family(unet)
+    names = [name for name, _ in plain(unet).named_parameters() if name.endswith(kind.kv)]
+    if names and not kind.flow:
         return names
-    raise EraseError("this UNet has no attn2.to_k and attn2.to_v to edit: choose method eap or esd")
+    raise EraseError(
+        f"a {type(plain(unet)).__name__} has no K and V that hear the text alone: choose another"
+        " search than movement, and lam_kv 0"
+    )
 
 
 def kv_weights(unet: nn.Module) -> dict[str, Tensor]:

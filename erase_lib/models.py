@@ -9,28 +9,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+import transformers
+from diffusers import DDIMScheduler
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import model_info, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
 from torch import nn
-from transformers import CLIPTextModel
 from transformers.utils import logging as transformers_logging
 
 from erase_lib.config import TRAIN_METHODS
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason, unknown
+from erase_lib.families import PIPELINES, Pipeline, denoiser, encoders, family
 from erase_lib.files import DATA, as_path
 from erase_lib.hold import held, plain
 from erase_lib.hold import in_place as in_place  # where 04 looks for it
-
-# a StableDiffusionPipeline: diffusers registers its parts (unet, vae, …) where no type checker
-# sees them
-Pipeline: TypeAlias = Any
 
 EMBEDDED = DATA / "models" / "emoji-diffusion"
 PREDICTION_TYPES = ("epsilon", "v_prediction")
@@ -38,13 +36,7 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 ASKS = """time_cond_proj_dim class_embed_type num_class_embeds encoder_hid_dim_type
     addition_embed_type""".split()
 ADAPTER = re.compile(r"lora_|base_layer|adapter|parametrizations|\.processor")
-KV = (".attn2.to_k.weight", ".attn2.to_v.weight")  # the text enters the UNet here alone
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-PARTS: dict[str, Any] = {
-    "unet": UNet2DConditionModel,
-    "vae": AutoencoderKL,
-    "text_encoder": CLIPTextModel,
-}
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
@@ -84,11 +76,14 @@ def load_pipeline(
     source, files = _find(EMBEDDED if model_id is None else model_id)
     with nullcontext() if files else quiet():  # a download keeps its bars
         pipe = _read(source, dtype, files)
-    for part in (pipe.unet, pipe.text_encoder, pipe.vae):
-        part.eval().requires_grad_(False)
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module):
+            part.eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)
-    pipe.unet.to(memory_format=torch.channels_last)  # its convolutions are faster so
-    check_pipeline(pipe, weights=True)
+    if hasattr(pipe, "unet"):
+        pipe.unet.to(memory_format=torch.channels_last)  # its convolutions are faster so
+    check_parts(pipe)
+    check_pipeline(pipe, weights=True, draws="Inpaint" not in type(pipe).__name__)
     return pipe.to(place)
 
 
@@ -131,14 +126,14 @@ def _read(source: str, dtype: torch.dtype, files: list[str] | None) -> Pipeline:
     local = files is None
     found = [path.relative_to(source).as_posix() for path in Path(source).rglob("*.safetensors")]
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": local}
-    parts = {}
+    parts = dict[str, Any]()
     try:
-        kind = StableDiffusionPipeline.load_config(source, local_files_only=local)["_class_name"]
-        if kind != "StableDiffusionPipeline":
+        config = diffusers.DiffusionPipeline.load_config(source, local_files_only=local)
+        if (kind := config["_class_name"]) not in PIPELINES:
             raise EraseError(
-                f"model {source} is a {kind}: expected a text-to-image StableDiffusionPipeline"
+                f"model {source} is a {kind}: expected a text-to-image {', '.join(PIPELINES)}"
             )
-        for name, model in PARTS.items():  # one by one, for only so do they say what is missing
+        for name, model in _models(config):  # one by one, for only so they say what is missing
             # the usual download has model.fp16.safetensors alone
             split = [f.split(".") for f in files or found if f.startswith(f"{name}/")]
             halves = [s[1].split("-")[0] for s in split if len(s) == 3 and s[2] == "safetensors"]
@@ -152,9 +147,9 @@ def _read(source: str, dtype: torch.dtype, files: list[str] | None) -> Pipeline:
                     f"model {source} is damaged: {name} lacks {len(missing)} tensors, the first"
                     f" {missing[0]}; copy it anew"
                 )
-        pipe = StableDiffusionPipeline.from_pretrained(
-            source, **parts, safety_checker=None, requires_safety_checker=False, **options
-        )
+        if "safety_checker" in config:
+            parts |= {"safety_checker": None, "requires_safety_checker": False}
+        pipe = getattr(diffusers, kind).from_pretrained(source, **parts, **options)
     except EraseError:
         raise
     except Exception as error:  # every library in the stack raises its own kind
@@ -162,53 +157,74 @@ def _read(source: str, dtype: torch.dtype, files: list[str] | None) -> Pipeline:
             f"model {source} cannot be loaded ({reason(error)}): is it a whole Stable Diffusion"
             " folder?"
         ) from None
-    # a tokenizer without its files loads silently, with two tokens
-    if not pipe.text_encoder.config.vocab_size / 2 < len(pipe.tokenizer):
-        raise EraseError(f"model {source}: files of its tokenizer are missing; copy it anew")
-    # and one without its config knows no limit
-    limit = min(pipe.tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings)
-    pipe.tokenizer.model_max_length = limit
+    for encoder, tokenizer in encoders(pipe):
+        # a tokenizer without its files loads silently, with two tokens
+        if not encoder.config.vocab_size / 2 < len(tokenizer):
+            raise EraseError(f"model {source}: files of its tokenizer are missing; copy it anew")
+        # and one without its config knows no limit; T5 has none, and 77 are as many as CLIP's
+        limit = getattr(encoder.config, "max_position_embeddings", 77)
+        tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
     return pipe
 
 
+def _models(config: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Name and class of the parts with weights, but for the safety checker."""
+    every = ((n, p) for n, p in config.items() if isinstance(p, list) and n != "safety_checker")
+    homes = {"diffusers": diffusers, "transformers": transformers}
+    found = [(name, getattr(homes.get(library), cls or "", None)) for name, (library, cls) in every]
+    return [(n, kind) for n, kind in found if isinstance(kind, type) and issubclass(kind, nn.Module)]
+
+
 @contextmanager
-def using(pipe: Pipeline, doing: str, weights: bool = False, wait: bool = True) -> Iterator[None]:
+def using(
+    pipe: Pipeline, doing: str, weights: bool = False, wait: bool = True, draws: bool = True
+) -> Iterator[None]:
     """A pipeline checked and `held`: what each public function that needs one begins with."""
-    for name in (*PARTS, "tokenizer", "scheduler"):
-        if getattr(pipe, name, None) is None:
-            raise EraseError(f"{type(pipe).__name__} has no {name}: give load_pipeline's pipeline")
-    with held(pipe.unet, doing, wait):
-        check_pipeline(pipe, weights)
+    check_parts(pipe)
+    with held(denoiser(pipe), doing, wait):
+        check_pipeline(pipe, weights, draws)
         yield
 
 
+def check_parts(pipe: Pipeline) -> None:
+    """Raise `EraseError` for a pipeline without one of the parts that its kind needs."""
+    for name in ("vae", "scheduler", *family(pipe).words):
+        if getattr(pipe, name, None) is None:
+            raise EraseError(f"{type(pipe).__name__} has no {name}: give load_pipeline's pipeline")
+
+
 def latent_shape(pipe: Pipeline) -> tuple[int, int, int]:
-    """Channels, height and width of the latents; `EraseError` if the UNet says no size."""
-    size = pipe.unet.config.sample_size
+    """Channels, height and width of the latents; `EraseError` if the model says no size."""
+    channels, size = family(pipe).shape(pipe)
     h, w = size if isinstance(size, (list, tuple)) and len(size) == 2 else (size, size)
     if all(type(n) is int and 0 < n <= 4096 for n in (h, w)):
-        return pipe.unet.config.in_channels, h, w
-    raise EraseError(f"the UNet's sample_size is {size!r}: expected 64, or [height, width] as such")
+        return channels, h, w
+    raise EraseError(f"the model's sample_size is {size!r}: expected 64, or [height, width] as such")
 
 
-def check_pipeline(pipe: Pipeline, weights: bool = False) -> None:
+def check_pipeline(pipe: Pipeline, weights: bool = False, draws: bool = True) -> None:
     """Raise `EraseError`, with what to do, for a pipeline that cannot be erased from or drawn with
-    as it is, whatever was done to it since it was loaded; `weights`: are they all finite, too?"""
+    as it is, whatever was done to it since it was loaded; `weights`: are they all finite, too?
+    Not to be drawn with (`draws`) it may want a picture, too: a closed form does not look."""
     latent_shape(pipe)
-    for fault in _faults(pipe, weights):
+    for fault in _faults(pipe, weights, draws):
         raise EraseError(f"model {getattr(pipe, 'name_or_path', None) or 'in hand'} {fault}")
 
 
-def _faults(pipe: Pipeline, weights: bool) -> Iterator[str]:
-    unet, text, vae = plain(pipe.unet), plain(pipe.text_encoder), plain(pipe.vae)
-    c, scale, noise = unet.config, vae.config.scaling_factor, pipe.scheduler.config
+def _faults(pipe: Pipeline, weights: bool, draws: bool) -> Iterator[str]:
+    model, kind, vae = plain(denoiser(pipe)), family(pipe), plain(pipe.vae)
+    c, scale, texts = model.config, vae.config.scaling_factor, encoders(pipe)
+    own = "text_time" if hasattr(pipe, "text_encoder_2") else None  # of SDXL
     for name in ASKS:
-        if (value := getattr(c, name, None)) is not None:
+        if (value := getattr(c, name, None)) not in (None, own):
             yield f"asks for more than a text ({name} {value!r}): take off what was loaded onto it"
-    if not c.in_channels == c.out_channels == vae.config.latent_channels:
+    takes = c.in_channels // (4 if kind.patched else 1)
+    drawn = draws or "Inpaint" not in type(pipe).__name__
+    if drawn and not takes == kind.shape(pipe)[0] == vae.config.latent_channels:
         yield "wants more than a text, such as a picture or its depth: choose another"
     every: list[nn.Parameter] = []
-    for name, module in [*unet.named_modules(), *text.named_modules()]:
+    parts = [model, *(plain(encoder) for encoder, _ in texts)]
+    for name, module in [named for part in parts for named in part.named_modules()]:
         every += [p for p in module._parameters.values() if p is not None]
         if ADAPTER.search(name):
             yield f"carries an adapter ({name}): pipe.fuse_lora(), pipe.unload_lora_weights()"
@@ -216,7 +232,7 @@ def _faults(pipe: Pipeline, weights: bool) -> Iterator[str]:
             yield "had its projections fused: load it anew, without fuse_qkv_projections()"
         if module.training and isinstance(module, nn.Dropout) and module.p:
             yield "is in training mode, with dropout: call pipe.unet.eval()"
-    with held(unet) as hold:  # what stands there for a while may have a dtype of its own
+    with held(model) as hold:  # what stands there for a while may have a dtype of its own
         inside = {id(tensor) for layer in hold.layers for tensor in layer.values()}
     every = [p for p in every if id(p) not in inside]
     kinds = {f"{p.dtype} on {p.device}".removeprefix("torch.") for p in every}
@@ -230,8 +246,20 @@ def _faults(pipe: Pipeline, weights: bool) -> Iterator[str]:
             yield "has weights that are NaN or infinite: copy it anew, or load it in float32"
     if type(scale) not in (int, float) or not 0 < scale < math.inf:
         yield f"has a VAE of scaling_factor {scale!r}: expected a number, such as 0.18215"
-    if pipe.tokenizer.model_max_length > (limit := text.config.max_position_embeddings):
-        yield f"cuts no prompt: set pipe.tokenizer.model_max_length = {limit}"
+    for encoder, tokenizer in texts:
+        limit = getattr(encoder.config, "max_position_embeddings", 512)
+        if tokenizer.model_max_length > limit:
+            yield f"cuts no prompt: set its tokenizer's model_max_length = {limit}"
+    yield from _noise_faults(pipe)
+
+
+def _noise_faults(pipe: Pipeline) -> Iterator[str]:
+    """What is wrong with the scheduler's noise."""
+    noise = pipe.scheduler.config
+    if family(pipe).flow:
+        if type(pipe.scheduler).__name__ != "FlowMatchEulerDiscreteScheduler":
+            yield "has another noise: set a FlowMatchEulerDiscreteScheduler"
+        return
     if (kind := noise.get("prediction_type")) not in PREDICTION_TYPES:
         yield f"predicts {kind!r}: expected one of {', '.join(PREDICTION_TYPES)}"
     alphas, ours = getattr(pipe.scheduler, "alphas_cumprod", torch.zeros(0)), torch.zeros(1)
@@ -250,21 +278,23 @@ def precision(pipe: Pipeline) -> torch.dtype:
 
 
 def trained_names(unet: nn.Module, train_method: str) -> list[str]:
-    """Names of the UNet's parameters that `train_method` trains.
+    """Names of the denoiser's parameters that `train_method` trains.
 
     kv: cross-attention's keys and values, where the text enters · xattn: all of cross-attention
-    (`attn2`) · noxattn: all but it · full: all · selfattn: `attn1`. As in
-    ESD (Gandikota et al. 2023, §4) and Bui et al. 2024.
+    (`attn2`; of a transformer what it adds for the text) · noxattn: all but it · full: all ·
+    selfattn: `attn1`. As in ESD (Gandikota et al. 2023, §4) and Bui et al. 2024.
     """
+    kind = family(unet)
     if train_method not in TRAIN_METHODS:
         raise unknown("train_method", train_method, TRAIN_METHODS)
     names = [name for name, _ in plain(unet).named_parameters()]
+    cross = [n for n in names if any(part in n for part in kind.cross)]
     chosen = {
-        "kv": [n for n in names if n.endswith(KV)],
-        "xattn": [n for n in names if ".attn2." in n],
-        "noxattn": [n for n in names if ".attn2." not in n],
+        "kv": [n for n in names if n.endswith(kind.kv)],
+        "xattn": cross,
+        "noxattn": [n for n in names if n not in set(cross)],
         "full": names,
-        "selfattn": [n for n in names if ".attn1." in n],
+        "selfattn": [n for n in names if any(part in n for part in kind.within)],
     }[train_method]
     if not chosen:
         raise EraseError(f"train_method {train_method!r} finds nothing to train in this UNet")

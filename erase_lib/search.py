@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from erase_lib.config import METHODS, EraseConfig
-from erase_lib.diffusion import alpha_bar, predict_clean
+from erase_lib.diffusion import alpha_bar, noised, predict_clean, prediction_type
+from erase_lib.families import Pipeline, denoiser, tokens
 from erase_lib.hold import in_place
 from erase_lib.kv import gram, kv_weights, norms
-from erase_lib.models import Pipeline
 from erase_lib.text import Prompts, candidates
 
 
@@ -159,11 +159,11 @@ class MovementSearch(Search):
     most = 2
 
     def __init__(
-        self, words: Sequence[str], embeddings: Tensor | Prompts, original: Mapping[str, Tensor]
+        self, words: Sequence[str], embeddings: Tensor | Prompts, model: nn.Module
     ) -> None:
         super().__init__(words, embeddings)
-        self.original, self.bare = original, embeddings[0].double()
-        self.lengths = norms(gram(original), self.bare)
+        self.original, self.bare = kv_weights(model), tokens(model, embeddings[0]).double()
+        self.lengths = norms(gram(self.original), self.bare)
         self.scores = torch.zeros(len(words))
 
     def look(self, student: Mapping[str, Tensor], latents: Callable[[], Tensor]) -> int:
@@ -228,7 +228,7 @@ def new_search(
         hard, top = (False, 5) if c.method == "age" else (c.hard, None)
         return GumbelSearch(words, embeddings, c.search_lr, c.temperature, hard, top)
     if c.search == "movement":
-        return MovementSearch(words, embeddings, kv_weights(pipe.unet))
+        return MovementSearch(words, embeddings, denoiser(pipe))
     if c.search == "exhaustive":
         return ExhaustiveSearch(words, embeddings, pipe)
     return {"random": Search, "fixed": Search, "nearest": NearestSearch}[c.search](
@@ -283,9 +283,8 @@ class Probe:
         epsilon = torch.randn(len(t), *clean.shape[1:], generator=g).to(clean)
         self.t = t.to(clean.device).repeat(self.n)
         self.embeddings, self.each = embeddings, len(t)
-        a = alpha_bar(pipe, self.t)
-        z = clean.repeat_interleave(self.each, 0)
-        self.z = a.sqrt() * z + (1 - a).sqrt() * epsilon.repeat(self.n, 1, 1, 1)
+        every = clean.repeat_interleave(self.each, 0), epsilon.repeat(self.n, 1, 1, 1)
+        self.z = noised(*every, alpha_bar(pipe, self.t), prediction_type(pipe))
         self.teacher = self.clean()
         self.evaluations = len(self.t)
 
@@ -301,6 +300,6 @@ class Probe:
 
     def __call__(self, student: Mapping[str, Tensor]) -> Tensor:
         """‖ẑ₀' − ẑ₀‖², the mean over latents, timesteps and noises, of each concept `(n,)`."""
-        with in_place(self.pipe.unet, student):
+        with in_place(denoiser(self.pipe), student):
             moved = self.clean()
         return (moved - self.teacher).pow(2).mean((1, 2, 3)).view(self.n, self.each).mean(1)

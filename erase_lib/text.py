@@ -14,8 +14,8 @@ from torch import Tensor
 from erase_lib.concepts import forms_of, search_words
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, check_range
+from erase_lib.families import Pipeline, denoiser, family
 from erase_lib.hold import held
-from erase_lib.models import Pipeline
 
 
 @torch.no_grad()
@@ -28,18 +28,19 @@ def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
     if not prompts:
         raise EraseError("no prompts to encode: give a list of at least one")
     check_range("characters of a prompt", max(map(len, prompts)), 0, 10_000)
-    tokenizer, device = pipe.tokenizer, pipe.text_encoder.device
+    kind = family(pipe)
+    tokenizer = getattr(pipe, kind.longest, None) or pipe.tokenizer
     limit = tokenizer.model_max_length
-    size = 4e-9 * len(prompts) * limit * pipe.text_encoder.config.hidden_size
+    size = 4e-9 * len(prompts) * limit * kind.width(denoiser(pipe))
     check_range(f"gigabytes of {len(prompts):,} prompts' embeddings", round(size), 0, 16)
     parts = [list(prompts[i : i + 256]) for i in range(0, len(prompts), 256)]
-    with held(pipe.unet, "encoding"):  # a tokenizer too is one thread's at a time
+    with held(denoiser(pipe), "encoding"):  # a tokenizer too is one thread's at a time
         every = tokenizer(prompts, add_special_tokens=False, verbose=False).input_ids
         for prompt, ids in zip(prompts, every, strict=True):
             if cut := ids[limit - 2 :]:
                 lost = tokenizer.decode(cut)
                 warnings.warn(f"prompt {prompt!r} is too long: {lost!r} is cut off", stacklevel=2)
-        return torch.cat([pipe.encode_prompt(p, device, 1, False)[0].float() for p in parts])
+        return torch.cat([kind.encode(pipe, part) for part in parts])
 
 
 def embed(pipe: Pipeline, word: str, styles: Sequence[str] = (), target: str = "") -> Tensor:

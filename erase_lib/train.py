@@ -18,10 +18,11 @@ from erase_lib.diffusion import predict_clean
 from erase_lib.doors import gate
 from erase_lib.erasure import Erasure, Interrupted
 from erase_lib.errors import EraseError
+from erase_lib.families import Pipeline, denoiser, tokens
 from erase_lib.files import uninterrupted
 from erase_lib.hold import held, in_place, plain, recomputing
 from erase_lib.kv import KVPenalty, kv_weights
-from erase_lib.models import Pipeline, fingerprint, precision, trained_names, using
+from erase_lib.models import fingerprint, precision, trained_names, using
 from erase_lib.search import Choice, NewSearch, Search, new_search, new_searches
 from erase_lib.text import embed
 
@@ -57,21 +58,21 @@ class Run:
     """
 
     def __init__(self, pipe: Pipeline, config: EraseConfig, search: NewSearch = new_search) -> None:
-        self.pipe, self.config, c = pipe, config, config
-        self.method, self.base = METHODS[c.method], fingerprint(pipe.unet)
+        self.pipe, self.config, c, model = pipe, config, config, denoiser(pipe)
+        self.method, self.base = METHODS[c.method], fingerprint(model)
         self.g = torch.Generator().manual_seed(c.seed)
-        names = trained_names(pipe.unet, c.train_method)
-        with held(pipe.unet, "reading its weights"):
-            weights = {name: plain(pipe.unet).get_parameter(name).detach() for name in names}
+        names = trained_names(model, c.train_method)
+        with held(model, "reading its weights"):
+            weights = {name: plain(model).get_parameter(name).detach() for name in names}
             self.student = {n: nn.Parameter(w.float().clone()) for n, w in weights.items()}
         self.optimiser = torch.optim.Adam(self.student.values(), lr=c.lr, fused=True)
         self.targets = [embed(pipe, t, c.styles, t) for t in c.targets]
         pairs = zip(c.become, c.targets, strict=True)
         self.become = [embed(pipe, word, c.styles, target) for word, target in pairs]
         self.searches = new_searches(pipe, c, search)
-        original = kv_weights(pipe.unet) if c.lam_kv else {}
+        original = kv_weights(model) if c.lam_kv else {}
         self.penalties = [
-            KVPenalty(original, s.embeddings[:].transpose(0, 1).flatten(1, 2))
+            KVPenalty(original, tokens(model, s.embeddings[:]).transpose(0, 1).flatten(1, 2))
             if original and s
             else None
             for s in self.searches
@@ -190,7 +191,7 @@ class Run:
             c_a = choice.embeddings if replay else choice.embeddings.detach()
             z, t, c_e = torch.cat([z, z_r]), torch.cat([t, t_r]), torch.cat([c_e, c_a])
             row["chosen"] = "|".join(search.words[i] for i in choice.chosen.tolist())
-        with in_place(self.pipe.unet, self.student):  # for the backward of checkpointing too
+        with in_place(denoiser(self.pipe), self.student):  # for the backward of checkpointing too
             clean = predict_clean(self.pipe, z, t, c_e)
             l1 = (clean[: c.batch] - goal).pow(2).mean()
             l2 = (clean[c.batch :] - original).pow(2).mean() if choice else l1.new_zeros(())
@@ -235,7 +236,7 @@ class Run:
         choice = search.choose(self.config.preserve_batch, self.g)
         z_r, t_r = self.at_preserved(k, search, choice)
         original = self.original(choice, z_r, t_r, ascends=True)
-        with in_place(self.pipe.unet, self.student):
+        with in_place(denoiser(self.pipe), self.student):
             moved = predict_clean(self.pipe, z_r, t_r, choice.embeddings)
             fresh = (moved - original).pow(2).mean()
             search.ascend(*torch.autograd.grad(fresh, pi))
@@ -316,15 +317,16 @@ def erase(
     The methods of `CLOSED_FORMS` need no training: they take seconds, and neither callbacks nor a
     search.
     """
-    with using(pipe, f"erasing {', '.join(config.targets)}", weights=True):
-        if config.method in CLOSED_FORMS:
+    closed = config.method in CLOSED_FORMS
+    with using(pipe, f"erasing {', '.join(config.targets)}", weights=True, draws=not closed):
+        if closed:
             return erase_closed_form(pipe, config)
         if precision(pipe) == torch.float16:
             raise EraseError("a float16 pipeline cannot be trained: load it in dtype='bfloat16'")
         run = Run(pipe, config, search)
         told, step = [Progress()] if callbacks is None else callbacks, 0
         try:
-            with recomputing(pipe.unet, config.gradient_checkpointing):
+            with recomputing(denoiser(pipe), config.gradient_checkpointing):
                 for callback in told:
                     callback(run)
                 while (step := len(run.history)) < config.steps:

@@ -25,7 +25,8 @@ from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.files import DATA, alone, as_path, whole, whole_table
 from erase_lib.hold import held
-from erase_lib.models import Pipeline, fingerprint, precision
+from erase_lib.families import Pipeline, denoiser
+from erase_lib.models import fingerprint, precision
 
 CACHE = DATA.parent / "runs" / "cache"
 PART = 64  # pictures in a file: what is lost when a run is cut off
@@ -88,7 +89,7 @@ def draw(
     if not keep:
         every = new(slice(None))
         return Pictures([every[part] for part in parts], len(prompts))
-    weights = [fingerprint(part) for part in (pipe.unet, pipe.vae, pipe.text_encoder)]
+    weights = [fingerprint(part) for part in (denoiser(pipe), pipe.vae, pipe.text_encoder)]
     weights += [erasure.digest()] if erasure else []
     machine = [str(precision(pipe)), str(pipe.device), torch.get_num_threads(), torch.__version__]
     found: list[Path | list[Image.Image]] = []
@@ -100,7 +101,7 @@ def draw(
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # who comes second reads, not draws; the pipeline first, for others hold it and draw
-            with held(pipe.unet, "drawing"), alone(path.with_suffix(".lock"), wait=True):
+            with held(denoiser(pipe), "drawing"), alone(path.with_suffix(".lock"), wait=True):
                 if _read(path, len(prompts[part]), size) is None:
                     drawn = new(part)
                     with whole(path) as (temporary,), open(temporary, "wb") as file:

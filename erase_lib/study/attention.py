@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from erase_lib.diffusion import decode, start_noise, trajectory
 from erase_lib.errors import EraseError, unknown
 from erase_lib.hold import held, plain
-from erase_lib.models import Pipeline, latent_shape, using
+from erase_lib.families import Pipeline, denoiser
+from erase_lib.models import latent_shape, using
 from erase_lib.text import encode_prompts
 
 
@@ -54,7 +55,7 @@ def attention_maps(pipe: Pipeline) -> Iterator[dict[str, Tensor]]:
         side = round((mean.shape[1] * high / wide) ** 0.5)
         maps[name] = mean.transpose(1, 2).unflatten(2, (side, -1))
 
-    with using(pipe, "listening"), _hooked(cross_layers(pipe.unet), record):
+    with using(pipe, "listening"), _hooked(cross_layers(denoiser(pipe)), record):
         yield maps
 
 

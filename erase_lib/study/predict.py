@@ -19,10 +19,11 @@ from erase_lib.config import EraseConfig
 from erase_lib.diffusion import predict, predict_clean, start_noise
 from erase_lib.erasure import Erasure
 from erase_lib.errors import unknown
+from erase_lib.families import Pipeline, denoiser, tokens
 from erase_lib.hold import in_place
 from erase_lib.kv import kv_weights, movement
 from erase_lib.measure import sensitivity_prompts
-from erase_lib.models import Pipeline, fingerprint
+from erase_lib.models import fingerprint
 from erase_lib.study.sensitivity import SCORES, check_score, measure_pairs, reliability
 from erase_lib.text import distances, encode_prompts
 from erase_lib.train import Run, erase
@@ -144,7 +145,7 @@ def gradient_step(pipe: Pipeline, config: EraseConfig, latents: int = 32) -> Era
     for k in range(len(config.targets)):
         for _ in range(latents // config.batch):
             which, z, t, goal = run.at_target(k, config.batch)
-            with in_place(pipe.unet, run.student):
+            with in_place(denoiser(pipe), run.student):
                 clean = predict_clean(pipe, z, t, run.targets[k][which])
                 assert goal is not None  # the bank of schedule replay has it
                 found = torch.autograd.grad((clean - goal).pow(2).mean(), student)
@@ -152,7 +153,7 @@ def gradient_step(pipe: Pipeline, config: EraseConfig, latents: int = 32) -> Era
     size = torch.sqrt(sum((g.pow(2).sum() for g in total), torch.zeros(())))
     alpha = config.lr * sum(g.numel() for g in total) ** 0.5 / float(size)
     tensors = {n: (p - alpha * g).detach() for n, p, g in zip(names, student, total, strict=True)}
-    return Erasure(tensors, config, fingerprint(pipe.unet))
+    return Erasure(tensors, config, fingerprint(denoiser(pipe)))
 
 
 def nearness(
@@ -172,9 +173,10 @@ def nearness(
 
 def kv_movement(pipe: Pipeline, tensors: Mapping[str, Tensor], prompts: list[str]) -> np.ndarray:
     """‖(W' − W)c‖ / ‖Wc‖ of each prompt over all cross-attention K and V."""
-    original = kv_weights(pipe.unet)
+    model = denoiser(pipe)
+    original = kv_weights(model)
     edited = {name: tensors.get(name, w) for name, w in original.items()}
-    return movement(original, edited, encode_prompts(pipe, prompts)).cpu().numpy()
+    return movement(original, edited, tokens(model, encode_prompts(pipe, prompts))).cpu().numpy()
 
 
 @torch.no_grad()
@@ -189,7 +191,8 @@ def noise_movement(
         z, c = start_noise(pipe, list(part["seed"])), encode_prompts(pipe, list(part["prompt"]))
         given = pipe, z, torch.full((len(z),), last, device=z.device), c
         before = predict(*given)
-        with in_place(pipe.unet, {n: e.to(pipe.unet.dtype) for n, e in tensors.items()}):
+        model = denoiser(pipe)
+        with in_place(model, {n: e.to(model.dtype) for n, e in tensors.items()}):
             after = predict(*given)
         found.append((after - before).pow(2).mean((1, 2, 3)).sqrt().cpu())
     return torch.cat(found).numpy()

@@ -245,7 +245,8 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
         ("scheduler", shutil.rmtree, "cannot be loaded"),
         ("model_index.json", lambda path: path.write_text("{"), "cannot be loaded"),
         ("model_index.json", lambda path: path.write_text("{}"), "cannot be loaded"),
-        ("model_index.json", put("StableDiffusionP", "StableDiffusionXLP"), "DiffusionXLPipeline"),
+        ("model_index.json", put("StableDiffusionP", "PixArtSigmaP"), "PixArtSigmaPipeline"),
+        ("model_index.json", put("StableDiffusionP", "StableDiffusionXLP"), "text_encoder_2"),
         ("scheduler/scheduler_config.json", put("v_prediction", "sample"), "'sample'"),
     ],
 )

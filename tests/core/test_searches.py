@@ -97,7 +97,7 @@ def test_exhaustive_finds_the_victim(tiny, planted, probe):
 
 def test_the_movement_of_k_and_v_finds_the_victim(tiny, planted):
     embeddings, student = planted
-    search = MovementSearch(WORDS, embeddings, kv_weights(tiny.unet))
+    search = MovementSearch(WORDS, embeddings, tiny.unet)
     g = torch.Generator().manual_seed(0)
     assert search.look(student, None) == 0
     search.most = 1

@@ -1,0 +1,277 @@
+"""What differs between kinds of pipelines, and nothing else: where the text goes in, how z is laid
+out, what noise there is. Whoever adds a kind adds a class here.
+
+A prompt is one tensor `(n, rows, dim)` everywhere: its tokens and, where a model also takes a pooled
+embedding, that as a last row, padded with zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from erase_lib.errors import EraseError
+from erase_lib.hold import plain
+
+# a pipeline of diffusers, which registers its parts (unet, vae, …) where no type checker sees them
+Pipeline: TypeAlias = Any
+
+
+class StableDiffusion:
+    """Stable Diffusion 1 and 2: a UNet that hears the text by cross-attention; ε or v."""
+
+    pipelines = "StableDiffusionPipeline", "StableDiffusionInpaintPipeline"
+    kv: tuple[str, ...] = (".attn2.to_k.weight", ".attn2.to_v.weight")
+    """Ends of the names of K and V, which the text enters; what train_method kv trains."""
+    cross: tuple[str, ...] = (".attn2.",)
+    """What is in the names of the layers where text and picture meet (xattn)."""
+    within: tuple[str, ...] = (".attn1.",)
+    """And where the picture meets itself (selfattn)."""
+    entries: tuple[tuple[str, ...], ...] = (kv,)
+    """Weights that the tokens enter linearly, then those that the pooled row enters so: closed
+    forms edit them."""
+    flow = False
+    """Whether z_t = (1−σ) z₀ + σ ε, with ε − z₀ predicted, instead of √ᾱ z₀ + √(1−ᾱ) ε."""
+    guided = 2
+    """Evaluations of a guided prediction."""
+    words: tuple[str, ...] = ("text_encoder", "tokenizer")
+    """The parts that read a text (T5 of SD 3 may be missing)."""
+    longest = "tokenizer"
+    """The tokenizer that cuts prompts last."""
+    patched = False
+    """Whether the denoiser is given the latents in patches of 2 × 2."""
+
+    def encode(self, pipe: Pipeline, prompts: list[str]) -> Tensor:
+        """Text embeddings `(n, rows, dim)` as the pipeline's own `encode_prompt` makes them."""
+        return pipe.encode_prompt(prompts, pipe.text_encoder.device, 1, False)[0].float()
+
+    def pooled(self, model: nn.Module) -> int:
+        """Width of the pooled embedding, 0 for none."""
+        return 0
+
+    def width(self, model: nn.Module) -> int:
+        """Of the embedding of one token."""
+        wide: Any = model.config.cross_attention_dim  # type: ignore[union-attr]
+        return max(wide) if isinstance(wide, (list, tuple)) else wide
+
+    def forward(self, pipe: Pipeline, z: Tensor, t: Tensor, c: Tensor, scale: float) -> Tensor:
+        """The denoiser's output `(n, c, h, w)`; `scale` where guidance is one of its inputs."""
+        return pipe.unet(z, t, c).sample
+
+    def share(self, pipe: Pipeline, t: Tensor) -> Tensor:
+        """How much of z_t is picture, `(n, 1, 1, 1)`: ᾱ_t, or 1 − σ of a flow."""
+        alphas = pipe.scheduler.alphas_cumprod.to(t.device)
+        return alphas[t.long()].view(-1, 1, 1, 1)
+
+    def sampler(self, pipe: Pipeline, steps: int) -> Any:
+        """A deterministic scheduler with the pipeline's noise, set to `steps` timesteps."""
+        # not every scheduler's config says that latents are never clipped
+        made = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+        made.set_timesteps(steps, device=pipe.device)
+        return made
+
+    def shape(self, pipe: Pipeline) -> tuple[int, Any]:
+        """Channels of the latents, and their size: one number, or height and width."""
+        config = denoiser(pipe).config
+        return config.out_channels, config.sample_size
+
+
+class StableDiffusionXL(StableDiffusion):
+    """A larger UNet with two text encoders; the second's pooled embedding and the picture's size go
+    in beside the timestep."""
+
+    pipelines = ("StableDiffusionXLPipeline",)
+    words = (*StableDiffusion.words, "text_encoder_2", "tokenizer_2")
+    entries = (StableDiffusion.kv, ("add_embedding.linear_1.weight",))
+
+    def encode(self, pipe: Pipeline, prompts: list[str]) -> Tensor:
+        """Zeros for the empty prompt where the model takes those for none."""
+        tokens, _, pooled, _ = pipe.encode_prompt(prompts, None, pipe.text_encoder.device, 1, False)
+        if pipe.config.force_zeros_for_empty_prompt:
+            said = torch.tensor([bool(prompt) for prompt in prompts], device=tokens.device)
+            tokens, pooled = tokens * said[:, None, None], pooled * said[:, None]
+        return packed(tokens, pooled)
+
+    def pooled(self, model: nn.Module) -> int:
+        config: Any = model.config
+        return config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+
+    def forward(self, pipe: Pipeline, z: Tensor, t: Tensor, c: Tensor, scale: float) -> Tensor:
+        size = [side * pipe.vae_scale_factor for side in z.shape[-2:]]
+        ids = torch.tensor([*size, 0, 0, *size], device=z.device, dtype=z.dtype).expand(len(z), -1)
+        tokens, pooled = split(c, self.pooled(denoiser(pipe)))
+        added = {"text_embeds": pooled, "time_ids": ids}
+        return pipe.unet(z, t, tokens, added_cond_kwargs=added).sample
+
+
+class StableDiffusion3(StableDiffusion):
+    """A transformer in which text and picture attend to each other (MMDiT); flow matching."""
+
+    pipelines = ("StableDiffusion3Pipeline",)
+    kv = (".attn.add_k_proj.weight", ".attn.add_v_proj.weight")
+    cross = (".attn.add_", ".attn.to_add_out.", ".attn.norm_added_")
+    within = (".attn.to_q.", ".attn.to_k.", ".attn.to_v.", ".attn.to_out.", ".attn2.")
+    entries = (("context_embedder.weight",), (".text_embedder.linear_1.weight",))
+    words = StableDiffusionXL.words
+    flow = True
+    longest = "tokenizer_3"
+
+    def encode(self, pipe: Pipeline, prompts: list[str]) -> Tensor:
+        longest = pipe.tokenizer_3.model_max_length if pipe.tokenizer_3 else 77
+        tokens, _, pooled, _ = pipe.encode_prompt(
+            prompts,
+            None,
+            None,
+            pipe.text_encoder.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=longest,
+        )
+        return packed(tokens, pooled)
+
+    def pooled(self, model: nn.Module) -> int:
+        return model.config.pooled_projection_dim  # type: ignore[union-attr, return-value]
+
+    def width(self, model: nn.Module) -> int:
+        return model.config.joint_attention_dim  # type: ignore[union-attr, return-value]
+
+    def forward(self, pipe: Pipeline, z: Tensor, t: Tensor, c: Tensor, scale: float) -> Tensor:
+        return pipe.transformer(z, *split(c, self.pooled(denoiser(pipe))), t).sample
+
+    def share(self, pipe: Pipeline, t: Tensor) -> Tensor:
+        return 1 - (t.float() / pipe.scheduler.config.num_train_timesteps).view(-1, 1, 1, 1)
+
+    def sampler(self, pipe: Pipeline, steps: int, **given: Any) -> Any:
+        made = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)
+        if made.config.use_dynamic_shifting:  # larger pictures are given more noise
+            _, size = self.shape(pipe)
+            high, wide = size if isinstance(size, (list, tuple)) else (size, size)
+            names = "base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift"
+            line = [made.config[name] for name in names]
+            given |= {"mu": calculate_shift(high * wide // self.patch(pipe) ** 2, *line)}
+        made.set_timesteps(**{"num_inference_steps": steps, "device": pipe.device} | given)
+        return made
+
+    def patch(self, pipe: Pipeline) -> int:
+        """Latents in a row of a patch."""
+        return pipe.transformer.config.patch_size
+
+
+class Flux(StableDiffusion3):
+    """FLUX.1: latents in patches of 2 × 2; the guidance scale is an input of the network."""
+
+    pipelines = ("FluxPipeline",)
+    guided, patched = 1, True
+    longest = "tokenizer_2"
+
+    def encode(self, pipe: Pipeline, prompts: list[str]) -> Tensor:
+        longest, device = pipe.tokenizer_2.model_max_length, pipe.text_encoder.device
+        tokens, pooled, _ = pipe.encode_prompt(prompts, None, device, max_sequence_length=longest)
+        return packed(tokens, pooled)
+
+    def forward(self, pipe: Pipeline, z: Tensor, t: Tensor, c: Tensor, scale: float) -> Tensor:
+        tokens, pooled = split(c, self.pooled(denoiser(pipe)))
+        n, channels, high, wide = z.shape
+        patches = pipe._pack_latents(z, n, channels, high, wide)
+        places = pipe._prepare_latent_image_ids(n, high // 2, wide // 2, z.device, z.dtype)
+        words = places.new_zeros(tokens.shape[1], 3)
+        asks = pipe.transformer.config.guidance_embeds
+        guidance = torch.full((n,), scale, device=z.device) if asks else None
+        found = pipe.transformer(patches, tokens, pooled, t / 1000, places, words, guidance).sample
+        factor = pipe.vae_scale_factor
+        return pipe._unpack_latents(found, high * factor, wide * factor, factor)
+
+    def sampler(self, pipe: Pipeline, steps: int, **given: Any) -> Any:
+        return super().sampler(pipe, steps, sigmas=np.linspace(1, 1 / steps, steps))
+
+    def patch(self, pipe: Pipeline) -> int:
+        return 2
+
+    def shape(self, pipe: Pipeline) -> tuple[int, Any]:
+        return pipe.transformer.config.in_channels // 4, pipe.default_sample_size
+
+
+KINDS = SD, SDXL, SD3, FLUX = StableDiffusion(), StableDiffusionXL(), StableDiffusion3(), Flux()
+PIPELINES = {name: kind for kind in KINDS for name in kind.pipelines}
+DENOISERS = {"SD3Transformer2DModel": SD3, "FluxTransformer2DModel": FLUX}
+
+
+def denoiser(pipe: Pipeline) -> Any:
+    """The part that is erased from: UNet or transformer. Raises `EraseError` for none."""
+    for name in ("unet", "transformer"):
+        if (found := getattr(pipe, name, None)) is not None:
+            return found
+    raise EraseError(f"{type(pipe).__name__} has no unet: give load_pipeline's pipeline")
+
+
+def family(of: Any) -> StableDiffusion:
+    """Of what kind a pipeline is, or its denoiser alone. Raises `EraseError` for another."""
+    model = plain(of if isinstance(of, nn.Module) else denoiser(of))
+    if found := DENOISERS.get(type(model).__name__):
+        return found
+    if hasattr(model, "conv_in"):
+        return SDXL if model.config.get("addition_embed_type") == "text_time" else SD
+    raise EraseError(f"a {type(model).__name__} cannot be erased: expected {', '.join(PIPELINES)}")
+
+
+def encoders(pipe: Pipeline) -> list[tuple[Any, Any]]:
+    """The text encoders that are there, each with its tokenizer."""
+    pairs = [
+        (getattr(pipe, f"text_encoder{i}", None), getattr(pipe, f"tokenizer{i}", None))
+        for i in ("", "_2", "_3")
+    ]
+    return [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
+
+
+def tokens(model: nn.Module, c: Tensor) -> Tensor:
+    """Prompts `(…, rows, dim)` without the row of the pooled embedding, where there is one."""
+    return c[..., :-1, :] if family(model).pooled(model) else c
+
+
+class Entry(NamedTuple):
+    """Weights that the text enters linearly."""
+
+    weights: dict[str, Tensor]
+    """`(out, dim)` by name, without the columns that see anything else."""
+    beside: dict[str, Tensor]
+    """Those columns, `(out, …)`."""
+    see: Callable[[Tensor], Tensor]
+    """What of prompts `(…, rows, dim)` they see."""
+
+    def whole(self, edited: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights with the other columns again."""
+        return {n: torch.cat([w, self.beside[n].to(w)], 1) for n, w in edited.items()}
+
+
+def entries(model: nn.Module) -> list[Entry]:
+    """Where the tokens enter, and where the pooled embedding does. Raises `EraseError` for none."""
+    kind, width = family(model), family(model).pooled(model)
+    named, found = dict(plain(model).named_parameters()), list[Entry]()
+    sees = [partial(tokens, model), lambda c: c[..., -1:, :width]]
+    for ends, see in zip(kind.entries, sees, strict=False):
+        whole = {name: p.detach() for name, p in named.items() if name.endswith(ends)}
+        parts = {n: w.split([width, w.shape[1] - width] if found else w.shape[1], 1) for n, w in whole.items()}
+        found.append(Entry(
+            {n: first for n, (first, *_) in parts.items()},
+            {n: rest[0] if rest else first[:, :0] for n, (first, *rest) in parts.items()}, see))
+    if all(entry.weights for entry in found):
+        return found
+    raise EraseError("this model has no weights that the text enters to edit: choose method eap or esd")
+
+
+def packed(tokens: Tensor, pooled: Tensor) -> Tensor:
+    """Tokens `(n, tokens, dim)` and, below them, the pooled embedding `(n, width)`, as float32."""
+    row = F.pad(pooled.float(), (0, tokens.shape[-1] - pooled.shape[-1]))
+    return torch.cat([tokens.float(), row[:, None]], 1)
+
+
+def split(c: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The way back from `packed`."""
+    return c[:, :-1], c[:, -1, :width]
