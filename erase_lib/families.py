@@ -213,6 +213,8 @@ def denoiser(pipe: Pipeline) -> Any:
 
 def family(of: Any) -> StableDiffusion:
     """Of what kind a pipeline is, or its denoiser alone. Raises `EraseError` for another."""
+    if found := PIPELINES.get(type(of).__name__):
+        return found
     model = plain(of if isinstance(of, nn.Module) else denoiser(of))
     if found := DENOISERS.get(type(model).__name__):
         return found

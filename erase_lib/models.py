@@ -190,7 +190,8 @@ def check_parts(pipe: Pipeline) -> None:
     """Raise `EraseError` for a pipeline without one of the parts that its kind needs."""
     for name in ("vae", "scheduler", *family(pipe).words):
         if getattr(pipe, name, None) is None:
-            raise EraseError(f"{type(pipe).__name__} has no {name}: give load_pipeline's pipeline")
+            whose = f"{type(pipe).__name__} {getattr(pipe, 'name_or_path', None) or ''}".strip()
+            raise EraseError(f"{whose} has no {name}: copy it whole, and give load_pipeline's")
 
 
 def latent_shape(pipe: Pipeline) -> tuple[int, int, int]:
