@@ -9,6 +9,7 @@ out are float32: `weights` are K and V `(out, dim)` by name, concepts are `(n, t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, TypeAlias
 
 import torch
@@ -265,26 +266,32 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     model = denoiser(pipe)
     with held(model, "reading its weights"):
         for entry in entries(model):
-            heard = [entry.see(prompts) for prompts in (erased, anchors, preserved)]
-            edited, rows = _edit(pipe, c, entry, heard, near)
+            e, a, p = map(entry.see, (erased, anchors, preserved))
+            edited, rows = _edit(pipe, c, entry, e, a, p, near)
             tensors |= entry.whole(edited)
             # where the pooled embedding enters too, its rows stand beside the tokens'
             beside = [{f"{k}_pooled": v for k, v in row.items() if k not in ROW} for row in rows]
-            history = [a | b for a, b in zip(history, beside)] if history else rows
+            every = zip_longest(history, beside, fillvalue={})
+            history = [row | more for row, more in every] if history else rows
     return Erasure(tensors, c, fingerprint(model), history)
 
 
 def _edit(
-    pipe: Pipeline, config: EraseConfig, entry: Entry, heard: Sequence[Tensor], near: Sequence[str]
+    pipe: Pipeline,
+    config: EraseConfig,
+    entry: Entry,
+    erased: Tensor,
+    anchors: Tensor,
+    preserved: Tensor,
+    near: Sequence[str],
 ) -> Edit:
-    """The method's edit of the weights of one entry; `heard`: what they see of the erased, their
-    anchors and the preserved."""
+    """The method's edit of the weights of one entry, and of what it sees of the prompts."""
     c, weights = config, entry.weights
     if c.method == "rece":
-        return rece(weights, *heard, c.ridge, c.lam, c.rounds)
+        return rece(weights, erased, anchors, preserved, c.ridge, c.lam, c.rounds)
     if c.method == "speed":
-        return speed(weights, *heard, c.ridge)
-    found = uce(weights, *heard, c.ridge, c.lam)
+        return speed(weights, erased, anchors, preserved, c.ridge)
+    found = uce(weights, erased, anchors, preserved, c.ridge, c.lam)
     if c.method == "uce":
         return found
     words = near_words(pipe, c.targets, near, c.candidates)
@@ -292,7 +299,9 @@ def _edit(
     moved = movement(weights, found[0], entry.see(encode_prompts(pipe, words)))
     words = [words[i] for i in moved.topk(most).indices.tolist()]
     every = entry.see(torch.stack([embed(pipe, word, c.styles) for word in words]))
-    found = adversarial(weights, *heard, every, c.ridge, c.lam, c.rounds, c.per_round)
+    found = adversarial(
+        weights, erased, anchors, preserved, every, c.ridge, c.lam, c.rounds, c.per_round
+    )
     for row in found[1]:
         row["chosen"] = "|".join(words[i] for i in row["chosen"])
     return found

@@ -61,9 +61,7 @@ def to_clean(output: Tensor, z: Tensor, a: Tensor, prediction_type: str) -> Tens
     return (z - (1 - a).sqrt() * output) / a.sqrt()
 
 
-def predict(
-    pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor, scale: float = 1.0
-) -> Tensor:
+def predict(pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor, scale: float = 1.0) -> Tensor:
     """The denoiser's raw output `(n, c, h, w)` in float32; autocast when the teacher is in half.
     `scale` is for those that take the guidance scale as an input."""
     dtype, device = precision(pipe), z.device.type

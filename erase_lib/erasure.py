@@ -19,14 +19,15 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from erase_lib import export
 from erase_lib.checkpoint import load_checked, save_checked
 from erase_lib.config import EraseConfig
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.families import Pipeline, denoiser
-from erase_lib.files import as_path, read_text, whole, whole_folder
+from erase_lib.files import as_path, read_text, whole
 from erase_lib.hold import in_place, plain
-from erase_lib.models import DTYPES, fingerprint, quiet, using
+from erase_lib.models import DTYPES, fingerprint, using
 
 FILES = ("erased.safetensors", "config.json", "history.csv")
 
@@ -165,27 +166,22 @@ class Erasure:
                 )
         return made
 
-    def export(self, pipe: Pipeline, folder: str | Path) -> Path:
-        """Write a whole stock pipeline with the erased UNet, which plain diffusers loads.
+    def export(
+        self, pipe: Pipeline, folder: str | Path, kind: str = "pipeline", rank: int | None = None
+    ) -> Path:
+        """Write a folder for other tools. kind: pipeline, a whole stock pipeline that plain
+        diffusers loads · lora, in PEFT's keys (`rank`: None takes the smallest that leaves out at
+        most 2 %, or else 32) · delta, the exact differences as ComfyUI and A1111 read them ·
+        matrix, of a closed form, which goes on the prompt.
 
         An older export under the same name is replaced once the new one is whole. Raises
-        `EraseError` when that fails, and for a folder that holds anything else (`whole_folder`).
+        `EraseError` when that fails, for a folder that holds anything else (`whole_folder`), and
+        for a kind or rank that this erasure has not.
         """
         folder, source = as_path(folder), getattr(pipe, "name_or_path", None)
         if source and folder.resolve() == Path(source).resolve():
             raise EraseError(f"{folder} holds the model that is being edited: choose another")
-        try:
-            with whole_folder(folder) as temporary, self.applied(pipe), quiet():
-                pipe.save_pretrained(temporary)
-                # or stock would read the text encoder alone in half precision
-                config = temporary / "text_encoder" / "config.json"
-                stored = json.loads(config.read_text("utf-8")) | {"dtype": "float32"}
-                config.write_text(json.dumps(stored, indent=2), "utf-8")
-        except EraseError:
-            raise
-        except Exception as error:  # diffusers, tokenizers and safetensors raise their own kinds
-            raise unwritable(folder, error) from None
-        return folder
+        return export.write(self, pipe, folder, kind, rank)
 
 
 class Interrupted(KeyboardInterrupt):

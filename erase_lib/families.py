@@ -1,8 +1,8 @@
 """What differs between kinds of pipelines, and nothing else: where the text goes in, how z is laid
 out, what noise there is. Whoever adds a kind adds a class here.
 
-A prompt is one tensor `(n, rows, dim)` everywhere: its tokens and, where a model also takes a pooled
-embedding, that as a last row, padded with zeros.
+A prompt is one tensor `(n, rows, dim)` everywhere: its tokens and, where a model also takes a
+pooled embedding, that as a last row, padded with zeros.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ Pipeline: TypeAlias = Any
 class StableDiffusion:
     """Stable Diffusion 1 and 2: a UNet that hears the text by cross-attention; ε or v."""
 
-    pipelines = "StableDiffusionPipeline", "StableDiffusionInpaintPipeline"
+    name, part = "stable-diffusion", "unet"
+    pipelines: tuple[str, ...] = ("StableDiffusionPipeline", "StableDiffusionInpaintPipeline")
     kv: tuple[str, ...] = (".attn2.to_k.weight", ".attn2.to_v.weight")
     """Ends of the names of K and V, which the text enters; what train_method kv trains."""
     cross: tuple[str, ...] = (".attn2.",)
@@ -88,6 +89,7 @@ class StableDiffusionXL(StableDiffusion):
     """A larger UNet with two text encoders; the second's pooled embedding and the picture's size go
     in beside the timestep."""
 
+    name = "stable-diffusion-xl"
     pipelines = ("StableDiffusionXLPipeline",)
     words = (*StableDiffusion.words, "text_encoder_2", "tokenizer_2")
     entries = (StableDiffusion.kv, ("add_embedding.linear_1.weight",))
@@ -115,6 +117,7 @@ class StableDiffusionXL(StableDiffusion):
 class StableDiffusion3(StableDiffusion):
     """A transformer in which text and picture attend to each other (MMDiT); flow matching."""
 
+    name, part = "stable-diffusion-3", "transformer"
     pipelines = ("StableDiffusion3Pipeline",)
     kv = (".attn.add_k_proj.weight", ".attn.add_v_proj.weight")
     cross = (".attn.add_", ".attn.to_add_out.", ".attn.norm_added_")
@@ -167,6 +170,7 @@ class StableDiffusion3(StableDiffusion):
 class Flux(StableDiffusion3):
     """FLUX.1: latents in patches of 2 × 2; the guidance scale is an input of the network."""
 
+    name = "flux-1"
     pipelines = ("FluxPipeline",)
     guided, patched = 1, True
     longest = "tokenizer_2"
@@ -259,13 +263,22 @@ def entries(model: nn.Module) -> list[Entry]:
     sees = [partial(tokens, model), lambda c: c[..., -1:, :width]]
     for ends, see in zip(kind.entries, sees, strict=False):
         whole = {name: p.detach() for name, p in named.items() if name.endswith(ends)}
-        parts = {n: w.split([width, w.shape[1] - width] if found else w.shape[1], 1) for n, w in whole.items()}
-        found.append(Entry(
-            {n: first for n, (first, *_) in parts.items()},
-            {n: rest[0] if rest else first[:, :0] for n, (first, *rest) in parts.items()}, see))
+        parts = {
+            n: w.split([width, w.shape[1] - width] if found else w.shape[1], 1)
+            for n, w in whole.items()
+        }
+        found.append(
+            Entry(
+                {n: first for n, (first, *_) in parts.items()},
+                {n: rest[0] if rest else first[:, :0] for n, (first, *rest) in parts.items()},
+                see,
+            )
+        )
     if all(entry.weights for entry in found):
         return found
-    raise EraseError("this model has no weights that the text enters to edit: choose method eap or esd")
+    raise EraseError(
+        "this model has no weights that the text enters to edit: choose method eap or esd"
+    )
 
 
 def packed(tokens: Tensor, pooled: Tensor) -> Tensor:

@@ -172,7 +172,9 @@ def _models(config: dict[str, Any]) -> list[tuple[str, Any]]:
     every = ((n, p) for n, p in config.items() if isinstance(p, list) and n != "safety_checker")
     homes = {"diffusers": diffusers, "transformers": transformers}
     found = [(name, getattr(homes.get(library), cls or "", None)) for name, (library, cls) in every]
-    return [(n, kind) for n, kind in found if isinstance(kind, type) and issubclass(kind, nn.Module)]
+    return [
+        (n, kind) for n, kind in found if isinstance(kind, type) and issubclass(kind, nn.Module)
+    ]
 
 
 @contextmanager
@@ -200,7 +202,9 @@ def latent_shape(pipe: Pipeline) -> tuple[int, int, int]:
     h, w = size if isinstance(size, (list, tuple)) and len(size) == 2 else (size, size)
     if all(type(n) is int and 0 < n <= 4096 for n in (h, w)):
         return channels, h, w
-    raise EraseError(f"the model's sample_size is {size!r}: expected 64, or [height, width] as such")
+    raise EraseError(
+        f"the model's sample_size is {size!r}: expected 64, or [height, width] as such"
+    )
 
 
 def check_pipeline(pipe: Pipeline, weights: bool = False, draws: bool = True) -> None:

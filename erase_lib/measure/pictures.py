@@ -23,9 +23,9 @@ from erase_lib.concepts import EMOJI
 from erase_lib.diffusion import generate, noise
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, reason, unwritable
+from erase_lib.families import Pipeline, denoiser
 from erase_lib.files import DATA, alone, as_path, whole, whole_table
 from erase_lib.hold import held
-from erase_lib.families import Pipeline, denoiser
 from erase_lib.models import fingerprint, precision
 
 CACHE = DATA.parent / "runs" / "cache"

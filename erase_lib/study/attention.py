@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from erase_lib.diffusion import decode, start_noise, trajectory
 from erase_lib.errors import EraseError, unknown
-from erase_lib.hold import held, plain
 from erase_lib.families import Pipeline, denoiser
+from erase_lib.hold import held, plain
 from erase_lib.models import latent_shape, using
 from erase_lib.text import encode_prompts
 

@@ -1,4 +1,4 @@
-"""SDXL, SD 3 and FLUX go through the very loop of Stable Diffusion: toys of each, random weights."""
+"""SDXL, SD 3 and FLUX go through the very loop of Stable Diffusion: random toys of each."""
 
 from __future__ import annotations
 
@@ -149,7 +149,9 @@ def test_a_perfect_flow_is_predicted_clean(pipe, monkeypatch):
     share = (1 - t / 1000).view(-1, 1, 1, 1)
     kind = type(family(pipe))
     monkeypatch.setattr(kind, "forward", lambda self, pipe, z, t, c, scale: epsilon - z0)
-    found = predict_clean(pipe, share * z0 + (1 - share) * epsilon, t, encode_prompts(pipe, PROMPTS))
+    found = predict_clean(
+        pipe, share * z0 + (1 - share) * epsilon, t, encode_prompts(pipe, PROMPTS)
+    )
     torch.testing.assert_close(found, z0)
 
 

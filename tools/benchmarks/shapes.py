@@ -153,11 +153,15 @@ def clip_tokenizer(most: int) -> CLIPTokenizer:
 def clip_config(shapes: dict[str, Any], act: str = "quick_gelu") -> CLIPTextConfig:
     """With the special tokens of `clip_tokenizer`."""
     marks = clip_tokenizer(8)
-    ends = {f"{name}_token_id": getattr(marks, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    ends = {
+        f"{name}_token_id": getattr(marks, f"{name}_token_id") for name in ("bos", "eos", "pad")
+    }
     return CLIPTextConfig(hidden_act=act, **ends, **shapes)
 
 
 def t5_encoder(shapes: dict[str, Any]) -> T5EncoderModel:
+    """T5, of these shapes."""
+    """T5 with seeded random weights."""
     return T5EncoderModel(T5Config(feed_forward_proj="gated-gelu", **shapes))
 
 

@@ -1,0 +1,175 @@
+"""What other tools read of an erasure, read by stock diffusers with PEFT where it can."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from diffusers import DDIMScheduler, DiffusionPipeline
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from erase_lib import EraseConfig, erase, generate, load_pipeline
+from erase_lib.diffusion import start_noise
+from erase_lib.export import KINDS, LORA
+from erase_lib.families import denoiser, family
+from tools.benchmarks.shapes import random_family
+
+PROMPTS = ["a church in noto style", "a dog"]
+
+
+def config(method, **settings):
+    given = {"targets": ("church",), "steps": 2, "sampling_steps": 3, "nearest": 12, "lr": 1e-2}
+    return EraseConfig.from_dict(given | {"candidates": 6, "method": method} | settings)
+
+
+@pytest.fixture(scope="module")
+def sdxl_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sdxl")
+    random_family("sdxl").save_pretrained(folder)
+    return folder
+
+
+def largest(a, b):
+    pairs = zip(a, b, strict=True)
+    return max(np.abs(np.asarray(x, float) - np.asarray(y, float)).max() for x, y in pairs)
+
+
+def drawn(pipe, erasure=None):
+    if erasure is None:
+        return generate(pipe, PROMPTS, steps=4, progress=False)
+    with erasure.applied(pipe):
+        return generate(pipe, PROMPTS, steps=4, progress=False)
+
+
+def stock(folder, change, **options):
+    """What the stock pipeline of a folder draws after `change`, from the same noise."""
+    pipe = DiffusionPipeline.from_pretrained(folder, safety_checker=None, **options)
+    pipe.set_progress_bar_config(disable=True)
+    for name in ("tokenizer", "tokenizer_2"):
+        if getattr(pipe, name, None):
+            getattr(pipe, name).model_max_length = 16
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+    change(pipe)
+    # the stock call wants a size of eights, though the latents are given
+    given = {"latents": start_noise(pipe, [0, 1]), "num_inference_steps": 4}
+    given |= {"height": 8, "width": 8}
+    return pipe(PROMPTS, guidance_scale=4.0, **given).images
+
+
+@pytest.mark.parametrize("kind", ["tiny", "sdxl"])
+@pytest.mark.parametrize(("method", "rank"), [("uce", None), ("esd", 16)])
+def test_a_lora_is_read_by_stock_diffusers(kind, method, rank, tiny_folder, sdxl_folder, tmp_path):
+    base = tiny_folder if kind == "tiny" else sdxl_folder
+    pipe = load_pipeline(base, device="cpu")
+    edit = erase(pipe, config(method), [])
+    far = edit.scaled(pipe, 8.0)
+    folder = far.export(pipe, tmp_path / "lora", kind="lora", rank=rank)
+    assert largest(drawn(pipe), drawn(pipe, far)) > 3
+    after = stock(base, lambda p: p.load_lora_weights(folder))
+    assert largest(after, drawn(pipe, far)) <= (2 if rank else 12)
+
+    def half(p):
+        p.load_lora_weights(folder)
+        p.set_adapters(p.get_active_adapters(), [0.5])
+
+    assert largest(stock(base, half), drawn(pipe, edit.scaled(pipe, 4.0))) <= (2 if rank else 12)
+    ranks = {t.shape[0] for n, t in load_file(folder / LORA).items() if "lora_A" in n}
+    assert len(ranks) == 1  # or diffusers reads some at another strength
+
+
+def test_a_lora_says_what_it_leaves_out(tiny, tmp_path, refused):
+    edit = erase(tiny, config("esd"), [])
+    with pytest.warns(UserWarning, match=r"rank 1 leaves out \d+%"):
+        folder = edit.export(tiny, tmp_path / "lora", kind="lora", rank=1)
+    with safe_open(folder / LORA, "pt") as file:
+        said = file.metadata()
+    named = dict(tiny.unet.named_parameters())
+    tensors = load_file(folder / LORA)
+    lost = whole = 0.0
+    for name, t in edit.tensors.items():
+        if t.ndim > 1:
+            layer = "unet." + name.removesuffix(".weight")
+            made = tensors[f"{layer}.lora_B.weight"] @ tensors[f"{layer}.lora_A.weight"]
+            d = t - named[name]
+            lost, whole = lost + (d - made).square().sum(), whole + d.square().sum()
+    assert float(said["left_out"]) == pytest.approx(float((lost / whole).sqrt()), abs=1e-4)
+    for rank in (0, 1000):
+        refused(edit.export, tiny, tmp_path / "x", kind="lora", rank=rank, says=f"rank {rank} 16")
+
+
+@pytest.mark.parametrize("method", ["uce", "esd"])
+def test_a_delta_is_exact(tiny, tmp_path, method):
+    edit = erase(tiny, config(method), [])
+    folder = edit.export(tiny, tmp_path / "delta", kind="delta")
+    found = load_file(folder / "erased_delta.safetensors")
+    base, ends = dict(tiny.unet.named_parameters()), {"diff": "weight", "diff_b": "bias"}
+    known = {n.replace(".", "_"): n for n in base}  # as readers go from their keys to the layers
+    for key, d in found.items():
+        layer, leaf = key.removeprefix("lora_unet_").rsplit(".", 1)
+        name = known[f"{layer}_{ends[leaf]}"]
+        torch.testing.assert_close(base[name] + d, edit.tensors[name])
+    assert len(found) == sum(not torch.equal(t, base[n]) for n, t in edit.tensors.items())
+
+
+@pytest.mark.parametrize("method", ["uce", "rece", "speed", "eap_closed"])
+def test_a_matrix_on_the_prompt_does_what_the_edit_does(tiny, tiny_folder, tmp_path, method):
+    edit = erase(tiny, config(method), []).scaled(tiny, 3.0)
+    folder = edit.export(tiny, tmp_path / "matrix", kind="matrix")
+    t = load_file(folder / "matrix.safetensors")["T"]
+    for name, edited in edit.tensors.items():
+        old = tiny.unet.get_parameter(name)
+        torch.testing.assert_close(old @ t, edited, rtol=1e-3, atol=1e-4)
+
+
+def test_the_matrix_s_pipeline_is_read_by_stock_diffusers(tiny, tiny_folder, tmp_path):
+    edit = erase(tiny, config("uce"), []).scaled(tiny, 8.0)
+    folder = edit.export(tiny, tmp_path / "matrix", kind="matrix")
+    load = {"custom_pipeline": str(folder), "trust_remote_code": True}
+    after = stock(tiny_folder, lambda p: p.erase(folder / "matrix.safetensors"), **load)
+    assert largest(after, drawn(tiny, edit)) <= 1 < largest(after, drawn(tiny))
+
+
+def test_every_export_says_what_it_is(tiny, tmp_path):
+    edit = erase(tiny, config("uce"), [])
+    for kind in KINDS:
+        folder = edit.export(tiny, tmp_path / kind, kind=kind)
+        _, front, text = (folder / "README.md").read_text("utf-8").split("---\n", 2)
+        told = yaml.safe_load(front)
+        assert told["library_name"] == "diffusers" and "concept-erasure" in told["tags"]
+        assert told["base_model"] == tiny.name_or_path.rsplit("/", 1)[1]
+        assert "church" in text and "uce" in text and edit.base in text
+        for path in folder.glob("*.safetensors"):
+            with safe_open(path, "pt") as file:
+                said = file.metadata()
+            assert said["base"] == edit.base and said["targets"] == '["church"]'
+            assert said["modelspec.architecture"].startswith("stable-diffusion/")
+
+
+def test_what_an_erasure_is_not(tiny, tmp_path, refused):
+    trained = erase(tiny, config("esd"), [])
+    most = erase(tiny, config("esd", train_method="full"), [])
+    for call, says in (
+        ({"kind": "lorra"}, "lorra lora"),
+        ({"kind": "pipeline", "rank": 4}, "rank 4 pipeline"),
+        ({"kind": "matrix"}, "esd matrix lora"),
+    ):
+        refused(trained.export, tiny, tmp_path / "x", **call, says=says)
+    refused(most.export, tiny, tmp_path / "x", kind="lora", says="norm delta")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_transformer_has_a_lora_and_no_delta(tmp_path, refused):
+    random_family("sd3").save_pretrained(tmp_path / "sd3")
+    pipe = load_pipeline(tmp_path / "sd3", device="cpu")
+    edit = erase(pipe, config("esd", train_method="kv"), [])
+    refused(edit.export, pipe, tmp_path / "x", kind="delta", says="lora pipeline")
+    folder = edit.export(pipe, tmp_path / "lora", kind="lora", rank=16)
+    plain = DiffusionPipeline.from_pretrained(tmp_path / "sd3")
+    plain.load_lora_weights(folder)
+    plain.fuse_lora()
+    named = {n.replace(".base_layer", ""): p for n, p in denoiser(plain).named_parameters()}
+    assert family(plain).flow
+    for name, tensor in edit.tensors.items():
+        torch.testing.assert_close(named[name], tensor, rtol=1e-3, atol=1e-4)
