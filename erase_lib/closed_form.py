@@ -271,8 +271,8 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
             tensors |= entry.whole(edited)
             # where the pooled embedding enters too, its rows stand beside the tokens'
             beside = [{f"{k}_pooled": v for k, v in row.items() if k not in ROW} for row in rows]
-            every = zip_longest(history, beside, fillvalue={})
-            history = [row | more for row, more in every] if history else rows
+            pairs = zip_longest(history, beside, fillvalue=dict[str, Any]())
+            history = [row | more for row, more in pairs] if history else rows
     return Erasure(tensors, c, fingerprint(model), history)
 
 

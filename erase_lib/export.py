@@ -166,7 +166,7 @@ def matrix(erasure: Erasure, pipe: Pipeline, folder: Path) -> str:
 
 KINDS = {"pipeline": pipeline, "lora": lora, "delta": delta, "matrix": matrix}
 
-MATRIX_PIPELINE = '''"""A pipeline that hears every prompt through one matrix: the erased is not heard."""
+MATRIX_PIPELINE = '''"""Every prompt is heard through one matrix: the erased is not heard."""
 
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file

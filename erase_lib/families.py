@@ -260,7 +260,7 @@ def entries(model: nn.Module) -> list[Entry]:
     """Where the tokens enter, and where the pooled embedding does. Raises `EraseError` for none."""
     kind, width = family(model), family(model).pooled(model)
     named, found = dict(plain(model).named_parameters()), list[Entry]()
-    sees = [partial(tokens, model), lambda c: c[..., -1:, :width]]
+    sees: list[Callable[[Tensor], Tensor]] = [partial(tokens, model), lambda c: c[..., -1:, :width]]
     for ends, see in zip(kind.entries, sees, strict=False):
         whole = {name: p.detach() for name, p in named.items() if name.endswith(ends)}
         parts = {
