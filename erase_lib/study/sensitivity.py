@@ -37,11 +37,9 @@ def measure_pairs(
 ) -> pd.DataFrame:
     """Draw the prompts with and without the erasure, from the same noise: `prompts` with δ by each
     of `SCORES` as a column, the judge's NaN where it does not know the concept.
-
     δ(c) = score(original, c) − score(erased, c): Bui et al. 2024, §3. The original model's pictures
     are cached. 2 · steps evaluations of the UNet a picture. Raises `EraseError` when the erasure
-    was made for another base model.
-    """
+    was made for another base model."""
     erasure.check(pipe)
     judge, clip = judge or measure.Judge.load(), clip or measure.load_clip()
     given = list(prompts["prompt"]), list(prompts["seed"]), steps
@@ -109,11 +107,9 @@ def sensitivity(
 
 def reliability(pairs: pd.DataFrame, score: str, splits: int = 50, seed: int = 0) -> float:
     """How well δ agrees with itself: Spearman's ρ between the concepts' δ from two halves of their
-    pictures, the mean of random splits, stepped up to all pictures (Spearman–Brown).
-
-    No prediction can be expected to correlate better than its root. Raises `EraseError` for less
-    than 3 concepts, with equally many pictures, at least 2.
-    """
+    pictures, the mean of random splits, stepped up to all pictures (Spearman–Brown). No prediction
+    can be expected to correlate better than its root. Raises `EraseError` for less than 3 concepts,
+    with equally many pictures, at least 2."""
     check_score(score)
     check_range("splits", splits, 1, 100_000)
     values = pairs.dropna(subset=[score])
