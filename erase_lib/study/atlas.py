@@ -119,8 +119,7 @@ def specific(delta: Delta) -> Delta:
 def effects(delta: Delta) -> pd.DataFrame:
     """How much δ an erasure brings in all, and how fragile a concept is, against the mean. Columns:
     kind (erased or harmed), concept, effect, low, high (95 %: Student's t over concepts or
-    erasures, and the noise of pictures that `variance` finds, for they are the same in all
-    rows)."""
+    erasures, and the noise of pictures that `variance` finds, the same in all rows)."""
     _, erased, harmed, rest = (part.mean(2) for part in additive(delta.values))
     parts, noise = [], _squares(delta.values)[1]
     for kind, effect, names, axis, luck in (
