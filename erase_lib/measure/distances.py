@@ -106,9 +106,11 @@ def _transformers(model_id: str | Path) -> SmallCLIP:
     if not model.config.text_config.vocab_size / 2 < len(tokenizer):
         raise EraseError(f"CLIP {str(model_id)!r} is not whole: it lacks its tokenizer")
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    sides = model.text_projection.weight.detach(), model.visual_projection.weight.detach()
-    how = Path(model_id).name, model.config.vision_config.image_size, 2 * mean - 1, 2 * std
-    return SmallCLIP(model.text_model, tokenizer, model.vision_model, *sides, *how)
+    sides = (side.weight.detach() for side in (model.text_projection, model.visual_projection))
+    clip = SmallCLIP(model.text_model, tokenizer, model.vision_model, *sides)
+    clip.name, clip.size = Path(model_id).name, model.config.vision_config.image_size
+    clip.mean, clip.std = 2 * mean - 1, 2 * std
+    return clip
 
 
 def clip_score(images: Tensor, texts: Tensor) -> np.ndarray:

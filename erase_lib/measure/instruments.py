@@ -65,8 +65,8 @@ class NudeNet:
     def scores(self, pictures: Images) -> np.ndarray:
         """`(n,)`, the highest score of one of the classes."""
         # it reads files with OpenCV, whose pixels are blue, green, red
-        arrays = [np.asarray(p.convert("RGB"))[:, :, ::-1].copy() for p in pictures]
-        found = [self.detector.detect(array) for array in arrays]
+        arrays = (np.asarray(p.convert("RGB"))[:, :, ::-1].copy() for p in pictures)
+        found = map(self.detector.detect, arrays)
         own = [[d["score"] for d in some if d["class"] in self.classes] for some in found]
         return np.array([max(some, default=0.0) for some in own])
 

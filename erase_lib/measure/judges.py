@@ -179,8 +179,7 @@ def read_model(kind: Any, source: str | Path, what: str) -> Any:
     with reading(what, source):
         model, loaded = kind.from_pretrained(source, output_loading_info=True, **how)
     if missing := sorted(loaded["missing_keys"]):  # another kind of model, what it lacks random
-        lacks = f"it lacks {len(missing)} tensors, the first {missing[0]}"
-        raise EraseError(f"{what} {str(source)!r} is not whole: {lacks}")
+        raise EraseError(f"{what} {str(source)!r} lacks {len(missing)} tensors, as {missing[0]}")
     return model.eval()
 
 

@@ -69,16 +69,16 @@ def draw(
     erasure: Erasure | None = None,
     keep: bool = True,
 ) -> Pictures:
-    """What `generate` draws, with an erasure or without, read from the cache when the same has been
-    drawn before: weights (their fingerprints, the erasure's tensors), dtype, device, threads,
-    prompts, seeds, steps and guidance scale. The pipeline is as it was loaded: the fingerprint of
-    an edited one is no proof. Kept in `folder` (None: `CACHE`) in parts of `PART` pictures, or
-    drawn anew and not kept. A damaged file is a warning and drawn again; one that cannot be written
-    is a warning, with an erasure an `EraseError`, as is an erasure of another base model."""
+    """What `generate` draws, with an erasure or without, from the cache when the same (weights,
+    dtype, device, threads, prompts, seeds, steps, guidance scale) has been drawn. The pipeline is
+    as it was loaded: the fingerprint of an edited one is no proof. Kept in `folder` (None: `CACHE`)
+    in parts of `PART` pictures, or not. A damaged file is a warning and drawn again; one that
+    cannot be written is a warning, with an erasure an `EraseError`, as is another base model."""
+    prompts, seeds = list(prompts), list(seeds)
     if erasure is not None:
         erasure.check(pipe)
 
-    def new(asked: tuple[Sequence[str], Sequence[int], int, float]) -> list[Image.Image]:
+    def new(asked: tuple[list[str], list[int], int, float]) -> list[Image.Image]:
         with erasure.applied(pipe) if erasure else nullcontext():
             return generate(pipe, *asked, progress=progress)
 

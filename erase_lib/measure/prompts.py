@@ -179,9 +179,8 @@ def sensitivity_prompts(
     seed: int = 20_000,
 ) -> pd.DataFrame:
     """What δ is measured on: prompt, concept, style, seed; `pictures` of each, the styles in turn.
-    A `neutral` concept is its own prompt, "" or "a photo", without a style. Picture k of a concept
-    has the same prompt and noise whatever else is asked for beside it, if the concept is one of the
-    embedded model. Raises `EraseError` for an empty list, one twice, or less than a picture."""
+    A `neutral` concept is its own prompt, "" or "a photo", without a style. Of an embedded
+    concept they hang on nothing beside it. `EraseError` for no concept, one twice, no picture."""
     every = [*concepts, *neutral]
     styles = style_names() if styles is None else list(styles)
     for name, value in (("concepts", concepts), ("styles", styles)):

@@ -103,9 +103,8 @@ def means(table: pd.DataFrame, by: Sequence[str], over: str = "targets") -> pd.D
 def matched_differences(
     table: pd.DataFrame, column: str, base: object, matched: Sequence[str] = ("targets", "seed")
 ) -> pd.DataFrame:
-    """`value` of every setting in `column` minus that of the setting `base`, run by run. Runs are
-    matched on the columns `matched`, the bootstrap is over the first of them. Columns as in
-    `means`, with `column` for `by`. Raises `EraseError` when no run has its match."""
+    """`value` of every setting in `column` minus that of `base`, run by run: matched on the columns
+    `matched`, bootstrap over the first. Columns as in `means`. `EraseError` without a match."""
     wide = table.pivot_table(index=list(matched), columns=column, values="value")
     if base not in wide:
         raise EraseError(f"no run with {column} {base!r}: expected one of {list(wide.columns)}")

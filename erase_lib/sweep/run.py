@@ -105,8 +105,7 @@ class Case:
 
 
 def computed(notebook: Path) -> str:
-    """The code that a notebook's numbers hang on: no prose, comments or docstrings, nor the cells
-    tagged as in `ASIDE`, so that a better hint is no other run."""
+    """A notebook's code without prose, comments, docstrings, `ASIDE`: a hint makes no other run."""
     parts = []
     for cell in read_json(notebook).get("cells", []):
         if cell["cell_type"] != "code" or ASIDE & set(cell["metadata"].get("tags", [])):
@@ -169,10 +168,9 @@ class Settings:
 
 
 def execute(settings: Settings, case: Case) -> dict[str, Any]:
-    """Run the notebook in the case's folder; its record, also written to run.json, holds an error
-    and its cell and traceback. What is done, or what another process is at, is not done twice. With
-    `force` only this sweep's own result counts, and older files go; so does what another commit
-    left half done, or its checkpoint would go on under other code."""
+    """Run the notebook in the case's folder; its record, also in run.json, holds an error and its
+    cell and traceback. What is done, or what another process is at, is not done twice. With `force`
+    only this sweep's result counts; older files go, as does what another commit left half done."""
     try:
         case.folder.mkdir(parents=True, exist_ok=True)
         with alone(case.folder / LOCK, wait=True):

@@ -20,9 +20,8 @@ KEPT = ("seconds", "threads", "started", "git_commit", *VERSIONS)  # of a run's 
 
 def collect(out: str | Path, ids: Iterable[str] | None = None) -> pd.DataFrame:
     """A row for each run in `out`, or of `ids`, also written to results.parquet and results.csv:
-    id, status (done, failed, unfinished or damaged), the parameters and metrics, seconds, versions,
-    error. A metric with an interval has columns `ESR-1 erased`, `… low`, `… high` and `… n`. Raises
-    `EraseError` for a folder without runs."""
+    id, status (done, failed, unfinished, damaged), parameters, metrics, seconds, versions, error. A
+    metric with an interval: `ESR-1 erased`, `… low`, `… high`, `… n`. `EraseError` for no runs."""
     out = as_path(out)
     names = sorted(path.parent.name for path in out.glob(f"*/{RECORD}")) if ids is None else ids
     table = pd.DataFrame([row(out / name) for name in names])
