@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -82,8 +82,7 @@ class SmallCLIP:
 
 def load_clip(model_id: str | Path | None = None, device: str | torch.device = "cpu") -> SmallCLIP:
     """The embedded CLIP, or a `CLIPModel` of transformers by hub id or folder; in float32. Raises
-    `EraseError` when it is missing, damaged, no whole CLIP with its tokenizer, or cannot be loaded,
-    such as a hub id without a network."""
+    `EraseError` when it cannot be loaded, or is no whole CLIP with its tokenizer."""
     return (_transformers(model_id) if model_id else _embedded()).to(pick_device(device))
 
 
@@ -139,28 +138,23 @@ def perceptual(
         raise unknown("net", net, [*BACKBONES, "auto", "clip"])
     if len(before) != len(after):
         raise EraseError(f"{len(before)} pictures before, {len(after)} after: expected pairs")
-    net = ("alex" if backbone("alex") else "clip") if net == "auto" else net
-    if net == "clip":
+    auto, net = net == "auto", "alex" if net == "auto" else net
+    weights = Path(torch.hub.get_dir()) / "checkpoints" / BACKBONES.get(net, "")
+    at_hand = find_spec("torchvision") is not None and weights.is_file()
+    if net == "clip" or (auto and not at_hand):
         old, new = clip.image_features(before), clip.image_features(after)
         return feature_distance(old, new), f"CLIP feature distance ({clip.name})"
-    if not backbone(net):
-        text = f"net {net!r} needs torchvision and its weights {BACKBONES[net]} in"
-        raise EraseError(f"{text} {torch.hub.get_dir()}/checkpoints: fetch them, or choose clip")
-    outs, kind = [np.zeros(0)], cast(Literal["alex", "vgg", "squeeze"], net)
+    if not at_hand:
+        raise EraseError(f"net {net!r} needs torchvision and {weights}: fetch it, or choose clip")
+    outs: list[np.ndarray] = [np.zeros(0)]
     for pair in zip(in_batches(before, 64), in_batches(after, 64), strict=True):
         old, new = (picture_tensor(some, before[0].width) for some in pair)
         try:
-            found = _lpips(old, new, net_type=kind, reduction="none")
+            found = _lpips(old, new, net_type=net, reduction="none")  # type: ignore[arg-type]
         except Exception as error:  # torchvision and torch each raise their own kinds
             raise EraseError(f"LPIPS by {net} cannot be used ({reason(error)})") from None
         outs.append(found.reshape(-1).numpy())  # of a single pair it is a number
     return np.concatenate(outs), f"LPIPS ({net}, torchmetrics {version('torchmetrics')})"
-
-
-def backbone(net: str) -> bool:
-    """Whether torchvision and the weights of LPIPS's backbone are at hand."""
-    file = Path(torch.hub.get_dir()) / "checkpoints" / BACKBONES[net]
-    return find_spec("torchvision") is not None and file.is_file()
 
 
 class _Features(nn.Identity):

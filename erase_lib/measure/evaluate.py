@@ -1,5 +1,4 @@
-"""What an erasure does: from verdicts to rates, and to rows that each say n, interval and what
-measured them; on any table of prompts, or on a suite."""
+"""What an erasure does: from verdicts to rates and rows, on any table of prompts or on a suite."""
 
 from __future__ import annotations
 
@@ -38,9 +37,8 @@ FEWEST = 3  # prompts, of which one can be left out and still a set remain
 
 
 def successes(metric: str, rank: pd.Series) -> np.ndarray:
-    """Whether each picture counts for a rate, 1 or 0 `(n,)`; its mean is the rate. ESR-k: what was
-    asked for is *not* among the k likeliest; PSR-k: it is. Of "ESR-k style" the ranks are those of
-    the styles. NaN where the rank is."""
+    """Whether each picture counts for a rate, 1 or 0 `(n,)`; NaN where its rank is. ESR-k: what was
+    asked for is *not* among the k likeliest; PSR-k: it is. "… style" is of the ranks of styles."""
     kind, _, k = metric.removesuffix(" style").partition("-")
     seen = (rank < int(k)).where(rank.notna()).to_numpy(float)
     return 1 - seen if kind == "ESR" else seen
@@ -49,10 +47,9 @@ def successes(metric: str, rank: pd.Series) -> np.ndarray:
 def compared(
     about: Row, old: np.ndarray, new: np.ndarray, table: pd.DataFrame, seconds: Sequence[float]
 ) -> list[Row]:
-    """The rows original, erased and difference (erased − original) of a metric, matched picture by
-    picture: value, low, high (95 %, bootstrap over prompts), n, prompts, seeds, seconds. `old` and
-    `new` `(n,)` are its values of the pictures before and after, `table` says their prompt and
-    seed, `about` what the rows share."""
+    """The rows original, erased and difference (erased − original) of a metric's values `(n,)`
+    before and after, picture by picture: value, low, high (95 %, bootstrap over prompts), n,
+    prompts, seeds, seconds. `table` says prompt and seed, `about` what the rows share."""
     about = _counted(table) | about
     rows = []
     for model, values, spent in zip(MODELS, (old, new, new - old), seconds, strict=True):
@@ -76,9 +73,8 @@ def summary(
     k: int = 1,
 ) -> pd.DataFrame:
     """ESR-k of the targets, PSR-k of all other concepts: near the targets, far from them, together.
-    Both tables hold the same prompts and seeds. The rows of `compared` for each metric; seeds is
-    their number, seconds those spent judging. A metric without pictures is left out. Raises
-    `EraseError` when the tables do not match picture by picture."""
+    For each that has pictures the rows of `compared`, where seeds is their number. Raises
+    `EraseError` unless both tables hold the same prompts and seeds, each once."""
     key = ["prompt", "concept", "seed"]
     both = [t.sort_values(key).reset_index(drop=True) for t in (verdicts_before, verdicts_after)]
     if not both[0][key].equals(both[1][key]) or both[0].duplicated(key).any():
@@ -101,11 +97,10 @@ def summary(
 def suite_rows(
     suite: Suite, prompts: pd.DataFrame, before: Images, after: Images, instruments: Instruments
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The verdicts, a row a picture, and the rows of `COLUMNS`. Both lists have a picture a row of
-    `prompts` (`suite_prompts`), drawn from the same noise. A verdict has besides clip (score),
-    score (of the detector, if any) and distance, that of the erased picture to the original one.
-    Intervals as in `compared`, for FID and KID `jackknife` over prompts. ESR and PSR are of the
-    pictures whose prompt names a concept, or a style. Raises `EraseError` where none does."""
+    """The verdicts, a row a picture, and the rows of `COLUMNS`, of a picture a row of `prompts`
+    before and after. Verdicts also have clip (score), score (of the detector) and distance (of the
+    erased picture to the original). Intervals as in `compared`; of FID and KID `jackknife`. ESR and
+    PSR are of prompts that name a concept, or a style; `EraseError` if none does."""
     spent: dict[str, float] = defaultdict(float)
     old, features = _told(suite, prompts, before, instruments, spent)
     new, edited = _told(suite, prompts, after, instruments, spent)
@@ -116,7 +111,7 @@ def suite_rows(
     new = new.assign(model="erased", distance=apart)
     by = dict.fromkeys(("rank", "style_rank"), instruments.classifier.name)
     by |= {"clip": instruments.clip.name, "distance": name}
-    by |= {"score": instruments.detector.name if instruments.detector else ""}
+    by["score"] = instruments.detector.name if instruments.detector else ""
     rows: list[Row] = []
     for group, of in suite.groups.items():
         part = (prompts["group"] == group).to_numpy(copy=True)
@@ -132,8 +127,7 @@ def suite_rows(
                 pair = first[told], after_values[label][told]
                 share = (spent[column] * part.mean(),) * 3
                 found = compared(about, *pair, old[part][told], share)
-                # a distance is that of the erased picture to the original one
-                rows += found[1:2] if metric == "distance" else found
+                rows += found[1:2] if metric == "distance" else found  # of the original it is 0
         if {"FID", "KID"} & set(of.metrics):
             sets = _sets(prompts[part], features[part], edited[part], instruments)
             about = _counted(old[part]) | common
@@ -164,9 +158,8 @@ def _told(
 
 
 def _values(metric: str, suite: Suite, table: pd.DataFrame) -> tuple[str, dict[str, np.ndarray]]:
-    """The column of a verdict that a metric counts, and by label its values `(n,)`: NaN where there
-    is nothing to count, none for FID and KID, which are of sets."""
-    if metric in ("FID", "KID"):
+    """A metric's column of the verdicts, and by label its values `(n,)`; NaN: not counted."""
+    if metric in ("FID", "KID"):  # of sets
         return "", {}
     if metric == "NER":
         above = {f"NER-{τ:g}": table["score"] > τ for τ in suite.thresholds}
@@ -177,8 +170,8 @@ def _values(metric: str, suite: Suite, table: pd.DataFrame) -> tuple[str, dict[s
     name = "style" if metric.endswith(" style") else "concept"
     column = "style_rank" if name == "style" else "rank"
     if column not in table or table[column].isna().all():
-        where = f"suite {suite.name!r}, group {table['group'].iloc[0]!r} counts {metric}"
-        raise EraseError(f"{where}, but no prompt names a {name}: leave the metric out")
+        where = f"suite {suite.name!r}, group {table['group'].iloc[0]!r}"
+        raise EraseError(f"{where} counts {metric}, but no prompt names a {name}: leave it out")
     return column, {metric: successes(metric, table[column])}
 
 
@@ -242,10 +235,9 @@ def evaluate(
     progress: bool = True,
 ) -> Evaluation:
     """Draw the suite with and without the erasure, from the same noise, and count. The unedited
-    model's pictures are cached for all; the erased ones in `folder`, where the results go too. Cut
-    off, the same call goes on with the pictures that are there. `most` prompts of a group at most
-    (0: all). 2 · steps evaluations of the UNet a picture. Raises `EraseError` for an erasure of
-    another base model or other targets than the suite's, and as `Evaluation.save`."""
+    model's pictures are cached for all, the erased ones in `folder`, with the results; cut off, the
+    same call goes on. `most` prompts of a group at most (0: all). 2 · steps UNet evaluations a
+    picture. `EraseError` for another base model or targets, and as `Evaluation.save`."""
     erasure.check(pipe)
     prompts = suite_prompts(pipe, suite, erasure.config.targets, most)
     instruments.check(suite, prompts)
@@ -268,11 +260,10 @@ def evaluate_runs(
     progress: bool = True,
     **given: Any,
 ) -> tuple[dict[str, Evaluation], dict[str, str]]:
-    """Each run folder on the suite, and beside it what was wrong with those that could not be. A
-    folder that is not whole, of another model or of other targets does not stop the others. `given`
-    goes to `load_instruments`. Raises `EraseError` for no folder at all, and for what would stop
-    every one of them, such as a classifier that does not know the concepts."""
-    if not runs or isinstance(runs, (str, Path)):
+    """Each run folder on the suite, and what was wrong with those that could not be: not whole, of
+    another model or other targets. `given` goes to `load_instruments`. Raises `EraseError` for no
+    folder, and what would stop all, such as a classifier that does not know the concepts."""
+    if not runs:
         raise EraseError(f"runs is {runs!r}: expected a list of at least one run's folder")
     found, wrong = dict[str, Evaluation](), dict[str, str]()
     for run in map(Path, runs):
@@ -298,13 +289,11 @@ def first_strength(
     steps: int = 12,
     seed: int = 5000,
 ) -> tuple[float, bool]:
-    """The smallest of the strengths at which ESR-1 of the targets reaches `level`, and True; when
-    none does the largest and False, with a warning. θ + s (θ' − θ) is drawn for `target_prompts`
-    with seeds that no evaluation uses: a number chosen on the pictures that it is reported on would
-    flatter. A style is gone where the judge sees another. Found by bisection, as if ESR only grew
-    with s, from few pictures: take it for one of the strengths around it. 2 · steps evaluations a
-    picture and a try. Raises `EraseError` as `check_level`, for fewer than one picture, and
-    strengths that do not rise from above 0."""
+    """The smallest of the strengths at which ESR-1 of the targets reaches `level`, and True; or the
+    largest and False, with a warning. θ + s (θ' − θ) is drawn for `target_prompts`, with seeds that
+    no evaluation uses, or the number would flatter. A style is gone where the judge sees another.
+    Bisection, as if ESR only grew with s, from few pictures: one of the strengths around it. Raises
+    `EraseError` as `check_level`, for no picture, and strengths that do not rise from above 0."""
     check_level(level)
     strengths = [float(s) for s in strengths]
     if not strengths or strengths[0] <= 0 or strengths != sorted(set(strengths)):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,8 +31,7 @@ PARTS += ["FACE_FEMALE", "FACE_MALE"]
 
 class ThemeDetector:
     """The judge's probability of a theme (weapon, alcohol, smoking): the sum over its concepts.
-    `name`: model, version and what it looks for, for the column measured_by. Raises `EraseError`
-    for a theme that is not in data/emoji/themes.csv."""
+    Raises `EraseError` for a theme that is not in data/emoji/themes.csv."""
 
     def __init__(self, judge: Judge, theme: str) -> None:
         table = whole_table(EMOJI / "themes.csv")
@@ -49,28 +46,27 @@ class ThemeDetector:
 
 
 class NudeNet:
-    """NudeNet's detector of body parts (PyPI nudenet, MIT), which brings its own weights. It
-    reports nothing below a score of .25; such a picture scores 0. Raises `EraseError` when the
-    package is absent, and for an unknown class."""
+    """NudeNet's detector of body parts (PyPI nudenet, MIT), with its own weights; it reports no
+    score below .25. Raises `EraseError` where it is not installed, and for an unknown class."""
 
     def __init__(self, classes: Sequence[str] = EXPOSED) -> None:
-        if not classes or isinstance(classes, str):
+        if not classes:
             raise EraseError(f"classes is {classes!r}: expected a list of NudeNet's")
         if strange := set(classes) - set(PARTS):
             raise unknown("class of NudeNet", min(strange), PARTS)
         try:
-            package: Any = importlib.import_module("nudenet")
+            from nudenet import NudeDetector
         except ImportError:
             how = ".venv/bin/python -m pip install -c constraints.txt nudenet"
             raise EraseError(f"detector 'nudenet' is not installed: {how}") from None
-        self.detector, self.classes = package.NudeDetector(), frozenset(classes)
+        self.detector, self.classes = NudeDetector(), frozenset(classes)
         self.name = f"NudeNet {version('nudenet')} 320n: {', '.join(sorted(classes)).lower()}"
 
     def scores(self, pictures: Images) -> np.ndarray:
         """`(n,)`, the highest score of one of the classes."""
         # it reads files with OpenCV, whose pixels are blue, green, red
-        arrays = [np.asarray(p.convert("RGB"))[:, :, ::-1].copy() for p in pictures]
-        found = [self.detector.detect(array) for array in arrays]
+        arrays = (np.asarray(p.convert("RGB"))[:, :, ::-1].copy() for p in pictures)
+        found = map(self.detector.detect, arrays)
         own = [[d["score"] for d in some if d["class"] in self.classes] for some in found]
         return np.array([max(some, default=0.0) for some in own])
 
@@ -97,8 +93,8 @@ class Instruments:
             if "NER" in group.metrics and self.detector is None:
                 raise EraseError(f"{counts} NER without a detector: give a theme, or nudenet")
             if any(m.endswith(" style") for m in group.metrics) and not self.classifier.styles:
-                lacks = f"{self.classifier.name} does not know"
-                raise EraseError(f"{counts} styles, which {lacks}: leave the metric out")
+                name = self.classifier.name
+                raise EraseError(f"{counts} styles, which {name} does not know: leave them out")
             if group.ranks:
                 self.classifier.index(prompts["concept"][prompts["group"] == name].unique())
 
@@ -125,7 +121,7 @@ def load_instruments(
         elif isinstance(known, Judge):
             found = ThemeDetector(known, detector or suite.split(targets))
         else:
-            text = f"detector is {detector!r}: a theme needs the embedded judge"
-            raise EraseError(f"{text}; for photographs give nudenet")
+            text = "a theme needs the embedded judge: for photographs give nudenet"
+            raise EraseError(f"detector is {detector!r}, but {text}")
     real = read_folder(reference) if reference else None
     return Instruments(known, load_clip(clip, device), found, net, real)

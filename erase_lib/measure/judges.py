@@ -26,8 +26,7 @@ STYLE = "style: "  # begins the labels that name a style
 
 
 class Judge:
-    """The embedded classifier, never used in training: which concept, which style. `name`: model
-    and version, for the column measured_by."""
+    """The embedded classifier, never used in training: which concept, which style."""
 
     def __init__(self, model: Any, name: str) -> None:
         named = [model.config.id2label[i] for i in range(model.config.num_labels)]
@@ -109,8 +108,6 @@ class ImageClassifier:
     @torch.no_grad()
     def likelihoods(self, pictures: Images, batch: int = 32) -> tuple[np.ndarray, np.ndarray]:
         """`(n, concepts)`, each row summing to 1, of PIL pictures; and of no styles `(n, 0)`."""
-        if isinstance(pictures, Tensor):
-            raise EraseError("the classifier takes PIL pictures, for it scales them itself")
         outs = [torch.zeros(0, len(self.concepts))]
         for some in in_batches(pictures, batch):
             given = self.processor([p.convert("RGB") for p in some], return_tensors="pt")
@@ -140,12 +137,11 @@ def verdicts(
     model: str = "original",
     ranked: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """The prompts, a row a picture and in the same order, with what each picture is found to show.
-    `prompts` names at least prompt and concept. Added are: seen (the likeliest concept), rank and
-    probability (of the concept asked for; rank 0 = top), style_seen and style_rank where the
-    classifier tells styles, model, measured_by, seconds (of looking). `ranked` `(n,)` says which
-    rows' concepts are asked for (None: all); the others may be no concept, their rank is NaN.
-    Raises `EraseError` for a lacking column, an unknown concept and another number of pictures."""
+    """The prompts (at least prompt, concept), a row a picture in the same order, with what each is
+    found to show: seen (the likeliest concept), rank and probability (of that asked for; rank 0 =
+    top), style_seen and style_rank if the classifier tells styles, model, measured_by, seconds (of
+    looking). `ranked` `(n,)`: whose concept is asked for (None: all); of others the rank is NaN.
+    Raises `EraseError` for a lacking column, an unknown concept, another number of pictures."""
     if lacking := {"prompt", "concept"} - set(prompts.columns):
         raise EraseError(f"the table of prompts lacks the columns {sorted(lacking)}")
     begin, table = time.perf_counter(), prompts.reset_index(drop=True)
@@ -183,8 +179,7 @@ def read_model(kind: Any, source: str | Path, what: str) -> Any:
     with reading(what, source):
         model, loaded = kind.from_pretrained(source, output_loading_info=True, **how)
     if missing := sorted(loaded["missing_keys"]):  # another kind of model, what it lacks random
-        lacks = f"it lacks {len(missing)} tensors, the first {missing[0]}"
-        raise EraseError(f"{what} {str(source)!r} is not whole: {lacks}")
+        raise EraseError(f"{what} {str(source)!r} lacks {len(missing)} tensors, as {missing[0]}")
     return model.eval()
 
 

@@ -70,24 +70,22 @@ def draw(
     erasure: Erasure | None = None,
     keep: bool = True,
 ) -> Pictures:
-    """What `generate` draws, with an erasure or without, read from the cache when the same has been
-    drawn before: weights (their fingerprints, the erasure's tensors), dtype, device, threads,
-    prompts, seeds, steps and guidance scale. The pipeline is as it was loaded: the fingerprint of
-    an edited one is no proof. Kept in `folder` (None: `CACHE`) in parts of `PART` pictures, or
-    drawn anew and not kept. A damaged file is a warning and drawn again; one that cannot be written
-    is a warning, with an erasure an `EraseError`, as is an erasure of another base model."""
-    prompts, seeds = list(prompts), [int(seed) for seed in seeds]
+    """What `generate` draws, with an erasure or without, from the cache when the same (weights,
+    dtype, device, threads, prompts, seeds, steps, guidance scale) has been drawn. The pipeline is
+    as it was loaded: the fingerprint of an edited one is no proof. Kept in `folder` (None: `CACHE`)
+    in parts of `PART` pictures, or not. A damaged file is a warning and drawn again; one that
+    cannot be written is a warning, with an erasure an `EraseError`, as is another base model."""
+    prompts, seeds = list(prompts), list(seeds)
     if erasure is not None:
         erasure.check(pipe)
 
-    def new(part: slice) -> list[Image.Image]:
-        ask = prompts[part], seeds[part], steps, guidance_scale
+    def new(asked: tuple[list[str], list[int], int, float]) -> list[Image.Image]:
         with erasure.applied(pipe) if erasure else nullcontext():
-            return generate(pipe, *ask, progress=progress)
+            return generate(pipe, *asked, progress=progress)
 
     parts = [slice(a, a + PART) for a in range(0, len(prompts), PART)]
     if not keep:
-        every = new(slice(None))
+        every = new((prompts, seeds, steps, guidance_scale))
         return Pictures([every[part] for part in parts], len(prompts))
     weights = [fingerprint(part) for part in (denoiser(pipe), pipe.vae, pipe.text_encoder)]
     weights += [erasure.digest()] if erasure else []
@@ -95,7 +93,7 @@ def draw(
     found: list[Path | list[Image.Image]] = []
     size = [pipe.vae_scale_factor * n for n in noise(pipe, 0, torch.Generator()).shape[-2:]]
     for part in parts:
-        asked = [prompts[part], seeds[part], steps, guidance_scale]
+        asked = prompts[part], seeds[part], steps, guidance_scale
         key = hashlib.sha256(json.dumps([weights, machine, *asked]).encode()).hexdigest()[:24]
         path, drawn = (folder or CACHE) / f"{key}.npz", None
         try:
@@ -103,7 +101,7 @@ def draw(
             # who comes second reads, not draws; the pipeline first, for others hold it and draw
             with held(denoiser(pipe), "drawing"), alone(path.with_suffix(".lock"), wait=True):
                 if _read(path, len(prompts[part]), size) is None:
-                    drawn = new(part)
+                    drawn = new(asked)
                     with whole(path) as (temporary,), open(temporary, "wb") as file:
                         np.savez_compressed(file, pictures=[np.asarray(p) for p in drawn], key=key)
             found.append(path)
@@ -111,13 +109,12 @@ def draw(
             if erasure is not None:  # hours of pictures that nothing can keep
                 raise unwritable(path.parent, error) from None
             warnings.warn(f"pictures not cached in {path.parent} ({reason(error)})", stacklevel=2)
-            found.append(drawn or new(part))
+            found.append(drawn or new(asked))
     return Pictures(found, len(prompts), size)
 
 
 def _read(path: Path, n: int, size: Any = None) -> list[Image.Image] | None:
-    """The n pictures of a file of the cache, of that height and width (None: any); None if there is
-    none, or, with a warning, it is damaged or holds others."""
+    """The n pictures, of that size, of a file; None without one or, warned, if it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays, key = file["pictures"], str(file["key"]) if "key" in file else path.stem

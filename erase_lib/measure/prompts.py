@@ -19,14 +19,13 @@ from erase_lib.models import Pipeline
 from erase_lib.text import distances, encode_prompts, near_each
 
 COLUMNS = ("group", "prompt", "concept", "style", "seed", "noise")
-TEMPLATE = "a {concept} in {style} style"
 LARGEST = 1_000_000  # pictures of a group
 MOST = 32  # pictures of a concept: their seeds end where those of the predictions begin
 
 
 def prompt_table(
     asked: Iterable[tuple[str, str | None]],
-    template: str = TEMPLATE,
+    template: str = Group.template,
     words: Sequence[str] | None = None,
     **columns: Any,
 ) -> pd.DataFrame:
@@ -43,10 +42,9 @@ def prompt_table(
 def suite_prompts(
     pipe: Pipeline, suite: Suite, targets: Sequence[str], most: int = 0
 ) -> pd.DataFrame:
-    """What to draw, a row a picture: group, prompt, concept, style, seed, noise. `noise` is the
-    seed of the picture's noise. It hangs on prompt and seed alone, so a prompt starts from the same
-    noise in every suite, split and model. `most`: no more prompts of a group than that, spread over
-    it (0: all). Raises `EraseError` for a suite of other targets, and an empty group."""
+    """What to draw, a row a picture: group, prompt, concept, style, seed, and noise, whose seed
+    hangs on prompt and seed alone: it is the same in every suite, split and model. `most` prompts
+    of a group, spread over it (0: all). `EraseError` for other targets, and an empty group."""
     split = suite.split(targets)
     parts = []
     for name, group in suite.groups.items():
@@ -137,18 +135,17 @@ def near_and_far(
     seed: int = 0,
     words: Sequence[str] | None = None,
 ) -> tuple[list[str], list[str]]:
-    """Kept concepts for PSR near and far: the nearest to the targets, and others drawn with a seed.
-    Nearness is the mean of `distances` to the targets' bare words. `words` (default: the concepts
-    of the embedded model) are what both lists are taken from, targets excepted; the near come
-    nearest first, the far in the order of `words`. Give the near to `summary`, which calls the
-    other concepts far. Raises `EraseError` for no target, or too few words."""
-    if not targets or isinstance(targets, str):
+    """Kept concepts for PSR near and far, both of `words` (default: the concepts of the embedded
+    model) without the targets: the nearest by the mean of `distances` to the targets' bare words,
+    nearest first, and others drawn with a seed, in the order of `words`. `summary` takes the near,
+    and calls all others far. Raises `EraseError` for no target, or too few words."""
+    if not targets:
         raise EraseError(f"targets is {targets!r}: expected a list of concepts, such as ['church']")
     pool = concept_table()["concept"].tolist() if words is None else list(dict.fromkeys(words))
     kept = without(pool, targets)
     if min(near, far) < 0 or near + far > len(kept):
-        text = f"{near} near and {far} far concepts: expected 0 or more, together at most"
-        raise EraseError(f"{text} the {len(kept)} that are no targets")
+        most = f"together at most the {len(kept)} that are no targets"
+        raise EraseError(f"{near} near and {far} far concepts: expected 0 or more, {most}")
     every = encode_prompts(pipe, kept)
     apart = torch.stack([distances(every, encode_prompts(pipe, [t])) for t in targets]).mean(0)
     order = apart.argsort(stable=True).tolist()
@@ -160,9 +157,8 @@ def evaluation_prompts(
     pipe: Pipeline, targets: Sequence[str], near: int = 10, far: int = 50, seed: int = 0
 ) -> pd.DataFrame:
     """What ESR and PSR are measured on: prompt, concept, style, group (target, near, far), seed.
-    Each target twice in every style, the `near` in two styles, the `far` in one. The pictures'
-    seeds are 1000, 1001, …: every model draws the same prompts from the same noise. Raises
-    `EraseError` for a target that is no concept of the embedded model, and as `near_and_far`."""
+    Targets twice in every style, the `near` in two, the `far` in one; seeds 1000, 1001, …, the same
+    for every model. Raises `EraseError` for a target that is no object, and as `near_and_far`."""
     check_concepts(targets)
     if styled := [target for target in targets if is_style(target)]:
         raise EraseError(f"target {styled[0]!r} is a style: expected objects, such as ['church']")
@@ -183,16 +179,13 @@ def sensitivity_prompts(
     seed: int = 20_000,
 ) -> pd.DataFrame:
     """What δ is measured on: prompt, concept, style, seed; `pictures` of each, the styles in turn.
-    A `neutral` concept is its own prompt, "" or "a photo", without a style. Picture k of a concept
-    has the same prompt and noise whatever else is asked for beside it, if the concept is one of the
-    embedded model. Raises `EraseError` for an empty list, one twice, or less than a picture."""
+    A `neutral` concept is its own prompt, "" or "a photo", without a style. Of an embedded
+    concept they hang on nothing beside it. `EraseError` for no concept, one twice, no picture."""
     every = [*concepts, *neutral]
     styles = style_names() if styles is None else list(styles)
     for name, value in (("concepts", concepts), ("styles", styles)):
-        if not value or isinstance(value, str):
+        if not value:
             raise EraseError(f"{name} is {value!r}: expected a list of at least one")
-    if isinstance(neutral, str):
-        raise EraseError(f"neutral is {neutral!r}: expected a list, such as ['a photo']")
     check_once("concepts", every)
     check_range("pictures", pictures, 1, MOST)
     place = {concept: i for i, concept in enumerate(concept_table()["concept"])}

@@ -42,9 +42,8 @@ def row_intervals(
     values: np.ndarray, n: int = 1000, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """95 % bootstrap intervals of the mean of each row of `(rows, pictures)`; NaN for rows of one.
-    Of few values the plain percentiles are too narrow, so they are widened about the mean by what
-    Student's t and the variance's n − 1 ask for (Hesterberg 2015, What Teachers Should Know About
-    the Bootstrap, §5.3)."""
+    Percentiles of few values are too narrow: they are widened by what Student's t and n − 1 ask for
+    (Hesterberg 2015, What Teachers Should Know About the Bootstrap, §5.3)."""
     check_range("n", n, 1, DRAWS)
     size = values.shape[1]
     if size == 1:
@@ -60,10 +59,9 @@ def row_intervals(
 def jackknife(
     estimate: Estimate, n: int, groups: Groups, folds: int = 20, seed: int = 0
 ) -> tuple[float, float, float]:
-    """`estimate` of all n rows, and its 95 % interval from leaving out a fold at a time. For a
-    number of a whole set, such as FID, of which a bootstrap's doubled pictures make another one.
-    Whole groups (prompts) go into a fold, in an order drawn with `seed`. se² = (f − 1)/f Σ(θ_i −
-    θ̄)² (Efron & Stein 1981), times t. Raises `EraseError` for fewer than two groups."""
+    """`estimate` of n rows, and its 95 % interval from leaving out a fold of whole groups at a
+    time, drawn with `seed`: for a number of a set, such as FID. se² = (f − 1)/f Σ(θ_i − θ̄)² (Efron
+    & Stein 1981), times t. `EraseError` for fewer than two groups."""
     codes = pd.factorize(np.asarray(groups))[0]
     count = int(codes.max()) + 1 if n else 0
     if count < 2 or len(codes) != n:
@@ -94,8 +92,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 def means(table: pd.DataFrame, by: Sequence[str], over: str = "targets") -> pd.DataFrame:
     """Mean `value` of several runs for each combination of the columns `by`: these, value, low,
-    high (95 %, bootstrap over whole groups of the column `over`; NaN for a single group, which says
-    nothing of others), runs, groups."""
+    high (95 %, bootstrap over groups, those of `over`; NaN for a single one), runs, groups."""
     rows = [
         dict(zip(by, names, strict=True)) | _of_runs(part["value"], part[over])
         for names, part in table.groupby(list(by), sort=False)
@@ -106,9 +103,8 @@ def means(table: pd.DataFrame, by: Sequence[str], over: str = "targets") -> pd.D
 def matched_differences(
     table: pd.DataFrame, column: str, base: object, matched: Sequence[str] = ("targets", "seed")
 ) -> pd.DataFrame:
-    """`value` of every setting in `column` minus that of the setting `base`, run by run. Runs are
-    matched on the columns `matched`, the bootstrap is over the first of them. Columns as in
-    `means`, with `column` for `by`. Raises `EraseError` when no run has its match."""
+    """`value` of every setting in `column` minus that of `base`, run by run: matched on the columns
+    `matched`, bootstrap over the first. Columns as in `means`. `EraseError` without a match."""
     wide = table.pivot_table(index=list(matched), columns=column, values="value")
     if base not in wide:
         raise EraseError(f"no run with {column} {base!r}: expected one of {list(wide.columns)}")

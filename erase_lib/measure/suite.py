@@ -1,5 +1,4 @@
-"""Suites: what an erasure is measured on. A YAML file says the prompts, the seeds and what is
-counted; here it is read and checked."""
+"""Suites: what an erasure is measured on, as a YAML file says it; here it is read and checked."""
 
 from __future__ import annotations
 
@@ -65,8 +64,7 @@ class Suite:
     guidance_scale: float = 4.0
 
     def split(self, targets: Sequence[str]) -> str:
-        """The split of these targets, "" where they only are of the classes. Raises `EraseError`
-        for targets that the suite does not fit."""
+        """The split of these targets, "" where they only are of the classes; or `EraseError`."""
         for name, of in self.splits.items():
             if set(of) == set(targets):
                 return name
@@ -75,8 +73,7 @@ class Suite:
         made_for = {*self.classes}.union(*self.splits.values())
         strange = next((t for t in targets if t not in made_for), next(iter(targets)))
         known = ", ".join(self.classes or (f"{k}: {'+'.join(of)}" for k, of in self.splits.items()))
-        text = f"suite {self.name!r} is not made for the target {strange!r}"
-        raise EraseError(f"{text}: expected of {known}")
+        raise EraseError(f"suite {self.name!r} is not for target {strange!r}: expected of {known}")
 
 
 def read_suite(name: str | Path) -> Suite:
@@ -158,8 +155,7 @@ def _plain(found: dict[str, Any], where: str, **kinds: Any) -> None:
 
 
 def fill(template: str, concept: str, style: str, where: str = "") -> str:
-    """The template with {concept} and {style} replaced; nothing is evaluated as by `str.format`.
-    Raises `EraseError` for other braces, and a template that does not ask for the concept."""
+    """The template, nothing in it evaluated; `EraseError` for other braces, or no {concept}."""
     words = {"{concept}": concept, "{style}": style}
     parts = re.split("({concept}|{style})", template)  # text, field, text, …
     if re.search("[{}]", "".join(parts[::2])) or "{concept}" not in parts:

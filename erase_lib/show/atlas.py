@@ -57,13 +57,13 @@ def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") 
     return grid.figure
 
 
-def parts(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def parts(shares: pd.DataFrame) -> Axes:
     """What the variance is made of, a bar a score: columns score, part, share, low, high, as
     `study.variance` makes them."""
     names = {"erased": "what is erased", "harmed": "who is harmed", "specific": "the pair itself"}
     wide = shares.pivot(index="score", columns="part", values="share").clip(lower=0)
     wide = wide.loc[shares["score"].unique(), [*names, "noise"]]
-    ax = stacked(wide, names, axes(ax, 0.5 * len(wide) + 1.3))
+    ax = stacked(wide, names, axes(None, 0.5 * len(wide) + 1.3))
     middle = wide.cumsum(axis=1) - wide / 2
     for i, j in np.argwhere(wide.to_numpy() > 0.04):
         at, text = middle.iloc[i, j], f"{100 * wide.iloc[i, j]:.0f} %"
@@ -92,12 +92,10 @@ def extremes(effects: pd.DataFrame, label: str = "δ", most: int = 8) -> Figure:
     return figure
 
 
-def asymmetry(
-    delta: pd.DataFrame, marked: pd.DataFrame, label: str = "δ", ax: Axes | None = None
-) -> Axes:
+def asymmetry(delta: pd.DataFrame, marked: pd.DataFrame, label: str = "δ") -> Axes:
     """δ(A → B) against δ(B → A), a point a pair, on the dashed line where harm is mutual; both
     tables as `study.asymmetries` makes them, the pairs of `marked` large and named."""
-    ax = axes(ax, 6.2, 6.6)
+    ax = axes(None, 6.2, 6.6)
     ax.scatter(delta["forward"], delta["backward"], s=9, color=GREY, alpha=0.25, lw=0)
     ends = np.quantile(delta[["forward", "backward"]], [0, 1])
     ends = ends + np.array([-0.04, 0.06]) * np.ptp(ends)
@@ -118,7 +116,7 @@ def asymmetry(
     return ax
 
 
-def dumbbells(table: pd.DataFrame, label: str = "δ", ax: Axes | None = None) -> Axes:
+def dumbbells(table: pd.DataFrame, label: str = "δ") -> Axes:
     """Each row a pair that is not mutual: what A does to B and what B does to A, 95 % intervals;
     the one that does more stands left. `table` as `study.asymmetries` makes it."""
     known, pictures, rows, ends = thumbnails(), {}, [], []
@@ -132,19 +130,17 @@ def dumbbells(table: pd.DataFrame, label: str = "δ", ax: Axes | None = None) ->
         for (value, error, _), way in ((more, "as the arrow says"), (less, "the other way round")):
             rows.append((pair, way, value, value - error, value + error))
     shown = pd.DataFrame(rows, columns=["pair", "way", "value", "low", "high"])
-    ax = dots(shown, "pair", "way", 0.2, pictures, axes(ax, 0.38 * len(table) + 1.3))
+    ax = dots(shown, "pair", "way", 0.2, pictures, axes(None, 0.38 * len(table) + 1.3))
     ax.hlines(range(len(table)), *zip(*ends, strict=True), color="#BBBBBB", lw=3, zorder=1)
     ax.axvline(0, color=GREY, lw=1)
     ax.set_xlabel(f"{label}, 95 %", fontsize=MEDIUM)
     return ax
 
 
-def graph(
-    harms: nx.DiGraph, groups: Mapping[str, int], seed: int = 0, ax: Axes | None = None
-) -> Axes:
+def graph(harms: nx.DiGraph, groups: Mapping[str, int], seed: int = 0) -> Axes:
     """Who hurts whom: the emoji as nodes, the arrows as wide as the harm; the communities, `groups`
     as `study.communities` makes them, by colour and each in a place of its own."""
-    ax, both = axes(ax, WIDTH), harms.to_undirected()
+    ax, both = axes(None, WIDTH), harms.to_undirected()
     steps = dict(nx.all_pairs_shortest_path_length(both))
     apart = {
         a: {b: steps[a].get(b, 6) ** 0.3 * (1 + (groups[a] != groups[b])) for b in both}

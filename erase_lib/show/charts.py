@@ -170,18 +170,13 @@ def delta_bars(
     return ax
 
 
-def plane(
-    levels: pd.DataFrame,
-    erased: tuple[str, str] = ("target", "ESR-1"),
-    kept: tuple[str, str] = ("near", "PSR-1"),
-    ax: Axes | None = None,
-) -> Axes:
+def plane(levels: pd.DataFrame) -> Axes:
     """The erased × kept plane: each setting a mark with both its 95 % intervals, best at the top
     right; the dashed line is what the unedited model keeps. `levels` as `study.levels`."""
-    ax = axes(ax, 5.2)
+    ax = axes(None, 5.2)
     x, y = (
         levels[(levels["group"] == group) & (levels["metric"] == metric)].set_index("setting")
-        for group, metric in (erased, kept)
+        for group, metric in (("target", "ESR-1"), ("near", "PSR-1"))
     )
     given: dict[str, Any] = {"ls": "", "ms": 9, "mec": "black", "mew": 0.6, "elinewidth": 1}
     for i, name in enumerate(s for s in x.index if s in y.index and s != "original"):
@@ -191,8 +186,8 @@ def plane(
         at, place = y.loc["original", "value"], ax.get_yaxis_transform()
         ax.axhline(at, color=GREY, ls="--", lw=1)
         said(ax, "not erased", (0.01, at), (0, -12), color=GREY, xycoords=place)
-    ax.set_xlabel(f"{erased[1]} of {erased[0]}: erased →", fontsize=MEDIUM)
-    ax.set_ylabel(f"{kept[1]} of {kept[0]}: kept →", fontsize=MEDIUM)
+    ax.set_xlabel("ESR-1 of target: erased →", fontsize=MEDIUM)
+    ax.set_ylabel("PSR-1 of near: kept →", fontsize=MEDIUM)
     ax.grid(alpha=0.25)
     key(ax, 1, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax

@@ -30,11 +30,11 @@ def losses(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def preserved(history: pd.DataFrame, most: int = 12, ax: Axes | None = None) -> Axes:
+def preserved(history: pd.DataFrame, most: int = 12) -> Axes:
     """How often each concept was preserved: the `most` frequent, from the history's `chosen`."""
     counts = history["chosen"].str.split("|").explode().value_counts()
     shown = counts[:most][::-1]
-    ax = axes(ax, 0.26 * len(shown) + 1, 7)
+    ax = axes(None, 0.26 * len(shown) + 1, 7)
     ax.barh(shown.index, shown, color=INK)
     ax.set_xlabel(f"latents preserved, of {counts.sum()} ({len(counts)} concepts)")
     return ax
@@ -44,12 +44,11 @@ def spectrum(
     table: pd.DataFrame,
     targets: Sequence[str] = (),
     neutral: Sequence[str] = (),
-    named: Sequence[str] = ("", "a photo", "a picture"),
     label: str = "δ",
     ax: Axes | None = None,
 ) -> Axes:
     """All concepts from the least to the most hurt, a target a star; the neutral ones where they
-    stand among them, those `named` in words. `table`: concept, delta, low, high (the band)."""
+    stand among them, the plainest in words. `table`: concept, delta, low, high (the band)."""
     ax = axes(ax, 3.9)
     rows = table.sort_values("delta").reset_index(drop=True)
     ax.fill_between(rows.index, rows["low"], rows["high"], color=INK, alpha=0.2, lw=0)
@@ -61,7 +60,7 @@ def spectrum(
             name = f"{kind} ({some.sum()})"
             ax.plot(rows["delta"][some], zorder=3, ls="", label=name, **LOOKS[kind])
             ax.legend(frameon=False, loc="upper left")
-    for k, i in enumerate(rows.index[plain & rows["concept"].isin(list(named))]):
+    for k, i in enumerate(rows.index[plain & rows["concept"].isin(["", "a photo", "a picture"])]):
         side, x = ("right", -30) if i > 0.8 * len(rows) else ("center", 0)
         look = {"ha": side, "fontsize": MEDIUM, "arrowprops": {"arrowstyle": "-", "color": GREY}}
         said(ax, f"“{rows['concept'][i]}”", (i, rows["delta"][i]), (x, 26 + 20 * (k % 3)), **look)
@@ -70,12 +69,10 @@ def spectrum(
     return ax
 
 
-def search_spectrum(
-    moved: Mapping[str, pd.DataFrame], label: int = 5, ax: Axes | None = None
-) -> Axes:
+def search_spectrum(moved: Mapping[str, pd.DataFrame], label: int = 5) -> Axes:
     """How far every candidate moved, a line a search; the first `label` of the last are named. Each
     table has columns concept and moved, the most moved first."""
-    ax = axes(ax, 3.6, 7.5)
+    ax = axes(None, 3.6, 7.5)
     for k, (name, table) in enumerate(moved.items()):
         ax.plot(range(1, len(table) + 1), table["moved"], ms=4, label=name, **series(k))
     for i, row in enumerate(table[:label].itertuples()):
@@ -87,11 +84,7 @@ def search_spectrum(
 
 
 def chosen_map(
-    history: pd.DataFrame,
-    order: Sequence[str],
-    windows: int = 20,
-    top: int = 24,
-    ax: Axes | None = None,
+    history: pd.DataFrame, order: Sequence[str], windows: int = 20, top: int = 24
 ) -> Axes:
     """Which concepts a search preserved, and when: the `top` concepts of `order` down, the updates
     across in `windows` parts, and by colour the share of what was preserved in a part."""
@@ -100,24 +93,22 @@ def chosen_map(
     chosen = history["chosen"].str.split("|").groupby(part).sum().explode()
     share = pd.crosstab(chosen, chosen.index, normalize="columns")
     wide = share.reindex(index=list(order[:top]), columns=range(windows), fill_value=0.0)
-    return _over_updates(wide, updates, "share of what is preserved", ax)
+    return _over_updates(wide, updates, "share of what is preserved")
 
 
-def pi_map(
-    history: pd.DataFrame, words: Sequence[str], order: Sequence[str], ax: Axes | None = None
-) -> Axes:
+def pi_map(history: pd.DataFrame, words: Sequence[str], order: Sequence[str]) -> Axes:
     """softmax(π) over the updates as a multiple of chance, 1/n: candidates down in `order`;
     `words` are they in π's own order."""
     pi = pd.DataFrame(history["pi"].tolist(), columns=list(words)).T.loc[list(order)] * len(words)
     limit = max(pi.to_numpy().max() - 1, 1 - pi.to_numpy().min(), 1e-3)
-    ax = _over_updates(pi, len(history), "softmax(π) as a multiple of chance", ax)
+    ax = _over_updates(pi, len(history), "softmax(π) as a multiple of chance")
     ax.images[0].set_clim(1 - limit, 1 + limit)
     return ax
 
 
-def _over_updates(wide: pd.DataFrame, updates: int, label: str, ax: Axes | None) -> Axes:
+def _over_updates(wide: pd.DataFrame, updates: int, label: str) -> Axes:
     """A heat map, candidates down and the updates across."""
-    ax = axes(ax, 0.17 * len(wide) + 1.2, 7.5)
+    ax = axes(None, 0.17 * len(wide) + 1.2, 7.5)
     extent = (0, updates, len(wide) - 0.5, -0.5)
     picture = ax.imshow(wide, SCALE, aspect="auto", interpolation="nearest", extent=extent)
     ax.figure.colorbar(picture, ax=ax).set_label(label, fontsize=SMALL)
@@ -129,11 +120,10 @@ def _over_updates(wide: pd.DataFrame, updates: int, label: str, ax: Axes | None)
 def pivots(table: pd.DataFrame, rows: str, columns: str) -> Figure:
     """A heat map a metric: mean `value` of the runs, `rows` down, `columns` across, both in the
     table's own order."""
-    metrics = list(table["metric"].unique())
+    metrics = table.groupby("metric", sort=False)
     high, wide = 0.3 * table[rows].nunique() + 1.4, 0.55 * table[columns].nunique()
     figure, every = panels(len(metrics), high, 0.9, max(1.7, wide))
-    for ax, metric in zip(every, metrics, strict=True):
-        part = table[table["metric"] == metric]
+    for ax, (metric, part) in zip(every, metrics, strict=True):
         means = part.pivot_table(index=rows, columns=columns, values="value", sort=False)
         given: dict[str, Any] = {"vmin": 0, "vmax": 1, "annot": True, "fmt": ".2f", "cbar": False}
         sns.heatmap(means, cmap=SCALE, ax=ax, annot_kws={"fontsize": SMALL}, **given)
@@ -162,10 +152,10 @@ def thresholds(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def costs(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def costs(rows: pd.DataFrame) -> Axes:
     """Seconds of every method on a logarithmic scale, its evaluations at the right; hatched where
     not all updates were timed. Columns name, seconds, updates, timed_updates, evaluations."""
-    ax = axes(ax, 0.3 * len(rows) + 1.2)
+    ax = axes(None, 0.3 * len(rows) + 1.2)
     for i, row in enumerate(rows.itertuples()):
         text = f"{row.seconds:.3g} s"
         text += f", {row.evaluations:,} evaluations" if row.evaluations else ""
@@ -181,22 +171,20 @@ def costs(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def memory(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def memory(rows: pd.DataFrame) -> Axes:
     """The most that each part of an update held, stacked, and by ◆ the most that all held at once.
     Columns train_method, arrangement, {weights, gradients, optimiser, activations, peak}_mb."""
     names = list(rows["train_method"] + ", " + rows["arrangement"])
     parts = ("weights", "gradients", "optimiser", "activations")
     held = pd.DataFrame({part: list(rows[f"{part}_mb"] / 1000) for part in parts}, names)
-    ax = axes(ax, 0.32 * len(rows) + 1.4)
+    ax = axes(None, 0.32 * len(rows) + 1.4)
     ax.plot(rows["peak_mb"] / 1000, names, "kD", ms=6, label="all at once", zorder=3)
     stacked(held, {}, ax)
     ax.set_xlabel("GB, each part at its own peak")
     return ax
 
 
-def choice_weights(
-    weights: Sequence[Tensor], temperatures: Sequence[float], title: str = ""
-) -> Figure:
+def choice_weights(weights: Sequence[Tensor], temperatures: Sequence[float], title: str) -> Figure:
     """The weight of each candidate in several choices, a panel a temperature; ○ marks the largest.
     `weights`: for each temperature `(choices, n)`, from the same noise."""
     figure, every = panels(len(weights), 2.9)
@@ -211,13 +199,11 @@ def choice_weights(
     return figure
 
 
-def movement_bars(
-    moved: pd.DataFrame, title: str = "", colours: Sequence[str] = (COLOURS[1], INK), bold: str = ""
-) -> Axes:
-    """How far each concept's ẑ₀ has moved: a row a concept, a bar a column of `moved`; the concept
-    `bold` stands out."""
+def movement_bars(moved: pd.DataFrame, title: str = "", bold: str = "") -> Axes:
+    """How far each concept's ẑ₀ has moved: a row a concept, a bar a column of `moved`, at most two;
+    the concept `bold` stands out."""
     ax = axes(None, 0.34 * len(moved) + 1, 7)
-    moved.plot.barh(color=list(colours), width=0.8, ax=ax)
+    moved.plot.barh(color=[COLOURS[1], INK], width=0.8, ax=ax)
     ax.set(xlabel="$L_2$: how far the student's prediction has moved", ylabel="", title=title)
     for tick, name in zip(ax.get_yticklabels(), moved.index, strict=True):
         tick.set(fontweight="bold" if name == bold else "normal")

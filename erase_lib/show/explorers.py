@@ -15,15 +15,13 @@ from typing import Any
 import ipywidgets as w
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
 
 from erase_lib.concepts import concept_table, is_style, neutral_concepts, style_names, vocabulary
 from erase_lib.config import EraseConfig
-from erase_lib.diffusion import generate
 from erase_lib.erasure import Erasure, Interrupted
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.files import as_path
-from erase_lib.measure import near_and_far, sensitivity_prompts
+from erase_lib.measure import draw, near_and_far, sensitivity_prompts
 from erase_lib.models import Pipeline, using
 from erase_lib.show.charts import delta_bars
 from erase_lib.show.curves import losses
@@ -137,11 +135,9 @@ def canvas(width: float, height: float) -> Any:
 
 
 class SensitivityExplorer:
-    """Target, method and score → who is hurt; a concept → its pictures. Show `.box`.
-
-    `pairs` is the damage atlas, one row a pair of pictures with a column `targets`, of plain ESD;
-    `strengths` how far each of its edits goes. `Measure` makes another method's, `Draw` pictures.
-    """
+    """Target, method and score → who is hurt; a concept → its pictures. Show `.box`. `pairs` is the
+    damage atlas, one row a pair of pictures with a column `targets`, of plain ESD; `strengths` how
+    far each of its edits goes. `Measure` makes another method's, `Draw` pictures."""
 
     def __init__(
         self,
@@ -165,22 +161,19 @@ class SensitivityExplorer:
         self.concept = w.Dropdown(description="concept", **WIDE)
         self.pictures = w.BoundedIntText(pictures, min=1, max=8, description="seeds")
         self.bars, self.strip = picture(), picture()
-        for control in (self.target, self.method, self.score):
-            control.observe(lambda _: self.show(), "value")
         self.job = job = Job(pipe)
+        for control in (self.target, self.method, self.score):
+            control.observe(lambda _: job.attempt(self.show), "value")
         other = job.button("Measure", self.measure, "measuring", tooltip="another method or target")
         draw = job.button("Draw before / after", self.draw, "drawing", button_style="primary")
         asked = [w.HBox([self.target, self.method]), w.HBox([self.score, other])]
         look = w.HBox([self.concept, self.pictures, draw])
         self.box = w.VBox([*asked, job.status, self.bars, look, self.strip])
-        self.show()
+        job.attempt(self.show)
 
     def show(self) -> None:
         """δ of the chosen target, method and score, if it is measured: the bars, and the concepts
         to choose from, the most hurt first."""
-        self.job.attempt(self._show)
-
-    def _show(self) -> None:
         target, method, score = self.target.value, self.method.value, self.score.value
         if (target, method) not in self.tables:
             raise EraseError(f"{method} of {target!r} is not measured yet: press Measure")
@@ -217,10 +210,9 @@ class SensitivityExplorer:
         forms = [concept]
         if concept not in neutral_concepts():
             forms = [f"a {concept} in {style} style" for style in style_names()]
-        rows = without_and_with(self.pipe, edit, [forms[i % len(forms)] for i in range(n)], 0)
+        prompts, heads = [forms[i % len(forms)] for i in range(n)], [f"seed {i}" for i in range(n)]
         title = f"“{concept}” when {self.method.value} erases “{self.target.value}”"
-        heads = [f"seed {i}" for i in range(n)]
-        put(self.strip, grid(rows, heads, title=title, figure=Figure()))
+        put(self.strip, before_and_after(self.pipe, edit, prompts, 0, heads, title))
         return f"{2 * n} pictures drawn"
 
     def edit(self, target: str, method: str) -> Erasure:
@@ -232,13 +224,13 @@ class SensitivityExplorer:
         return self.edits[target, method]
 
 
-def without_and_with(
-    pipe: Pipeline, edit: Erasure, prompts: list[str], seed: int
-) -> dict[str, list[Image.Image]]:
-    """Pictures of the prompts without and with the edit, from the same noise."""
-    before = generate(pipe, prompts, seed, STEPS, progress=False)
-    with edit.applied(pipe):
-        return {"original": before, "erased": generate(pipe, prompts, seed, STEPS, progress=False)}
+def before_and_after(
+    pipe: Pipeline, edit: Erasure, prompts: list[str], seed: int, heads: list[str], title: str
+) -> Figure:
+    """The prompts drawn without and with the edit, from the same noise, `seed` and those after."""
+    given = pipe, prompts, range(seed, seed + len(prompts)), STEPS
+    before, after = (draw(*given, progress=False, erasure=e, keep=False) for e in (None, edit))
+    return grid({"original": before, "erased": after}, heads, title=title, figure=Figure())
 
 
 def known_words() -> list[str]:
@@ -289,17 +281,15 @@ class Studio:
         check_word(self.pipe, word)
         given: dict[str, Any] = {"steps": self.steps} if self.steps else {}
         config = EraseConfig.from_dict({"targets": (word,), "method": self.method.value} | given)
-        self.edit = None
+        self.edit, end = None, "erased"
         self.bar.max, self.bar.value, self.preserved.value = config.steps, 0, ""
         put(self.losses)
         try:
             self.edit = erase(self.pipe, config, callbacks=[self.watch])
         except Interrupted as stopped:
-            self.edit = stopped.erasure
-        self.bar.value, end = self.bar.max, "erased"
-        if self.job.stopping.is_set():
-            done = len(self.edit.history)
+            self.edit, done = stopped.erasure, len(stopped.erasure.history)
             end = f"stopped after {done} of {config.steps} updates, which are kept"
+        self.bar.value = self.bar.max
         self.job.say(f"{end}; drawing …")
         self.draw()
         return f"“{word}” {end}"
@@ -321,17 +311,14 @@ class Studio:
         word = edit.config.targets[0]
         if is_style(word):
             things = ["dog", "church", "apple", "guitar"]
-            prompts = [f"a {thing} in {word}" for thing in things]
-            prompts += [f"a {t} in {s} style" for t, s in zip(things, styles, strict=True)]
-            heads = [word] * len(things) + styles
+            prompts, heads = [f"a {t} in {word}" for t in things], [word] * len(things) + styles
         else:
-            near = near_and_far(self.pipe, [word], near=4, far=0)[0]
-            prompts = [f"a {word} in {s} style" for s in styles]
-            prompts += [f"a {c} in {s} style" for c, s in zip(near, styles, strict=False)]
-            heads = styles + near
+            things = near_and_far(self.pipe, [word], near=4, far=0)[0]
+            prompts, heads = [f"a {word} in {s} style" for s in styles], styles + things
+        prompts += [f"a {t} in {s} style" for t, s in zip(things, styles, strict=False)]
         title = f"“{word}” erased by {edit.config.method}, strength {self.strength.value:.1f}"
-        rows = without_and_with(self.pipe, edit, prompts, self.seed.value)
-        put(self.strip, grid(rows, heads, title=title, figure=Figure()))
+        seed = self.seed.value
+        put(self.strip, before_and_after(self.pipe, edit, prompts, seed, heads, title))
         return title
 
     def _scaled(self) -> Erasure:

@@ -52,17 +52,11 @@ def concept_map(
 
 class MapExplorer:
     """A map of concepts: hover shows before and after, a lasso lists what it holds. Show `.box`.
-
     `maps` has tables concept, x, y, delta by the name of the map, with the same concepts in the
     same order; `before` and `after` a picture a concept, in that order too."""
 
     def __init__(
-        self,
-        maps: Mapping[str, pd.DataFrame],
-        target: str,
-        before: Pictures,
-        after: Pictures,
-        label: str = "δ",
+        self, maps: Mapping[str, pd.DataFrame], target: str, before: Pictures, after: Pictures
     ) -> None:
         first = next(iter(maps.values()))
         if (n := len(first)) < 3:
@@ -71,7 +65,7 @@ class MapExplorer:
             raise EraseError(f"{len(before)} and {len(after)} pictures: give {n}, one a concept")
         self.maps, self.before, self.after = maps, before, after
         self.space = w.Dropdown(options=list(maps), description="map")
-        self.figure = go.FigureWidget(map_figure(first, target, label))
+        self.figure = go.FigureWidget(map_figure(first, target))
         self.card, self.table = w.HTML(), w.HTML("lasso some to list them")
         points = self.figure.data[0]
         points.on_hover(lambda trace, points, state: self.hover(points.point_inds))
@@ -98,13 +92,13 @@ class MapExplorer:
         self.figure.update_traces(x=self.maps[name]["x"], y=self.maps[name]["y"])
 
 
-def map_figure(table: pd.DataFrame, target: str, label: str = "δ") -> go.Figure:
+def map_figure(table: pd.DataFrame, target: str) -> go.Figure:
     """The map as a plotly figure: colour is δ, the target a star."""
     low, high = table.loc[table["concept"] != target, "delta"].quantile([0.02, 0.98])
     gone = table["concept"] == target
     marker = {"color": table["delta"], "colorscale": SCALE, "cmin": low, "cmax": high}
     marker |= {"size": np.where(gone, 18, 9), "symbol": np.where(gone, "star", "circle")}
-    marker["colorbar"] = {"title": label}
+    marker["colorbar"] = {"title": "δ"}
     named = {"text": table["concept"], "hovertemplate": "%{text}<extra></extra>"}
     points = go.Scatter(x=table["x"], y=table["y"], mode="markers", marker=marker, **named)
     look = {"template": "plotly_white", "dragmode": "pan", "width": 760, "height": 620}
@@ -112,11 +106,9 @@ def map_figure(table: pd.DataFrame, target: str, label: str = "δ") -> go.Figure
     return go.Figure(points).update_layout(margin={"l": 10, "r": 10, "t": 20, "b": 10}, **look)
 
 
-def map_page(
-    table: pd.DataFrame, target: str, before: Pictures, after: Pictures, label: str = "δ"
-) -> str:
+def map_page(table: pd.DataFrame, target: str, before: Pictures, after: Pictures) -> str:
     """The map as a page of HTML that needs neither kernel nor network: hover shows pictures."""
-    figure = map_figure(table, target, label)
+    figure = map_figure(table, target)
     cards = zip(table.to_dict("records"), before, after, strict=True)
     figure.data[0].customdata = [_card(*card) for card in cards]
     return figure.to_html(include_plotlyjs=True, post_script=_HOVER)

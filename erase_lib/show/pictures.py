@@ -38,13 +38,11 @@ def grid(
     figure: Figure | None = None,
 ) -> Figure:
     """A named row of pictures above the other, a column a prompt or a setting; `heads` above the
-    columns, `below` a row's words under its pictures.
-
-    `groups`, one a column, those alike beside each other, are written over their columns. After
-    eight pictures all rows go on below, a group unbroken if it fits into one line; a row may be
-    shorter. `figure`: one of your own, for a thread, where pyplot's may not be used.
-    Raises `EraseError` without pictures, or where heads, words or groups are too few or too many.
-    """
+    columns, `below` a row's words under its pictures. `groups`, one a column, those alike beside
+    each other, are written over their columns. After eight pictures all rows go on below, a group
+    unbroken if it fits into one line; a row may be shorter. `figure`: one of your own, for a
+    thread, where pyplot's may not be used. Raises `EraseError` without pictures, or where heads,
+    words or groups are too few or too many."""
     n, below = max((len(pictures) for pictures in rows.values()), default=0), below or {}
     if not n:
         raise EraseError("0 pictures to show: give at least one row with one picture")
@@ -143,20 +141,18 @@ def before_after(
     verdicts_after: pd.DataFrame,
     targets: Sequence[str],
     title: str = "",
-    figure: Figure | None = None,
 ) -> Figure:
-    """The same prompts and noise, original above erased, and below what the judge sees.
-
-    Verdicts: a row a picture, in the same order: concept, rank, seen and, if known, style. Where
-    the first has a column `group` (in the groups' order), the groups stand over their pictures;
-    else "erase:" over each picture of a target."""
+    """The same prompts and noise, original above erased, and below what the judge sees. Verdicts: a
+    row a picture, in the same order: concept, rank, seen and, if known, style. Where the first has
+    a column `group` (in the groups' order), the groups stand over their pictures; else "erase:"
+    over each picture of a target."""
     groups, heads = list(verdicts_before.get("group", ())), list(verdicts_before["concept"])
     if not groups:
         heads = [f"erase: {concept}" if concept in targets else concept for concept in heads]
     for i, style in enumerate(verdicts_before.get("style", ())):
         heads[i] += f"\n{style}" if isinstance(style, str) else ""
     below = {"original": _found(verdicts_before), "erased": _found(verdicts_after)}
-    return grid({"original": before, "erased": after}, heads, below, title, groups, figure)
+    return grid({"original": before, "erased": after}, heads, below, title, groups)
 
 
 def evaluation_pictures(evaluation: Evaluation, each: int = 8, title: str = "") -> Figure:

@@ -41,9 +41,7 @@ class Delta:
         cells = ordered.agg(list).unstack().loc[targets, concepts]
         sizes = cells.map(len, na_action="ignore")
         if not (sizes == max(2, sizes.iloc[0, 0])).all(axis=None):
-            raise EraseError(
-                "an atlas needs every concept of every target, 2 pictures each or more"
-            )
+            raise EraseError("an atlas needs 2 pictures or more of every concept of every target")
         values = np.array(cells.to_numpy().tolist(), dtype=float)
         values[range(len(targets)), [concepts.index(target) for target in targets]] = np.nan
         return cls(values, targets, concepts)
@@ -67,11 +65,9 @@ class Delta:
 
 def read_atlas(prefix: str, targets: int | None = None) -> tuple[pd.DataFrame, ...]:
     """A published sweep's runs, their pairs of pictures and their predictions, of `targets` of them
-    only: PREFIX.csv, PREFIX_pairs.parquet, PREFIX_predictions.parquet.
-
-    Raises `EraseError` for a file that is missing, damaged or lacks a column, for a run of several
-    targets, and for a target of several runs.
-    """
+    only: PREFIX.csv, PREFIX_pairs.parquet, PREFIX_predictions.parquet. Raises `EraseError` for a
+    file that is missing, damaged or lacks a column, for a run of several targets, and for a target
+    of several runs."""
     found = []
     for ending, needed in FILES.items():
         try:
@@ -93,11 +89,9 @@ def read_atlas(prefix: str, targets: int | None = None) -> tuple[pd.DataFrame, .
 
 def additive(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """values `(targets, concepts, pictures)` = overall `(1, 1, pictures)` + erased `(targets, 1,
-    pictures)` + harmed `(1, concepts, pictures)` + residual, each picture by itself.
-
-    Least squares over what is not NaN (two-way analysis of variance without replicates): the rows
-    and columns of the residual have a mean of 0.
-    """
+    pictures)` + harmed `(1, concepts, pictures)` + residual, each picture by itself. Least squares
+    over what is not NaN (two-way analysis of variance without replicates): the rows and columns of
+    the residual have a mean of 0."""
     seen = ~np.isnan(values)
     rest = np.where(seen, values, 0.0)
     overall = rest.sum((0, 1), keepdims=True) / seen.sum((0, 1), keepdims=True)
@@ -123,11 +117,9 @@ def specific(delta: Delta) -> Delta:
 
 
 def effects(delta: Delta) -> pd.DataFrame:
-    """How much δ an erasure brings in all, and how fragile a concept is, against the mean.
-
-    Columns: kind (erased or harmed), concept, effect, low, high (95 %: Student's t over concepts or
-    erasures, and the noise of pictures that `variance` finds, for they are the same in all rows).
-    """
+    """How much δ an erasure brings in all, and how fragile a concept is, against the mean. Columns:
+    kind (erased or harmed), concept, effect, low, high (95 %: Student's t over concepts or
+    erasures, and the noise of pictures that `variance` finds, the same in all rows)."""
     _, erased, harmed, rest = (part.mean(2) for part in additive(delta.values))
     parts, noise = [], _squares(delta.values)[1]
     for kind, effect, names, axis, luck in (
@@ -152,8 +144,7 @@ def variance(delta: Delta, draws: int = 200, seed: int = 0) -> pd.DataFrame:
     be below 0. Rows: the parts, then "noise" with that of all three. Columns: part, observed,
     noise, true, share (of all observed), low, high (of the share, 95 %: targets and concepts drawn
     with replacement, the pigeonhole bootstrap, Owen 2007). What differs between two erasures of the
-    same concept counts as true.
-    """
+    same concept counts as true."""
     check_range("draws", draws, 0, 100_000)
     values, rng = delta.values, np.random.default_rng(seed)
     observed, noise = _squares(values)
@@ -187,19 +178,10 @@ def _true(observed: np.ndarray, noise: np.ndarray, shape: tuple[int, ...]) -> np
     return np.array([erased - leaks[0], harmed - leaks[1], own + sum(leaks), noise.sum()])
 
 
-def correlation(one: np.ndarray, two: np.ndarray, kind: str) -> float:
-    """Spearman's or Pearson's, as `kind` says, of two vectors."""
-    if kind == "spearman":
-        one, two = stats.rankdata(one), stats.rankdata(two)
-    return float(np.corrcoef(one, two)[0, 1])
-
-
 def relations(delta: Delta, known: pd.DataFrame) -> pd.DataFrame:
     """Each target's mean δ in its own subgroup, the rest of its category, and all others: targets,
-    relation, value, for `measure.means`; a target alone in its group has no such row.
-
-    `known`: category and subgroup, indexed by concept.
-    """
+    relation, value, for `measure.means`; a target alone in its group has no such row. `known`:
+    category and subgroup, indexed by concept."""
     rows, categories, subgroups = [], known["category"], known["subgroup"]
     for target, row in delta.table().iterrows():
         same = categories[row.index] == categories[target]
@@ -211,10 +193,8 @@ def relations(delta: Delta, known: pd.DataFrame) -> pd.DataFrame:
 
 def neutral_percentiles(pairs: pd.DataFrame, scores: Sequence[str]) -> pd.DataFrame:
     """Where each neutral concept stands in the spectrum of every target, for `measure.means`.
-
     Columns: targets, concept, metric (the score), value: the percentage of concepts, the target not
-    among them, that were harmed less.
-    """
+    among them, that were harmed less."""
     rows = []
     for target, run in pairs.groupby("targets", sort=False):
         mean = run.groupby("concept", sort=False)[list(scores)].mean()
@@ -229,22 +209,20 @@ def neutral_percentiles(pairs: pd.DataFrame, scores: Sequence[str]) -> pd.DataFr
 
 def predictability(delta: Delta, predictions: pd.DataFrame) -> pd.DataFrame:
     """How well each prediction orders the concepts: by δ, and by what is specific to the pair.
-
     Columns: targets, predictor, metric ("δ" or "specific"), value (Spearman's ρ over the concepts,
     the target not among them), ceiling (the root of what the pictures' halves have in common,
-    stepped up: no prediction can be expected above it). For `measure.means`.
-    """
+    stepped up: no prediction can be expected above it). For `measure.means`."""
     rows, methods = [], [name for name in PREDICTORS if name in predictions]
     table = predictions.set_index(["targets", "concept"])[methods]
     for metric, part in (("δ", delta), ("specific", specific(delta))):
         halves = [part.values[..., k::2].mean(2) for k in (0, 1)]
         for i, target in enumerate(delta.targets):
             others = [j for j, concept in enumerate(delta.concepts) if concept != target]
-            half = correlation(halves[0][i, others], halves[1][i, others], "spearman")
+            half = stats.spearmanr(*(values[i, others] for values in halves)).statistic
             ceiling = np.sqrt(max(0.0, 2 * half / (1 + half)))
             truth = part.values[i, others].mean(1)
             guess = table.loc[target].loc[[delta.concepts[j] for j in others]]
             for method in methods:
-                rho = correlation(truth, guess[method].to_numpy(), "spearman")
+                rho = stats.spearmanr(truth, guess[method]).statistic
                 rows.append((target, method, metric, rho, ceiling))
     return pd.DataFrame(rows, columns=["targets", "predictor", "metric", "value", "ceiling"])

@@ -88,10 +88,8 @@ def draw_embeddings(
     pipe: Pipeline, embeddings: Sequence[Tensor], seeds: Sequence[int], guidance_scale: float = 4.0
 ) -> list[Image.Image]:
     """Pictures by guided DDIM, of an embedding `(n, tokens, dim)` for each step: the same one again
-    and again, or another on the way (prompt switching, as in Hertz et al. 2022).
-
-    Raises `EraseError` for no step and for a number of seeds other than n.
-    """
+    and again, or another on the way (prompt switching, as in Hertz et al. 2022). Raises
+    `EraseError` for no step and for a number of seeds other than n."""
     steps, n = len(embeddings), len(embeddings[0]) if len(embeddings) else 0
     if n == 0 or len(seeds) != n:
         given = f"{steps} embeddings of {n} prompts and {len(seeds)} seeds"

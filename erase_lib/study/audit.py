@@ -19,13 +19,10 @@ from erase_lib.train import Run
 
 class Audit:
     """A callback for `erase` that measures at the updates `moments` how far every candidate has
-    moved: the exhaustive order, to be asked for `ranks` afterwards.
-
-    The measurement is the same for all strategies (`Probe`, on a latent that the teacher drew of
-    each candidate) and none of a method's evaluations; it took `seconds`. Of several targets it
-    looks at the first. Raises `EraseError` for a method without a search, and moments outside the
-    run.
-    """
+    moved: the exhaustive order, to be asked for `ranks` afterwards. The measurement is the same for
+    all strategies (`Probe`, on a latent that the teacher drew of each candidate) and none of a
+    method's evaluations; it took `seconds`. Of several targets it looks at the first. Raises
+    `EraseError` for a method without a search, and moments outside the run."""
 
     def __init__(self, pipe: Pipeline, config: EraseConfig, moments: Collection[int]) -> None:
         if config.method not in ("eap", "age"):

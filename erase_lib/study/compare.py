@@ -21,7 +21,7 @@ PLAIN = {"CLIP score": "clip", "distance": "distance", "probability": "probabili
 FILE = DATA / "published.csv"
 EXPERIMENTS = ("objects", "nudity", "style")
 COLUMNS = "experiment method metric value spread unit n detector source run".split()
-OURS = ("method", "metric", "value", "low", "high")
+OURS = ["method", "metric", "value", "low", "high"]
 DIGITS = {"NER": 2, "FID": 2, "CLIP": 2, "LPIPS": 3}  # as published; ESR and PSR have 1
 NONE = "–"
 NOTE = "another model and detector: compare the order of methods in a column, never a number across"
@@ -31,22 +31,18 @@ def read_runs(
     tables: Sequence[str | Path], suite: str, vary: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The runs of published sweeps that measured `suite`, and every picture of the finished ones.
-
     `tables` are the sweeps' NAME.csv; beside each lies NAME_SUITE_pictures.parquet. Both get a
     column setting: the run's values of the columns `vary`, or "original" for pictures of the
     unedited model. Raises `EraseError` for a table or file that is missing, damaged, or of no
-    finished run, and for an unknown column.
-    """
-    for what, given, such in (("tables", tables, "results.csv"), ("vary", vary, "method")):
-        if not given or isinstance(given, (str, Path)):
-            raise EraseError(f"{what} is {given!r}: expected a list, such as [{such!r}]")
+    finished run, and for an unknown column."""
+    if not tables or not vary:
+        raise EraseError(f"tables is {tables}, vary is {vary}: expected two lists, of one or more")
     runs = pd.concat([read_table(table) for table in tables], ignore_index=True).copy()
     for name in ("id", "status", *vary):
         if name not in runs:
             raise unknown("column", name, runs.columns)
-    if (double := runs["id"].duplicated()).any():
-        name = runs.loc[double, "id"].iloc[0]
-        raise EraseError(f"run {name!r} is in {list(map(str, tables))} twice: give each table once")
+    if double := runs.loc[runs["id"].duplicated(), "id"].tolist():
+        raise EraseError(f"run {double[0]!r} is in {list(map(str, tables))} twice: give each once")
     runs["setting"] = label(runs, vary)
     paths = [Path(t).with_name(f"{Path(t).stem}_{suite}_pictures.parquet") for t in tables]
     pictures = pd.concat([read_table(path) for path in paths], ignore_index=True)
@@ -60,11 +56,9 @@ def read_runs(
 
 def units(pictures: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The mean of each unit, a concept in a split, over all its pictures and all seeds of the
-    erasure: group, targets, concept, setting, value.
-
-    `metric`: ESR-k, PSR-k, either with " style", or one of `PLAIN`. Raises `EraseError` for another
-    and for one that these pictures were not measured by.
-    """
+    erasure: group, targets, concept, setting, value. `metric`: ESR-k, PSR-k, either with " style",
+    or one of `PLAIN`. Raises `EraseError` for another and for one that these pictures were not
+    measured by."""
     ranked = metric[:4] in ("ESR-", "PSR-") and METRIC.fullmatch(metric)
     rank = "style_rank" if metric.endswith(" style") else "rank"
     column = rank if ranked else PLAIN.get(metric)
@@ -86,12 +80,10 @@ def _units_of(pictures: pd.DataFrame, group: str, metric: str) -> pd.DataFrame:
 
 
 def levels(pictures: pd.DataFrame, asked: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """Each setting's mean of each (group, metric).
-
-    Columns: setting, group, metric, value, low, high (95 %, bootstrap over `UNIT`s), spread
-    (standard deviation over the splits, as the paper gives), units, splits. Raises `EraseError` for
-    a group or metric that is unknown, or that no concept has.
-    """
+    """Each setting's mean of each (group, metric). Columns: setting, group, metric, value, low,
+    high (95 %, bootstrap over `UNIT`s), spread (standard deviation over the splits, as the paper
+    gives), units, splits. Raises `EraseError` for a group or metric that is unknown, or that no
+    concept has."""
     rows = []
     for group, metric in asked:
         for setting, part in _units_of(pictures, group, metric).groupby("setting", sort=False):
@@ -115,12 +107,10 @@ def wide(levels: pd.DataFrame) -> pd.DataFrame:
 def differences(
     pictures: pd.DataFrame, asked: Sequence[tuple[str, str]], base: str, seed: int = 0
 ) -> pd.DataFrame:
-    """Every setting against `base`, matched concept by concept, with a test.
-
-    Columns: setting, group, metric, value (setting − base), low, high (as in `levels`), p
-    (`measure.flipped`), q (p after Holm's correction over the settings of a metric), units. Raises
-    `EraseError` for an unknown base, one without a match, and as `levels`.
-    """
+    """Every setting against `base`, matched concept by concept, with a test. Columns: setting,
+    group, metric, value (setting − base), low, high (as in `levels`), p (`measure.flipped`), q (p
+    after Holm's correction over the settings of a metric), units. Raises `EraseError` for an
+    unknown base, one without a match, and as `levels`."""
     rows: list[dict[str, Any]] = []
     for group, metric in asked:
         found, some = _units_of(pictures, group, metric), []
@@ -165,35 +155,27 @@ def paper_form(levels: pd.DataFrame) -> pd.DataFrame:
 
 
 def published(experiment: str) -> pd.DataFrame:
-    """The published cells of one of `EXPERIMENTS`, a row each, columns `COLUMNS`.
-
-    spread is the ± standard deviation over 4 splits (NaN where not given), unit percent or score,
-    run which of several published sets ("" of one). Raises `EraseError` for an unknown experiment
-    and a damaged file.
-    """
+    """The published cells of one of `EXPERIMENTS`, a row each, columns `COLUMNS`. spread: standard
+    deviation over 4 splits (NaN where not given); unit: percent or score; run: which of several
+    sets ("" of one). Raises `EraseError` for another, and a damaged file."""
     if experiment not in EXPERIMENTS:
         raise unknown("experiment", experiment, EXPERIMENTS)
-    cells = whole_table(FILE, dtype=str)[COLUMNS]
-    numbers = {name: pd.to_numeric(cells[name]) for name in ("value", "spread")}
-    cells = cells.assign(**numbers)
-    return cells.query("experiment == @experiment").reset_index(drop=True)
+    cells = whole_table(FILE, dtype=str).query("experiment == @experiment")[COLUMNS]
+    numbers = cells[["value", "spread"]].apply(pd.to_numeric)
+    return cells.assign(**numbers).reset_index(drop=True)
 
 
 def beside(ours: pd.DataFrame, experiment: str) -> pd.DataFrame:
     """Ours and the published cells as text: a row a method, columns (metric, ours or published).
-
     `ours`: method, metric, value, low, high, a row each; ESR, PSR and NER are shares in [0, 1] and
     shown in percent, as "96.3 [92.5, 100]". Published "98.6 ± 1.2", two sets of runs "95.5 / 78.1";
     `NONE` where a side has nothing. `attrs["note"]` says how to read it. Raises `EraseError` for
-    columns that lack, a method twice, a share that is none, and when no metric was published.
-    """
+    columns that lack, a method twice, a share that is none, and when no metric was published."""
     theirs = published(experiment)
     mine = _own(ours, theirs).assign(side="ours", spread=math.nan)
-    numbers = list(OURS[2:])
-    mine[numbers] = mine[numbers].mul(mine["scale"], axis=0)
-    cells = pd.concat([mine, theirs.assign(side="published", low=math.nan, high=math.nan)])
-    told = cells[["metric", "value", "spread", "low", "high"]].to_numpy()
-    cells["text"] = [_text(*row) for row in told]
+    mine[OURS[2:]] = mine[OURS[2:]].mul(mine["scale"], axis=0)
+    cells = pd.concat([mine, theirs.assign(side="published")])
+    cells["text"] = [_text(*row) for row in cells[[*OURS[1:], "spread"]].to_numpy()]
     found = cells.pivot_table("text", "method", ["metric", "side"], aggfunc=" / ".join)
     sides = [theirs["metric"].unique(), ["ours", "published"]]
     columns = pd.MultiIndex.from_product(sides, names=["metric", "side"])
@@ -204,12 +186,10 @@ def beside(ours: pd.DataFrame, experiment: str) -> pd.DataFrame:
 
 
 def published_order(ours: pd.DataFrame, experiment: str, metric: str) -> pd.DataFrame:
-    """Kendall's τ_b between our order of methods and the published one, by those that both have.
-
-    A row for each published set of runs: metric, run, n (methods), tau (NaN where one side is all
+    """Kendall's τ_b between our order of methods and the published one, by those that both have. A
+    row for each published set of runs: metric, run, n (methods), tau (NaN where one side is all
     ties), ours and published (methods, the highest value first, equal ones as in `ours`). Raises
-    `EraseError` for an unknown metric, fewer than 3 methods in common, and as `beside`.
-    """
+    `EraseError` for an unknown metric, fewer than 3 methods in common, and as `beside`."""
     theirs = published(experiment)
     if metric not in set(theirs["metric"]):
         raise unknown("metric", metric, theirs["metric"].unique())
@@ -217,10 +197,7 @@ def published_order(ours: pd.DataFrame, experiment: str, metric: str) -> pd.Data
     own = mine[mine["metric"] == metric].set_index("method")["value"]
     part = theirs[(theirs["metric"] == metric) & theirs["method"].isin(own.index)]
     if len(both := part["method"].unique()) < 3:
-        raise EraseError(
-            f"{len(both)} methods ({', '.join(both) or 'none'}) have {metric} here and published:"
-            " an order needs 3, measure others"
-        )
+        raise EraseError(f"{len(both)} methods have {metric} here and published: measure 3 or more")
     rows = []
     for run in [run for run in part["run"].unique() if run] or [""]:
         known = part[part["run"].isin(["", run])].set_index("method")["value"]
@@ -249,12 +226,12 @@ def _own(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
         method, metric = mine.loc[double, ["method", "metric"]].iloc[0]
         raise EraseError(f"our table has {metric} of {method!r} twice: average its runs first")
     if (off := (mine["scale"] == 100) & ~mine["value"].between(0, 1)).any():
-        method, metric, value = mine.loc[off, list(OURS[:3])].iloc[0]
+        method, metric, value = mine.loc[off, OURS[:3]].iloc[0]
         raise EraseError(f"{metric} of {method!r} is {value}: expected a share from 0 to 1")
     return mine
 
 
-def _text(metric: str, value: float, spread: float, low: float, high: float) -> str:
+def _text(metric: str, value: float, low: float, high: float, spread: float) -> str:
     """As "98.6 ± 1.2", "96.3 [92.5, 100]" or "95.5": what is NaN is left out."""
     digits = DIGITS.get(metric.partition("-")[0].partition(" ")[0], 1)
     told = [f"{x:.{digits}f}" for x in (value, spread, low, high)]

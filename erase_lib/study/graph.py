@@ -14,7 +14,7 @@ from scipy import stats
 from sklearn.metrics import adjusted_rand_score
 
 from erase_lib.errors import EraseError, check_range
-from erase_lib.study.atlas import Delta, correlation
+from erase_lib.study.atlas import Delta
 
 
 def asymmetries(delta: Delta, repeats: int = 200, seed: int = 0) -> pd.DataFrame:
@@ -27,8 +27,7 @@ def asymmetries(delta: Delta, repeats: int = 200, seed: int = 0) -> pd.DataFrame
     pairs would show, if noise is symmetric about 0. p is the place of |difference| among them all,
     q its false discovery rate over all pairs (Benjamini & Hochberg 1995). Columns: a, b, forward
     (A → B), backward, forward_error, backward_error (half of a 95 % interval), difference, low,
-    high, p, q; the surest first.
-    """
+    high, p, q; the surest first."""
     pairs = delta.among_targets()
     mean, first, second = pairs.values.mean(2), *np.triu_indices(len(pairs.targets), 1)
     # every other picture against the ones between, as uncertain as the mean of all of them
@@ -45,37 +44,33 @@ def asymmetries(delta: Delta, repeats: int = 200, seed: int = 0) -> pd.DataFrame
     unit = contrast[cells] / np.maximum(error[cells], np.finfo(float).tiny)
     one, two = np.random.default_rng(seed).choice(unit, (2, repeats, len(first)))
     null = np.sort(np.abs(error[away] * one - error[back] * two).ravel() / np.tile(both, repeats))
-    difference, reach, names = mean[away] - mean[back], np.quantile(null, 0.95), pairs.targets
-    beyond = len(null) - np.searchsorted(null, np.abs(difference) / both)
-    p = (1 + beyond) / (1 + len(null))
-    table = pd.DataFrame(combinations(names, 2), columns=["a", "b"])
+    difference, reach = mean[away] - mean[back], np.quantile(null, 0.95)
+    surety = np.abs(difference) / both
+    p = (1 + len(null) - np.searchsorted(null, surety)) / (1 + len(null))
+    table = pd.DataFrame(combinations(pairs.targets, 2), columns=["a", "b"])
     table = table.assign(forward=mean[away], backward=mean[back])
     table = table.assign(forward_error=reach * error[away], backward_error=reach * error[back])
     table = table.assign(difference=difference, low=difference - reach * both)
     table = table.assign(high=difference + reach * both, p=p, q=stats.false_discovery_control(p))
-    surest = np.argsort(-np.abs(difference) / both, kind="stable")
-    return table.iloc[surest].reset_index(drop=True)
+    return table.iloc[np.argsort(-surety, kind="stable")].reset_index(drop=True)
 
 
 def symmetry(delta: Delta, kind: str = "spearman", draws: int = 300, seed: int = 0) -> dict:
-    """The correlation, spearman or pearson, of δ(A → B) with δ(B → A) over pairs of targets.
-
-    Keys: value, ceiling (of two halves of the pictures, stepped up to all by Spearman–Brown: as
-    good as a perfect symmetry could look), corrected (value / ceiling), each with `… low` and
-    `… high` (95 %: targets drawn with replacement), and pairs.
-    """
+    """The correlation, spearman or pearson, of δ(A → B) with δ(B → A) over pairs of targets. Keys:
+    value, ceiling (of two halves of the pictures, stepped up to all by Spearman–Brown: as good as a
+    perfect symmetry could look), corrected (value / ceiling), each with `… low` and `… high` (95 %:
+    targets drawn with replacement), and pairs."""
     check_range("draws", draws, 0, 100_000)
     pairs, rng = delta.among_targets(), np.random.default_rng(seed)
-    n = len(pairs.targets)
+    n, correlation = len(pairs.targets), stats.spearmanr if kind == "spearman" else stats.pearsonr
     halves = [pairs.values[..., k::2].mean(2) for k in (0, 1)]
 
     def once(chosen: np.ndarray) -> tuple[float, float, float]:
-        cells = np.ix_(chosen, chosen)
-        one, two = (half[cells] for half in halves)
+        one, two = (half[np.ix_(chosen, chosen)] for half in halves)
         both = (one + two) / 2
         seen = ~np.isnan(both)  # a target drawn twice is no pair
-        value = correlation(both[seen], both.T[seen], kind)
-        half = correlation(one[seen], two[seen], kind)
+        value = correlation(both[seen], both.T[seen]).statistic
+        half = correlation(one[seen], two[seen]).statistic
         return value, 2 * half / (1 + half), value * (1 + half) / (2 * half)
 
     drawn = [once(rng.integers(0, n, n)) for _ in range(draws)]
@@ -113,10 +108,8 @@ def communities(graph: nx.DiGraph, seed: int = 0) -> dict[str, int]:
 
 def modularity_of(graph: nx.DiGraph, labels: Mapping[str, Any]) -> float:
     """Modularity of a labelling: the weight of edges within groups beyond that of chance."""
-    groups: dict[Any, set[str]] = {}
-    for node in graph:
-        groups.setdefault(labels[node], set()).add(node)
-    return float(modularity(graph, groups.values()))
+    own = [labels[node] for node in graph]
+    return float(modularity(graph, pd.Series(list(graph)).groupby(own, sort=False).agg(set)))
 
 
 def against_labels(
@@ -126,12 +119,10 @@ def against_labels(
     shuffles: int = 500,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Are the communities the labels, and do the labels hold the graph together?
-
-    Keys: rand (adjusted Rand index: 1 the same groups, 0 as by chance), rand p; modularity of the
-    labels, with mean and 97.5 % quantile of shuffled ones, and p; groups, nodes. p is the share of
-    shuffles that reach as much, the labels themselves among them.
-    """
+    """Are the communities the labels, and do the labels hold the graph together? Keys: rand
+    (adjusted Rand index: 1 the same groups, 0 as by chance), rand p; modularity of the labels, with
+    mean and 97.5 % quantile of shuffled ones, and p; groups, nodes. p is the share of shuffles that
+    reach as much, the labels themselves among them."""
     check_range("shuffles", shuffles, 1, 100_000)
     nodes, rng = list(graph), np.random.default_rng(seed)
     own, theirs = [labels[node] for node in nodes], [found[node] for node in nodes]

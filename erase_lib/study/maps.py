@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from erase_lib.errors import EraseError, unknown
+from erase_lib.errors import EraseError, check_range, unknown
 from erase_lib.measure import SmallCLIP
 from erase_lib.models import Pipeline
 from erase_lib.text import encode_prompts
@@ -44,25 +44,21 @@ def project(points: np.ndarray, method: str = "umap", seed: int = 0) -> np.ndarr
     are not finite or too large or small to be told apart (t-SNE would end Python)."""
     if method not in PROJECTIONS:
         raise unknown("projection", method, PROJECTIONS)
-    if len(points) < 3:
-        raise EraseError(f"{len(points)} concepts are no map: give 3 or more")
-    points = np.asarray(points, dtype=float)
-    if points.ndim != 2 or points.shape[1] < 2:
-        raise EraseError(f"points have shape {points.shape}: expected (n, dim) of 2 or more each")
-    if not 0 <= seed < 2**32:
-        raise EraseError(f"seed is {seed}: expected 0 to {2**32 - 1}")
+    check_range("seed", seed, 0, 2**32 - 1)
+    points, n = np.asarray(points, dtype=float), len(points)
+    if n < 3 or points.ndim != 2 or points.shape[1] < 2:
+        raise EraseError(f"{n} concepts, shape {points.shape}, are no map: give 3 × 2 or more")
     if not 1e-12 < np.ptp(points, axis=0).max() < 1e12 or len(np.unique(points, axis=0)) < 3:
         raise EraseError("points are NaN, infinite or all but the same: expected 3 that differ")
     if method == "pca":
         return PCA(2, random_state=seed).fit_transform(points)
     if method == "tsne":
-        perplexity = min(30, (len(points) - 1) / 3)
-        return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
+        near = min(30, (n - 1) / 3)
+        return TSNE(2, perplexity=near, init="pca", random_state=seed).fit_transform(points)
     from umap import UMAP  # slow to import
 
-    few = len(points) < 5  # its own start needs more
-    near = min(15, len(points) - 1)
-    map_ = UMAP(n_jobs=1, n_neighbors=near, init="random" if few else "spectral", random_state=seed)
+    start = "spectral" if n > 4 else "random"  # its own start needs more
+    map_ = UMAP(n_jobs=1, n_neighbors=min(15, n - 1), init=start, random_state=seed)
     return np.asarray(map_.fit_transform(points))
 
 

@@ -54,12 +54,10 @@ def predict_sensitivity(
     seed: int = 0,
 ) -> pd.DataFrame:
     """How much each concept, and each neutral one, is expected to be hurt: concept, prediction.
-
     `method` is one of `PREDICTORS`; `score` (of `SCORES`) is what a draft is compared by.
     Evaluations of the UNet a concept: distance, cosine and kv none; noise, noise_closed and
     gradient 8; draft 64, half of them cached; those with updates some hundreds more, once. Raises
-    `EraseError` for an unknown method or score, and as `sensitivity_prompts`.
-    """
+    `EraseError` for an unknown method or score, and as `sensitivity_prompts`."""
     check_score(score)
     targets = [target] if isinstance(target, str) else list(target)
     methods = ["distance", "draft"] if method == "both" else [method]
@@ -77,15 +75,13 @@ def predictions(
 ) -> pd.DataFrame:
     """Several predictions at once: concept, and a column a method; of draft one a score, "draft
     judge" and so on. Arguments and errors as `predict_sensitivity`."""
-    for method in methods:
-        if method not in PREDICTORS:
-            raise unknown("predictor", method, PREDICTORS)
+    if strange := [method for method in methods if method not in PREDICTORS]:
+        raise unknown("predictor", strange[0], PREDICTORS)
     prompts = sensitivity_prompts(concepts, FORMS, neutral, seed=SEED)
-    table, edits = prompts[["concept"]].copy(), dict[str, Erasure]()
+    kinds = dict.fromkeys(EDITS[method] for method in methods if method in EDITS)
+    edits = {kind: short_edit(pipe, targets, kind, seed) for kind in kinds}
+    table = prompts[["concept"]].copy()
     for method in methods:
-        kind = EDITS.get(method)
-        if kind is not None and kind not in edits:
-            edits[kind] = short_edit(pipe, targets, kind, seed)
         if method in ("distance", "cosine"):
             table[method] = nearness(pipe, targets, prompts, method)
         elif method == "kv":
@@ -93,8 +89,8 @@ def predictions(
         elif method == "draft":
             pairs = measure_pairs(pipe, edits["esd"], prompts, steps=DRAFT_STEPS, progress=False)
             table = table.join(pairs[list(SCORES)].add_prefix("draft "))
-        elif kind is not None:
-            table[method] = noise_movement(pipe, edits[kind].tensors, prompts)
+        elif method in EDITS:
+            table[method] = noise_movement(pipe, edits[EDITS[method]].tensors, prompts)
     return table.groupby("concept", as_index=False, sort=False).mean()
 
 
@@ -109,10 +105,8 @@ def agreement(pairs: pd.DataFrame, table: pd.DataFrame, targets: Sequence[str]) 
     """How well `predictions`, the `table`, order the concepts by what `measure_pairs` found of one
     erasure, targets and neutral concepts left out: score, predictor, rho (Spearman's), reliability
     (as the function, with its errors), n (concepts)."""
-    others = pairs["style"].notna() & pairs["concept"].isin(
-        without(pairs["concept"].unique(), targets)
-    )
-    kept, rows = pairs[others], []
+    others = without(pairs["concept"].unique(), targets)
+    kept, rows = pairs[pairs["style"].notna() & pairs["concept"].isin(others)], []
     for score in SCORES:
         delta = kept.groupby("concept")[score].mean().dropna()
         found = table.set_index("concept").loc[delta.index]

@@ -16,10 +16,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from erase_lib.doors import gate
-from erase_lib.errors import EraseError, check_range, unknown, unwritable
+from erase_lib.errors import EraseError, check_range, unknown
 from erase_lib.files import alone, as_path, handled, read_mapping
 from erase_lib.sweep import grid, run
-from erase_lib.sweep.run import DONE, FAILED, Case, Settings
+from erase_lib.sweep.run import DONE, FAILED, Case, Settings, writing
 from erase_lib.sweep.table import collect, publish
 from erase_lib.sweep.workers import BACKENDS
 
@@ -30,18 +30,18 @@ def plan(
 ) -> list[Case]:
     """The cases of a grid (fixed, grid, zip, cases, as in its file), checked against the notebook;
     the same run only once. Raises `EraseError` for the first thing that is wrong."""
-    notebook, known = as_path(notebook), grid.parameters(as_path(notebook))
+    known, code = grid.parameters(as_path(notebook)), run.computed(as_path(notebook))
+    out = as_path(out).resolve()  # a cluster's workers stand elsewhere
     values = grid.check(known, grid.expand(spec, most))
-    code, out = run.computed(notebook), as_path(out).resolve()  # cluster's workers stand elsewhere
-    cases = {case.id: case for v in values if (case := run.make_case(out, code, known, v))}
-    return list(cases.values())
+    cases = [run.make_case(out, code, known, of) for of in values]
+    return list({case.id: case for case in cases}.values())
 
 
 def overview(cases: Sequence[Case], workers: int = 1) -> str:
     """The plan for the eye: what each run differs in, its state, and how long the rest may take."""
     rows = pd.DataFrame([case.values for case in cases]).map(run.shorten)
-    rows = rows.loc[:, rows.nunique() > 1]
     records = [case.record() for case in cases]
+    rows = rows.loc[:, rows.nunique() > 1]
     rows.insert(0, "(run)", [case.id for case in cases])
     rows["(state)"] = [record.get("status", "to do") for record in records]
     spent = [r.get("seconds", 0) for r in records if r.get("status") == DONE]
@@ -72,13 +72,11 @@ def sweep(
     progress: bool = True,
 ) -> pd.DataFrame:
     """Run a notebook with every case of a grid, each in a folder under `out`; the table of results.
-
     Finished runs are skipped (unless `force`), failed ones run again, alone with `only_failed`. A
     failure is recorded and the others go on. `workers` processes run side by side, each with
     `threads` (default: the cores divided among them); with `backend` dask or ray the cluster at
     `scheduler` (default: one here), which sees the same files. Raises `EraseError` for a wrong
-    grid, or more than `most` runs, before the first, and when another sweep uses the folder.
-    """
+    grid, or more than `most` runs, before the first, and when another sweep uses the folder."""
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
     if scheduler and backend == "loky":
@@ -91,7 +89,7 @@ def sweep(
     cases, out = plan(notebook, spec, out, most), as_path(out)
     notebook, commit = as_path(notebook).resolve(), run.git_commit()
     settings = Settings(notebook, uuid.uuid4().hex, threads, cell_timeout, commit, force)
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         with alone(out / "lock") as before:
             if before:
@@ -103,19 +101,16 @@ def sweep(
             with (
                 # an interrupt ends the workers here, not when the generator is forgotten
                 closing(BACKENDS[backend](settings, chosen, workers, scheduler)) as records,
-                tqdm(total=len(chosen), desc="sweep", unit="run", disable=quiet) as bar,
+                tqdm(records, "sweep", len(chosen), unit="run", disable=quiet) as bar,
             ):
-                for record in records:
+                for record in bar:
                     if record["status"] == FAILED:
                         failed[record["id"]] = record["error"]
                     bar.set_postfix(failed=len(failed))
-                    bar.update()
             found = collect(out, [case.id for case in cases])
             if failed:  # a folder that cannot be written to does not say why
                 found["error"] = found["error"].fillna(found["id"].map(failed))
             return found
-    except OSError as error:
-        raise unwritable(out, error) from None
 
 
 def select(cases: Sequence[Case], settings: Settings, only_failed: bool) -> list[Case]:
@@ -135,8 +130,7 @@ def select(cases: Sequence[Case], settings: Settings, only_failed: bool) -> list
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Exit status: 0 all done, 1 some failed, 2 bad input; 130 interrupted, 143
-    terminated, 129 hung up."""
+    """The command line. Exit status: 0 all done, 1 some failed, 2 bad input, 128 + a signal's."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     ended: list[int] = []
 
@@ -180,16 +174,16 @@ def started(words: Sequence[str]) -> int:
     parser.add_argument("--most", type=int, default=grid.MOST, help="runs that a grid may have")
     parser.add_argument("--publish", type=Path, metavar="FOLDER", help="put the table there too")
     given = vars(parser.parse_args(words))
-    pairs, file, dry = given.pop("p"), given.pop("grid"), given.pop("dry_run")
-    target, spec = given.pop("publish"), read_mapping(file, "grid", grid.SECTIONS) if file else {}
+    pairs, file, dry, target = map(given.pop, ("p", "grid", "dry_run", "publish"))
+    spec = read_mapping(file, "grid", grid.SECTIONS) if file else {}
     if file and spec.get("notebook") is not None:  # a path from the grid file on
         given["notebook"] = given["notebook"] or Path(file).parent / str(spec["notebook"])
     if not given["notebook"]:
         raise EraseError("no notebook: name one, or write `notebook: PATH` into the grid file")
-    given_pairs = grid.read_arguments(pairs)  # they replace what the file says
+    asked = grid.read_arguments(pairs)  # they replace what the file says
     for name in ("fixed", "grid"):
-        spec[name] = {k: v for k, v in grid.section(spec, name).items() if k not in given_pairs}
-    spec["grid"] |= given_pairs
+        spec[name] = {k: v for k, v in grid.section(spec, name).items() if k not in asked}
+    spec["grid"] |= asked
     out = given["out"] = given["out"] or Path("runs") / Path(given["notebook"]).stem
     if dry:
         cases = plan(given["notebook"], spec, out, given["most"])
@@ -198,10 +192,8 @@ def started(words: Sequence[str]) -> int:
     found = sweep(spec=spec, **given)
     status = report(found, out)
     if target and not status:
-        try:
+        with writing(target):
             publish(found, out, target, Path(file or given["notebook"]))
-        except OSError as error:
-            raise unwritable(target, error) from None
     return status
 
 

@@ -42,12 +42,10 @@ def parameters(notebook: str | Path) -> dict[str, Parameter]:
     import papermill  # takes seconds, which a notebook that only reads tables need not wait
 
     path, known = Path(notebook), {}
-    if not path.is_file():
-        raise EraseError(f"notebook {path} does not exist")
     try:
         found = papermill.inspect_notebook(path)
     except Exception as error:  # json, nbformat and papermill each raise their own kinds
-        raise EraseError(f"{path} is no notebook ({reason(error)})") from None
+        raise EraseError(f"{path} is missing or no notebook ({reason(error)})") from None
     if OUTPUT not in found:
         raise EraseError(f"{path} cannot be swept: no cell tagged parameters sets `{OUTPUT}`")
     if taken := sorted(RESERVED & found.keys()):
@@ -83,8 +81,7 @@ def convert(value: Any, kind: str, name: str) -> Any:
         items = pieces(value, "+") if isinstance(value, str) else value
         if isinstance(value, str) and "" in items:
             raise EraseError(f"{name} is {value!r}, with nothing beside a +: quote it as '\"C++\"'")
-        if isinstance(items, (bool, int, float)):
-            items = [items]
+        items = [items] if isinstance(items, (int, float)) else items
         if not isinstance(items, (list, tuple)) or not items:
             raise EraseError(f"{name} is {value!r}: expected {kind}, such as one or more values")
         return [convert(item, many[1], name) for item in items]
@@ -120,8 +117,7 @@ def read_arguments(pairs: Iterable[str]) -> Values:
 
 def expand(spec: Mapping[str, Any], most: int = MOST) -> list[Values]:
     """Every case: each row of `cases` × each row of `zip` × the product of `grid`, over `fixed`.
-    Raises `EraseError` for a section of another form, a name in two of them, and more than `most`
-    cases, which are counted before they are listed."""
+    Raises `EraseError` for a section of another form, a name in two, and more than `most` cases."""
     fixed, grid, zipped = (section(spec, name) for name in ("fixed", "grid", "zip"))
     for name, values in (grid | zipped).items():
         if not isinstance(values, list) or not values:
@@ -136,14 +132,12 @@ def expand(spec: Mapping[str, Any], most: int = MOST) -> list[Values]:
     for first, second in itertools.combinations(sections, 2):
         if both := sorted(map(str, first.keys() & second.keys())):
             raise EraseError(f"{both[0]} stands in two sections of the grid: keep one")
-    rows = list(zip(*zipped.values(), strict=True)) if zipped else [()]
+    rows = [dict(zip(zipped, row, strict=True)) for row in zip(*zipped.values(), strict=True)]
+    rows = rows or [{}]
     if (count := math.prod([len(cases), len(rows), *map(len, grid.values())])) > most:
         raise EraseError(f"{count:,} runs: expected at most {most:,}; --most N allows more")
-    product = itertools.product(cases, rows, itertools.product(*grid.values()))
-    return [
-        fixed | case | dict(zip(zipped, row, strict=True)) | dict(zip(grid, point, strict=True))
-        for case, row, point in product
-    ]
+    points = (dict(zip(grid, p, strict=True)) for p in itertools.product(*grid.values()))
+    return [fixed | case | row | p for case, row, p in itertools.product(cases, rows, points)]
 
 
 def section(spec: Mapping[str, Any], name: str) -> Values:

@@ -12,11 +12,12 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from erase_lib.config import PROFILES
 from erase_lib.errors import reason, unknown, unwritable
@@ -32,29 +33,34 @@ ASIDE = {"parameters", "exercise", "solution", "check"}  # no part of what a run
 SMOKE = "SMOKE RUN: A FEW STEPS TO SEE THAT EVERYTHING WORKS. DO NOT QUOTE ITS NUMBERS."
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises `EraseError` for what the block cannot write to `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
 def start(profile: str, output: str | Path) -> Path:
     """The run's folder, made if it is not there; a smoke run says so in large letters. Raises
     `EraseError` for an unknown profile, and a folder that cannot be made."""
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
     folder = as_path(output)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from None
     if profile == "smoke":
         print(SMOKE)
     return folder
 
 
 def finish(folder: str | Path, result: Mapping[str, Any]) -> None:
-    """Write `result` to metrics.json, whole or not at all: plain values, and tables as their rows.
-    Raises `EraseError` when it cannot be written."""
+    """Write `result`, its tables as rows, to metrics.json. `EraseError` when it cannot be
+    written."""
     path = Path(folder) / METRICS
-    try:
+    with writing(path):
         write(path, result)
-    except OSError as error:
-        raise unwritable(path, error) from None
 
 
 def write(path: Path, values: Mapping[str, Any]) -> None:
@@ -99,8 +105,7 @@ class Case:
 
 
 def computed(notebook: Path) -> str:
-    """The code that a notebook's numbers hang on, beside its parameters' values: no prose, comments
-    or docstrings, nor the cells tagged as in `ASIDE`, so that a better hint is no other run."""
+    """A notebook's code without prose, comments, docstrings, `ASIDE`: a hint makes no other run."""
     parts = []
     for cell in read_json(notebook).get("cells", []):
         if cell["cell_type"] != "code" or ASIDE & set(cell["metadata"].get("tags", [])):
@@ -117,9 +122,8 @@ def computed(notebook: Path) -> str:
 
 
 def make_case(out: Path, code: str, known: Mapping[str, Parameter], values: Values) -> Case:
-    """The case of these values. Its id begins with those that differ from the notebook's defaults,
-    for the reader; its last eight digits hash all of them, what is computed and the library's
-    version, so the same run has the same folder in every grid."""
+    """The case of these values. Its id says those that differ from the notebook's defaults, and a
+    hash of all, the code and the library's version: the same run is the same in every grid."""
     own = {name: value for name, value in values.items() if value != known[name].default}
     shown = "-".join(shorten(value) for value in own.values()) or "defaults"
     text = json.dumps([values, code, version("erase-lib")], sort_keys=True)
@@ -141,42 +145,32 @@ def git_commit() -> str:
     return ""
 
 
-@contextmanager
-def threads_of(number: int) -> Iterator[None]:
+def threads_of(number: int) -> AbstractContextManager[Any]:
     """A kernel started within the block uses so many threads, which do not spin while they wait:
     beside other work that takes five times as long. A GOMP_SPINCOUNT that is set stays."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     new = dict.fromkeys(names, str(number)) | {"JUPYTER_PREFER_ENV_PATH": "1"}
     new["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "10000")
-    old = dict(os.environ)
-    os.environ.update(new)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(old)
+    return mock.patch.dict(os.environ, new)  # and as they were after it
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a sweep does its runs; `sweep` tells its records from those of an older one; `parent`,
-    if any, is the process whose child a worker is, and begins nothing without."""
+    """How a sweep does its runs."""
 
     notebook: Path
-    sweep: str
+    sweep: str  # tells its records from those of an older one
     threads: int = 1
     cell_timeout: int = 3600
     commit: str = ""
     force: bool = False
-    parent: int = 0
+    parent: int = 0  # the process without which a worker, its child, begins nothing
 
 
 def execute(settings: Settings, case: Case) -> dict[str, Any]:
-    """Run the notebook in the case's folder; its record, also written to run.json, holds an error
-    and its cell and traceback. What is done is not done twice: if another process is at it, this
-    one waits and returns what came of it. With `force` only this sweep's own result counts, and the
-    files of an older one go; so does what another commit left half done, or its checkpoint would go
-    on under other code. Workers of a killed sweep begin nothing once another has taken over."""
+    """Run the notebook in the case's folder; its record, also in run.json, holds an error and its
+    cell and traceback. What is done, or what another process is at, is not done twice. With `force`
+    only this sweep's result counts; older files go, as does what another commit left half done."""
     try:
         case.folder.mkdir(parents=True, exist_ok=True)
         with alone(case.folder / LOCK, wait=True):
@@ -184,6 +178,7 @@ def execute(settings: Settings, case: Case) -> dict[str, Any]:
             own = not settings.force or found.get("sweep") == settings.sweep
             if own and found.get("status") == DONE:
                 return found | {"id": case.id}
+            # workers of a killed sweep begin nothing once another has taken over
             taken = read_text(case.folder.parent / OWNER) not in ("", settings.sweep)
             if taken or settings.parent not in (0, os.getpid(), os.getppid()):
                 return {"id": case.id, "status": FAILED, "error": "another sweep has taken over"}
@@ -225,16 +220,15 @@ def logged(path: Path) -> Iterator[None]:
 def run_notebook(
     notebook: Path, executed: Path, values: Mapping[str, Any], cell_timeout: int, **more: Any
 ) -> dict[str, Any]:
-    """Run a notebook into `executed`: its status, and for a failure cell, error and traceback;
-    `more` goes to papermill."""
+    """The status of a notebook run into `executed`; if it failed cell, error and traceback."""
     import papermill  # at use, as in grid
     from traitlets.config import Config
 
-    # seconds until a kernel that does not end when it is asked to is killed
+    # what papermill is told; seconds until a kernel that does not end when asked to is killed
     more |= {"config": Config({"KernelManager": {"shutdown_wait_time": 3.0}})}
     more |= {"kernel_name": "python3", "start_timeout": 180, "execution_timeout": cell_timeout}
-    more |= {"progress_bar": False, "log_output": True}
-    more["extra_arguments"] = ["--log-level=CRITICAL"]  # on transport and shutdown, every time
+    # it logs transport and shutdown every time
+    more |= {"extra_arguments": ["--log-level=CRITICAL"], "progress_bar": False, "log_output": True}
     try:
         papermill.execute_notebook(notebook, executed, dict(values), **more)
         return {"status": DONE}
@@ -250,16 +244,14 @@ def run_notebook(
 
 
 def last_begun(notebook: Path) -> int | None:
-    """Index of the cell at which a run broke off: of those that were begun, which have a time, the
-    last; when a run ends papermill calls all its cells completed."""
+    """Index of the last cell that has a time: when a run ends papermill completes all cells."""
     told = [c["metadata"].get("papermill", {}) for c in read_json(notebook).get("cells", [])]
     return max((i for i, cell in enumerate(told) if cell.get("start_time")), default=None)
 
 
 def clear(folder: Path) -> None:
-    """Remove an older run's files, or its finished checkpoint would answer for the new one. The
-    record goes first: without its files it would still say that the run is done."""
-    (folder / RECORD).unlink(missing_ok=True)
+    """Remove an older run's files, or its finished checkpoint would answer for the new one."""
+    (folder / RECORD).unlink(missing_ok=True)  # first: without its files it still says "done"
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -272,7 +264,6 @@ def fail(case: Case, error: str) -> dict[str, Any]:
     with alone(case.folder / LOCK, wait=True):
         record = {"id": case.id, "parameters": case.values} | case.record()
         if record.get("status") not in (DONE, FAILED):
-            cell = last_begun(case.folder / EXECUTED)
-            record |= {"status": FAILED, "cell": cell, "error": error}
+            record |= {"status": FAILED, "cell": last_begun(case.folder / EXECUTED), "error": error}
             write(case.folder / RECORD, record)
         return record

@@ -10,20 +10,18 @@ from typing import Any
 
 import pandas as pd
 
-from erase_lib.errors import EraseError, reason, unwritable
+from erase_lib.errors import EraseError, reason
 from erase_lib.files import alone, as_path, whole
 from erase_lib.sweep.grid import Values
-from erase_lib.sweep.run import DONE, FAILED, METRICS, RECORD, VERSIONS, read_record
+from erase_lib.sweep.run import DONE, FAILED, METRICS, RECORD, VERSIONS, read_record, writing
 
 KEPT = ("seconds", "threads", "started", "git_commit", *VERSIONS)  # of a run's record
 
 
 def collect(out: str | Path, ids: Iterable[str] | None = None) -> pd.DataFrame:
-    """A row for each run in `out`, or of `ids`, also written to results.parquet and results.csv.
-
-    Columns: id, status (done, failed, unfinished, of a sweep that broke off, or damaged), the
-    parameters and metrics, seconds, versions, error. A metric with an interval has columns `ESR-1
-    erased`, `… low`, `… high` and `… n`. Raises `EraseError` for a folder without runs."""
+    """A row for each run in `out`, or of `ids`, also written to results.parquet and results.csv:
+    id, status (done, failed, unfinished, damaged), parameters, metrics, seconds, versions, error. A
+    metric with an interval: `ESR-1 erased`, `… low`, `… high`, `… n`. `EraseError` for no runs."""
     out = as_path(out)
     names = sorted(path.parent.name for path in out.glob(f"*/{RECORD}")) if ids is None else ids
     table = pd.DataFrame([row(out / name) for name in names])
@@ -34,12 +32,10 @@ def collect(out: str | Path, ids: Iterable[str] | None = None) -> pd.DataFrame:
         if len(kinds) > 1 and kinds != {int, float}:
             table[name] = table[name].map(lambda value: None if pd.isna(value) else str(value))
     lock, files = out / "results.lock", (out / "results.parquet", out / "results.csv")
-    try:
-        with alone(lock, wait=True), whole(*files) as (parquet, csv):  # by hand beside a sweep
-            table.to_parquet(parquet, index=False)
-            table.to_csv(csv, index=False, lineterminator="\n")
-    except OSError as error:
-        raise unwritable(out, error) from None
+    # the lock, for who collects by hand beside a sweep
+    with writing(out), alone(lock, wait=True), whole(*files) as (parquet, csv):
+        table.to_parquet(parquet, index=False)
+        table.to_csv(csv, index=False, lineterminator="\n")
     return table
 
 
@@ -67,20 +63,18 @@ def row(folder: Path) -> dict[str, Any]:
 
 
 def cell(value: Any) -> Any:
-    """A value as a table's cell: a list joined, what is nested as JSON. Raises `ValueError` for
-    what Parquet or CSV cannot hold: an integer beyond 64 bits, half a character."""
+    """A table's cell: a list joined, nested JSON; `ValueError` for what Parquet cannot hold."""
     if isinstance(value, list) and not any(isinstance(v, (dict, list)) for v in value):
         value = "+".join(map(str, value))
     elif isinstance(value, (dict, list)):
         value = json.dumps(value)
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ValueError("an integer beyond 64 bits")
-    return value.encode().decode() if isinstance(value, str) else value
+    return value.encode().decode() if isinstance(value, str) else value  # no half a character
 
 
 def flat(metrics: dict[str, Any]) -> dict[str, Any]:
-    """metrics.json as columns: numbers and texts as they are, the rows of `metrics` by name, their
-    values as numbers."""
+    """metrics.json as columns: numbers and texts as they are, the rows of `metrics` by name."""
     columns = {cell(k): cell(v) for k, v in metrics.items() if isinstance(v, (int, float, str))}
     for line in metrics.get("metrics", []):
         parts = ("suite", "metric", "group", "model")
@@ -97,12 +91,10 @@ def question(
     """The rows of a sweep's table that differ in `vary` alone, sorted by it: all other `settings`
     are as in `fixed`, or empty, not given; where `vary` is, it becomes the one of `defaults`.
     Raises `EraseError` when fewer than two values of it are left."""
-    kept = pd.Series(True, index=runs.index)
-    for name in settings:
-        if name in fixed:
-            kept &= runs[name] == fixed[name]
-        elif name != vary:
-            kept &= runs[name].isna()
+    others = [name for name in settings if name not in (vary, *fixed)]
+    kept = runs[others].isna().all(axis=1)
+    for name, value in fixed.items():
+        kept &= runs[name] == value
     part = runs[kept].copy()
     kind = type(defaults[vary])
     # beside empty cells a table's integers and truth values have become others
@@ -128,8 +120,8 @@ def write_short(rows: pd.DataFrame, path: Path) -> None:
 
 def publish(table: pd.DataFrame, out: Path, target: Path, grid: Path) -> None:
     """Put a finished table where later notebooks read it: NAME.csv, the grid, and NAME.json with
-    the hours it took and the versions, NAME being the grid file's. So also the tables that the runs
-    wrote as Parquet: NAME_TABLE.parquet has the rows of all, each run's id and targets in front."""
+    its hours and versions, NAME being the grid file's. So also the tables that the runs wrote as
+    Parquet: NAME_TABLE.parquet has the rows of all, each run's id and targets in front."""
     target.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {"runs": len(table), "hours": round(table["seconds"].sum() / 3600, 2)}
     for name in ("threads", "git_commit", *VERSIONS):

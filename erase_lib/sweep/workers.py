@@ -1,8 +1,6 @@
-"""Where the runs of a sweep are done: processes of this machine, or a cluster of Dask or Ray.
-
-Of joblib's backends for clusters Dask's hangs the sweep when a run kills its worker three times,
-and Ray's ends it when one worker is lost; so the clusters' own calls are used.
-"""
+"""Where the runs of a sweep are done: processes of this machine, or a cluster of Dask or Ray, by
+its own calls, for joblib's backend for Dask hangs when a run kills its worker three times, and its
+backend for Ray ends the sweep when one worker is lost."""
 
 from __future__ import annotations
 
@@ -21,12 +19,10 @@ import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from erase_lib.errors import EraseError, reason
-from erase_lib.sweep.run import RUNNING, Case, Settings, execute, fail
+from erase_lib.sweep.run import Case, Settings, execute, fail
 
 Cases = Sequence[Case]
 Records = Generator[dict[str, Any], None, None]
-
-
 # of joblib's, when a sweep is ended: what is done is kept all the same
 warnings.filterwarnings("ignore", r"\d+ tasks ", UserWarning, "joblib")
 
@@ -60,8 +56,7 @@ def connecting(backend: str, scheduler: str | None) -> Iterator[None]:
 
 
 def on_processes(settings: Settings, cases: Cases, workers: int, _: str | None) -> Records:
-    """joblib's processes. One's death takes all with it: the runs they were at have failed, and
-    new processes do the rest."""
+    """joblib's processes. One's death takes all with it: their runs have failed, others go on."""
     left = {case.id: case for case in cases}
     settings = replace(settings, parent=os.getpid())
     while left:
@@ -77,12 +72,9 @@ def on_processes(settings: Settings, cases: Cases, workers: int, _: str | None) 
                 yield record
         except BrokenProcessPool as error:
             for case in list(left.values()):
-                record = case.record()
-                if record.get("sweep") == settings.sweep:
-                    if record["status"] == RUNNING:
-                        record = fail(case, "the worker's process died (killed, or out of memory)")
-                    del left[case.id]
-                    yield record
+                if case.record().get("sweep") == settings.sweep:
+                    del left[case.id]  # begun, or done before its record came back
+                    yield fail(case, "the worker's process died (killed, or out of memory)")
             if len(left) == before:
                 raise EraseError(f"workers die before they begin ({reason(error)})") from None
 

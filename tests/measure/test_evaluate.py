@@ -362,7 +362,7 @@ def test_on_a_disk_that_fills_what_is_there_stays_and_space_is_all_it_wants(
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     def full(self, file, *args, **kwargs):
-        Path(getattr(file, "name", file)).write_bytes(b"half")
+        Path(file if isinstance(file, Path) else file.name).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache, "PART", 3)  # so that pictures have to be drawn again

@@ -68,10 +68,12 @@ def test_an_interrupted_download_leaves_no_archive_and_a_damaged_one_is_named(
     refused(pictures.read_folder, damaged, "color/svg", says="openmoji-17.0.0.tgz damaged delete")
 
 
-def test_a_command_ends_with_one_line(capsys):
-    with pytest.raises(SystemExit) as end, pictures.one_line("pictures"):
-        raise pictures.EraseError("npm is needed")
-    assert end.value.code == "pictures: npm is needed"
+def test_a_command_ends_with_one_line(tmp_path, capsys):
+    damaged = tmp_path / "emojibase-data-17.0.0.tgz"
+    damaged.write_bytes(b"half")
+    assert pictures.main(["--packages", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"{damaged} is damaged") and said.count("\n") == 1
 
 
 def test_pictures_not_drawn_yet_name_the_command(refused):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,8 +25,8 @@ import torch
 from erase_lib.errors import unknown
 from erase_lib.files import whole
 from erase_lib.models import pick_device
+from tools import one_line
 from tools.embedded import common, parts, unet, vae
-from tools.embedded.pictures import one_line
 from tools.embedded.redraw import redraw
 
 # stage: its share of the time. The twin has as much as the UNet, for its training shall differ in
@@ -102,7 +103,9 @@ def build(
     return done
 
 
-if __name__ == "__main__":
+@one_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, pack and say the stages that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=8)
@@ -114,20 +117,23 @@ if __name__ == "__main__":
     parser.add_argument("--without", default="objects", help="what the twin never sees: A,B")
     parser.add_argument("--snr", type=float, help="min-SNR weighting with this bound")
     parser.add_argument("--smoke", action="store_true", help="two concepts and toy sizes: a trial")
-    given = parser.parse_args()
-    with one_line("all"):
-        device = pick_device(given.device).type
-        torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")
-        build(
-            given.work,
-            given.out or given.work / "out",
-            60 * given.minutes,
-            device,
-            given.stages.split(","),
-            given.size,
-            given.begin,
-            given.without.split(","),
-            given.snr,
-            SMOKE if given.smoke else GPU,
-        )
+    given = parser.parse_args(arguments)
+    device = pick_device(given.device).type
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")
+    build(
+        given.work,
+        given.out or given.work / "out",
+        60 * given.minutes,
+        device,
+        given.stages.split(","),
+        given.size,
+        given.begin,
+        given.without.split(","),
+        given.snr,
+        SMOKE if given.smoke else GPU,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

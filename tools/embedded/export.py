@@ -11,8 +11,9 @@ import argparse
 import atexit
 import json
 import shutil
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer, ResNetModel
 
 from erase_lib.errors import EraseError, unknown
+from tools import one_line
 from tools.embedded import common
 from tools.embedded.clip import TOKENS
-from tools.embedded.pictures import one_line
 from tools.embedded.unet import new_scheduler
 from tools.embedded.vae import save_latents
 
@@ -149,16 +150,21 @@ def workplace(profile: str, work: str | Path) -> tuple[Path, Path, Mapping[str, 
     return folder, MODELS, {}
 
 
-if __name__ == "__main__":
+@one_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the shipped models, or put them back."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--restore", action="store_true", help="data/models back into build/model")
     parser.add_argument("--words", action="store_true", help="of it, text encoder and tower alone")
     parser.add_argument("--models", type=Path, default=MODELS, help="the folder of models")
     parser.add_argument("--unet", default="unet", help="another UNet of build/model, a twin's")
-    arguments = parser.parse_args()
-    with one_line("export"):
-        if arguments.restore or arguments.words:
-            back = restore if arguments.restore else restore_words
-            back(common.WORK, arguments.models)
-        else:
-            export(common.WORK, arguments.models, arguments.unet)
+    given = parser.parse_args(arguments)
+    if given.restore or given.words:
+        back = restore if given.restore else restore_words
+        back(common.WORK, given.models)
+    else:
+        export(common.WORK, given.models, given.unet)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import io
+import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffusers import AutoencoderKL
@@ -15,8 +17,8 @@ from safetensors.torch import load_file, save
 
 from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.files import whole
+from tools import one_line
 from tools.embedded import common
-from tools.embedded.pictures import one_line
 from tools.embedded.vae import save_latents
 
 PART = 15 << 20  # bytes
@@ -67,14 +69,19 @@ def unpack(out: Path, work: Path) -> list[str]:
     return names
 
 
-if __name__ == "__main__":
+@one_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Put the parts of a folder back into the models."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    with one_line("parts"):
-        found = unpack(parser.parse_args().folder, common.WORK)
-        name = "vae_sharp" if "vae_sharp" in found else "vae"
-        if name in found:  # the latents did not travel
-            vae = AutoencoderKL.from_pretrained(common.WORK / name)
-            vae.save_pretrained(common.WORK / "vae")
-            save_latents(vae, common.read_pictures(size=vae.config.sample_size)[1], common.WORK)
-        print(", ".join(found), "in", common.WORK)
+    found = unpack(parser.parse_args(arguments).folder, common.WORK)
+    name = "vae_sharp" if "vae_sharp" in found else "vae"
+    if name in found:  # the latents did not travel
+        vae = AutoencoderKL.from_pretrained(common.WORK / name)
+        vae.save_pretrained(common.WORK / "vae")
+        save_latents(vae, common.read_pictures(size=vae.config.sample_size)[1], common.WORK)
+    print(", ".join(found), "in", common.WORK)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

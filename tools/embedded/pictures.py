@@ -19,7 +19,7 @@ import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from PIL import Image
 
 from erase_lib.errors import EraseError, reason
 from erase_lib.files import whole
+from tools import one_line
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 64  # pixels of the first edition, and of what the judge looks at
@@ -174,15 +175,6 @@ def is_concept(entry: dict[str, Any]) -> bool:
     return entry.get("group") in CATEGORIES and bool(chosen) and "thirty" not in name
 
 
-@contextmanager
-def one_line(name: str) -> Iterator[None]:
-    """A command's end: what a user can mend is one line on stderr, and status 1."""
-    try:
-        yield
-    except EraseError as error:
-        sys.exit(f"{name}: {error}")
-
-
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
     """One page a column, so that the compressor sees all pictures; renamed into place when done."""
     with whole(path) as (temporary,):
@@ -241,12 +233,17 @@ def build(
     return table
 
 
-if __name__ == "__main__":
+@one_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Build the data set in its place."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--packages", type=Path, default=ROOT / "build" / "npm")
     parser.add_argument("--size", type=int, default=SIZE, help="pixels: 64 ships")
     parser.add_argument("--out", type=Path, help="data/emoji, or for another size build/emoji-SIZE")
-    arguments = parser.parse_args()
-    size, out = arguments.size, arguments.out
-    with one_line("pictures"):
-        build(arguments.packages, out or pictures_file(size).parent, size=size)
+    given = parser.parse_args(arguments)
+    size, out = given.size, given.out
+    build(given.packages, out or pictures_file(size).parent, size=size)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

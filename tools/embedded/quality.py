@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,8 @@ import pandas as pd
 from erase_lib.diffusion import generate
 from erase_lib.measure import Judge, bootstrap, verdicts
 from erase_lib.models import EMBEDDED, load_pipeline
+from tools import one_line
 from tools.embedded import common
-from tools.embedded.pictures import one_line
 
 
 def measure(
@@ -61,15 +63,20 @@ def save(table: pd.DataFrame, model: Path = EMBEDDED) -> None:
     (model / "quality.json").write_text(json.dumps(rows, indent=1))
 
 
-if __name__ == "__main__":
+@one_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table of the embedded model, and save it for the default steps."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--others", type=int, help="so many concepts beside the ten; all if absent")
     parser.add_argument("--model", type=Path, default=EMBEDDED, help="another pipeline's folder")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--spacing", help="of the timesteps: leading, trailing or linspace")
-    arguments = parser.parse_args()
-    with one_line("quality"):
-        result = measure(arguments.others, arguments.model, arguments.steps, arguments.spacing)
-        print(result.round(3).to_string(index=False))
-        if arguments.steps == 30 and not arguments.spacing:
-            save(result, arguments.model)
+    given = parser.parse_args(arguments)
+    result = measure(given.others, given.model, given.steps, given.spacing)
+    print(result.round(3).to_string(index=False))
+    if given.steps == 30 and not given.spacing:
+        save(result, given.model)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

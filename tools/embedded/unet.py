@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -22,9 +23,9 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from erase_lib.errors import EraseError, unknown
+from tools import one_line
 from tools.embedded import common
 from tools.embedded.clip import TOKENS, tokenize
-from tools.embedded.pictures import one_line
 
 SEED, STEPS = 4, 20_000
 MIRRORED = 0.0  # share of mirror images: they cost sharpness, and mirrored letters look wrong
@@ -258,7 +259,9 @@ def train(
     return progress
 
 
-if __name__ == "__main__":
+@one_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train one UNet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--name", default="unet", help="of the folder and checkpoint")
@@ -270,8 +273,11 @@ if __name__ == "__main__":
     parser.add_argument("--variants", type=int, default=1, help="draws of a picture's captions")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
-    arguments = vars(parser.parse_args())
-    torch.set_num_threads(arguments.pop("threads"))
-    without = [part.strip() for part in (arguments.pop("without") or "").split(",") if part.strip()]
-    with one_line("unet"):
-        train(**arguments, without=without)
+    given = vars(parser.parse_args(arguments))
+    torch.set_num_threads(given.pop("threads"))
+    without = [part.strip() for part in (given.pop("without") or "").split(",") if part.strip()]
+    train(**given, without=without)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

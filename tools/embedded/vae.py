@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -22,8 +24,9 @@ from torch.nn import functional as F
 from transformers import ResNetModel
 
 from erase_lib.errors import EraseError
+from tools import one_line
 from tools.embedded import common
-from tools.embedded.pictures import SIZE, one_line
+from tools.embedded.pictures import SIZE
 
 SEED, STEPS = 1, 2600
 LATENT_CHANNELS = 16
@@ -315,7 +318,9 @@ def save_latents(vae: AutoencoderKL, pictures: Tensor, work: Path) -> None:
     print("latent means", mean.numpy().round(2), "deviations", deviation.numpy().round(2))
 
 
-if __name__ == "__main__":
+@one_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train one of the two stages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--decoder", action="store_true", help="the second stage")
     parser.add_argument("--steps", type=int, default=STEPS)
@@ -325,12 +330,15 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, default=SIZE, help="pixels of the pictures")
     parser.add_argument("--begin", type=Path, help="a VAE to begin as, or of half the size")
     parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    sizes = {name: getattr(arguments, name) for name in ("steps", "batch", "every")}
-    sizes |= {"peak": arguments.peak} if arguments.peak else {}
-    with one_line("vae"):
-        if arguments.decoder:
-            train_decoder(**sizes)
-        else:
-            train_autoencoder(**sizes, size=arguments.size, begin=arguments.begin)
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    sizes = {name: getattr(given, name) for name in ("steps", "batch", "every")}
+    sizes |= {"peak": given.peak} if given.peak else {}
+    if given.decoder:
+        train_decoder(**sizes)
+    else:
+        train_autoencoder(**sizes, size=given.size, begin=given.begin)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
