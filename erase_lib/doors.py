@@ -27,25 +27,26 @@ NUMBERS = (int, float)
 COMMON = {"builtins", "pathlib", "numpy", "pandas", "PIL", "torch", "diffusers", "erase_lib"}
 MAKERS = {"Pipeline": "load_pipeline()", "EraseConfig": "EraseConfig(...) or EraseConfig.from_dict"}
 MAKERS |= {"Erasure": "erase or Erasure.load", "Suite": "read_suite", "Judge": "Judge.load()"}
+# how a hint is said
+PLAINER = {"Images": "list[PIL.Image]", "Sequence": "list", "Iterable": "list"}
+PLAINER["tuple[str, ...]"] = "list[str]"
 SHORT = Repr()
 SHORT.maxstring = SHORT.maxother = 60
 
 
-def gate(given: F, typed: bool = True) -> F:
+def gate(given: F) -> F:
     """The function, or the class with its public methods, that raises `EraseError` for an argument
     that is missing, unknown or of another kind than its hint. NumPy's numbers are handed on as
-    Python's own, columns and arrays as lists where a list is asked for. A class that looks at its
-    own values, in `__post_init__`, is not `typed`: only their names are checked."""
+    Python's own, columns and arrays as lists where a list is asked for."""
     if isinstance(given, type):
         for name, found in list(vars(given).items()):
             inner = getattr(found, "__func__", found)  # a class method's
             if isfunction(inner) and (name[0] != "_" or name == "__init__"):
-                made = gate(inner, name != "__init__" or not hasattr(given, "__post_init__"))
+                made = gate(inner)
                 setattr(given, name, made if inner is found else type(found)(made))
         return given
     form, door = signature(given), given.__qualname__.removesuffix(".__init__")
-    # when it is first called, for then every name in the hints is known
-    kinds = cache(lambda: get_type_hints(given) if typed else {})
+    kinds = cache(lambda: get_type_hints(given))  # at the first call every name in them is known
 
     @wraps(given)
     def checked(*args: Any, **kwargs: Any) -> Any:
@@ -125,7 +126,7 @@ def _refusal(door: str, asked: Parameter, value: Any, wrong: Any) -> EraseError:
     """The line for a value, or for what is in it, that is not what a parameter asks for."""
     shown, kind = " ".join(SHORT.repr(value).split())[:90], str(asked.annotation)
     inside = "" if wrong is value else f", and in it {SHORT.repr(wrong)[:60]}"
-    for old, new in {"Images": "list[PIL.Image]", "Sequence": "list", "Iterable": "list"}.items():
+    for old, new in PLAINER.items():
         kind = kind.replace(old, new)
     text = f"{door}: {asked.name} is {shown} ({type(value).__name__}){inside}: expected {kind}"
     if isinstance(value, str) and kind.startswith("list[str]"):

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from erase_lib.checkpoint import load_checked, save_checked
 from erase_lib.config import EraseConfig
@@ -48,19 +48,13 @@ class Erasure:
 
     @contextmanager
     def applied(self, pipe: Pipeline) -> Iterator[Pipeline]:
-        """Within the block the pipeline draws erased pictures; afterwards it is as it was.
-
-        Until then it is `held`: another thread waits. Raises `EraseError` when the erasure was made
-        for another base model.
-        """
+        """Within the block the pipeline draws erased pictures; afterwards it is as it was. Until
+        then it is `held`: another thread waits. Raises as `check`."""
         with using(pipe, "an erasure applied"):
             self.check(pipe)
             device, dtype = pipe.device, pipe.unet.dtype
-            tensors = {
-                name: torch.nn.Parameter(tensor.to(device, dtype), requires_grad=False)
-                for name, tensor in self.tensors.items()
-            }
-            with in_place(pipe.unet, tensors):
+            moved = {n: t.to(device, dtype) for n, t in self.tensors.items()}
+            with in_place(pipe.unet, {n: nn.Parameter(t, False) for n, t in moved.items()}):
                 yield pipe
 
     def check(self, pipe: Pipeline) -> None:
@@ -68,32 +62,25 @@ class Erasure:
         shapes = {name: p.shape for name, p in plain(pipe.unet).named_parameters()}
         for name, tensor in self.tensors.items():
             if shapes.get(name) != tensor.shape:
-                raise EraseError(
-                    f"this erasure edits {name} {tuple(tensor.shape)}, which the loaded model lacks"
-                    ": load the base model it was made for"
-                )
+                what = f"{name} {tuple(tensor.shape)}"
+                raise EraseError(f"the loaded model has no {what}: load the erasure's base model")
         found = fingerprint(pipe.unet)
         if self.base != found and self.base != fingerprint(pipe.unet, earlier=True):
             half = pipe.unet.dtype == torch.float16  # which rounds other bits than bfloat16
-            raise EraseError(
-                f"this erasure was made for base model {self.base}, the loaded one is {found}: load"
-                f" the base model it was made for{', in bfloat16 or float32' if half else ''}"
-            )
+            other = f"the loaded model is {found}, not {self.base}"
+            hint = ", in bfloat16 or float32" if half else ""
+            raise EraseError(f"{other}: load the erasure's base model{hint}")
 
     def scaled(self, pipe: Pipeline, strength: float) -> Erasure:
-        """The same edit `strength` times as far: θ + strength · (θ' − θ); 0 is the original.
-
-        Raises `EraseError` for a strength that is not finite, and as `check`.
-        """
+        """The same edit `strength` times as far: θ + strength · (θ' − θ); 0 is the original. Raises
+        `EraseError` for a strength that is not finite, and as `check`."""
         if not math.isfinite(strength):
             raise EraseError(f"strength is {strength}: expected a finite number, such as 0.8")
         with using(pipe, "reading its weights"):
             self.check(pipe)
             base = dict(plain(pipe.unet).named_parameters())
-        tensors = {
-            name: torch.lerp(base[name].detach().to(t), t, strength)
-            for name, t in self.tensors.items()
-        }
+        of = self.tensors.items()
+        tensors = {name: torch.lerp(base[name].detach().to(t), t, strength) for name, t in of}
         return replace(self, tensors=tensors, strength=self.strength * strength)
 
     def digest(self) -> str:
@@ -106,20 +93,18 @@ class Erasure:
 
     def save(self, folder: str | Path) -> Path:
         """Write erased.safetensors, which holds all but π, with a checksum; and config.json and
-        history.csv, which say the same for people. They are renamed in when all are whole.
-
-        Raises `EraseError` when they cannot be written; files of an older erasure then stay.
-        """
+        history.csv, which say the same for people. They are renamed in when all are whole. Raises
+        `EraseError` when they cannot be written; files of an older erasure then stay."""
         folder = as_path(folder)
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in self.tensors.items()}
-        rows = [{k: v for k, v in row.items() if k != "pi"} for row in self.history]
         told: dict[str, Any] = {"version": 2, "config": self.config.to_dict(), "base": self.base}
+        told |= {"strength": self.strength, "partial": self.partial}
+        told["history"] = [{k: v for k, v in row.items() if k != "pi"} for row in self.history]
         paths = [folder / name for name in FILES]
         if not paths[0].exists() and (other := next(filter(Path.exists, paths), None)):
             raise EraseError(f"{other} is there, but no {FILES[0]}: choose another folder")
         try:
             _check(tensors, self.strength)
-            told |= {"strength": self.strength, "partial": self.partial, "history": rows}
             text = json.dumps(told, default=methodcaller("item"))  # NumPy's numbers
         except (TypeError, ValueError, AttributeError) as error:
             raise EraseError(f"erasure not saved to {folder} ({reason(error)})") from None
@@ -144,32 +129,23 @@ class Erasure:
             found = json.loads(text) if text else _earlier(*copies)
             config, rows = EraseConfig.from_dict(found["config"]), found["history"]
             strength, partial = float(found.get("strength", 1)), bool(found.get("partial"))
+            _check(tensors, strength)
             made = cls(tensors, config, str(found["base"]), rows, strength, partial)
-            _check(tensors, made.strength)
         except FileNotFoundError as error:
-            raise EraseError(
-                f"a file is missing ({error}): give a folder of Erasure.save"
-            ) from None
-        except EraseError:
-            raise
+            raise EraseError(f"{error}: give a folder where Erasure.save left its files") from None
         except Exception as error:  # safetensors, json and pandas each raise their own kinds
-            raise EraseError(
-                f"erasure in {folder} is damaged ({reason(error)}): run it again"
-            ) from None
+            damage = f"erasure in {folder} is damaged ({reason(error)})"
+            raise EraseError(f"{damage}: run it again") from None
         for path, copy in zip(copies, _copies(text) if text else (), strict=False):
             if path.exists() and read_text(path).splitlines() != copy.splitlines():
-                raise EraseError(
-                    f"{path} is damaged, or of another erasure than {weights.name}, which holds all"
-                    f" that it should say: delete {path.name}, and load again"
-                )
+                damage = f"{path} is damaged, or of another erasure than {weights.name}"
+                raise EraseError(f"{damage}, which holds all that is in it: delete {path.name}")
         return made
 
     def export(self, pipe: Pipeline, folder: str | Path) -> Path:
-        """Write a whole stock pipeline with the erased UNet, which plain diffusers loads.
-
-        An older export under the same name is replaced once the new one is whole. Raises
-        `EraseError` when that fails, and for a folder that holds anything else (`whole_folder`).
-        """
+        """Write a whole stock pipeline with the erased UNet, which plain diffusers loads; an older
+        export is replaced once it is whole. Raises `EraseError` when that fails, and for a folder
+        that holds anything else (`whole_folder`)."""
         folder, source = as_path(folder), getattr(pipe, "name_or_path", None)
         if source and folder.resolve() == Path(source).resolve():
             raise EraseError(f"{folder} holds the model that is being edited: choose another")
