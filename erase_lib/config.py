@@ -18,10 +18,8 @@ from erase_lib.files import check_keys
 class Method(NamedTuple):
     """A method that trains, as the loop sees it."""
 
-    becomes: str
-    """What takes the target's place: neutral · anchor · searched."""
-    keeps: str
-    """What L2 preserves: nothing · neutral · anchor · searched."""
+    becomes: str  # what takes the target's place: neutral · anchor · searched
+    keeps: str  # what L2 preserves: nothing · neutral · anchor · searched
 
 
 METHODS = {
@@ -42,9 +40,7 @@ SEARCHES = ("auto", "gumbel", "gumbel_full", "movement", "random", "nearest", "f
 @dataclass(frozen=True)
 class EraseConfig:
     """Settings of one erasure; by default the course profile, for the embedded model on a CPU.
-
-    Raises `EraseError` for an unknown name, a wrong type or a value out of range.
-    """
+    Raises `EraseError` for an unknown name, a wrong type or a value out of range."""
 
     # -- what is erased, what takes its place, what is preserved -----------------------------------
 
@@ -162,8 +158,9 @@ class EraseConfig:
         method, search, trained = self.method, self.search, self.train_method
         if not all(self.targets or [""]):
             yield f"targets is {self.targets}: expected at least one concept to erase"
-        for name in ("neutral", "anchors", "preserved"):
-            for word in [self.neutral] if name == "neutral" else getattr(self, name):
+        named = {"neutral": (self.neutral,), "anchors": self.anchors, "preserved": self.preserved}
+        for name, words in named.items():
+            for word in words:
                 if not without([word], self.targets):
                     yield f"{name} has {word!r}, which is a target: choose another"
         if method == "ca" and not self.anchors:
@@ -263,8 +260,8 @@ def _as_type(name: str, value: Any, kind: Any) -> Any:
         expected = kind.__name__ if isinstance(kind, type) else "a list of words, as ['church']"
         given = f"{value!r:.80} ({type(value).__name__})"
         raise EraseError(f"{name} is {given}: expected {expected}") from None
+    if isinstance(value, tuple):
+        return check_words(name, value)
     if kind is float and not math.isfinite(value):
         raise EraseError(f"{name} is {value}: expected a finite number")
-    if kind is float:
-        return float(value)
-    return check_words(name, value) if isinstance(value, tuple) else value
+    return kind(value)

@@ -20,10 +20,8 @@ from erase_lib.text import encode_prompts
 
 
 def ddim(pipe: Pipeline, steps: int) -> Any:
-    """A DDIM scheduler with the pipeline's noise schedule, set to `steps` timesteps.
-
-    Raises `EraseError` for less than one step, or more than the model was trained with.
-    """
+    """A DDIM scheduler with the pipeline's noise schedule, set to `steps` timesteps. Raises
+    `EraseError` for less than one step, or more than the model was trained with."""
     most = pipe.scheduler.config.num_train_timesteps
     if not 1 <= steps <= most:
         raise EraseError(f"{steps} sampling steps: expected 1 to {most}")
@@ -35,15 +33,12 @@ def ddim(pipe: Pipeline, steps: int) -> Any:
 
 def alpha_bar(pipe: Pipeline, t: Tensor) -> Tensor:
     """ᾱ_t of each timestep, shaped `(n, 1, 1, 1)`."""
-    alphas = pipe.scheduler.alphas_cumprod.to(t.device)
-    return alphas[t.long()].view(-1, 1, 1, 1)
+    return pipe.scheduler.alphas_cumprod.to(t.device)[t.long()].view(-1, 1, 1, 1)
 
 
 def to_clean(output: Tensor, z: Tensor, a: Tensor, prediction_type: str) -> Tensor:
-    """Predicted clean latent ẑ₀ from the UNet's output at z_t, with a = ᾱ_t.
-
-    ε: ẑ₀ = (z − √(1−ᾱ) ε) / √ᾱ · v: ẑ₀ = √ᾱ z − √(1−ᾱ) v (Salimans & Ho 2022, appendix D).
-    """
+    """Predicted clean latent ẑ₀ from the UNet's output at z_t, with a = ᾱ_t. ε: ẑ₀ =
+    (z − √(1−ᾱ) ε) / √ᾱ · v: ẑ₀ = √ᾱ z − √(1−ᾱ) v (Salimans & Ho 2022, appendix D)."""
     if prediction_type == "v_prediction":
         return a.sqrt() * z - (1 - a).sqrt() * output
     return (z - (1 - a).sqrt() * output) / a.sqrt()
@@ -85,10 +80,8 @@ def trajectory(
     outputs: list[Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Guided DDIM from noise `z (n, c, h, w)`: yields (t, z_t) before each step, last (0, z_0).
-
     `embeddings` `(n, tokens, dim)`, or a list with those of each step. `outputs` is given the
-    UNet's output for them at each step, unguided.
-    """
+    UNet's output for them at each step, unguided."""
     scheduler = ddim(pipe, steps)
     each = [embeddings] * steps if isinstance(embeddings, Tensor) else embeddings
     for t, c in zip(scheduler.timesteps, each, strict=True):
@@ -102,8 +95,7 @@ def trajectory(
 
 def noise(pipe: Pipeline, n: int, g: torch.Generator) -> Tensor:
     """Pure noise `(n, c, h, w)`, drawn on the CPU so that every device sees the same."""
-    z = torch.randn(n, *latent_shape(pipe), generator=g, dtype=torch.float32)
-    return z.to(pipe.device)
+    return torch.randn(n, *latent_shape(pipe), generator=g, dtype=torch.float32).to(pipe.device)
 
 
 def start_noise(pipe: Pipeline, seeds: list[int]) -> Tensor:
@@ -119,10 +111,8 @@ def decode(pipe: Pipeline, z: Tensor) -> list[Image.Image]:
     z = z.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor
     drawn = pipe.vae.decode(z).sample.float().cpu()
     if not drawn.isfinite().all():
-        raise EraseError(
-            f"the pictures are NaN or infinite in {pipe.vae.dtype}: load the model in float32, and"
-            " if an erasure is applied, lower its strength or lr"
-        )
+        hint = "load the model in float32, or lower the erasure's strength or lr"
+        raise EraseError(f"the pictures are NaN or infinite in {pipe.vae.dtype}: {hint}")
     return pipe.image_processor.postprocess(drawn, output_type="pil")
 
 
@@ -144,18 +134,11 @@ def generate(
     batch_size: int = 16,
     progress: bool = True,
 ) -> list[Image.Image]:
-    """Pictures of the prompts: prompt i starts from seed + i, or from seed[i] of a list.
-
-    No prompts give no pictures. Raises `EraseError` for a number of seeds other than that of the
-    prompts, steps or a batch size below 1, a guidance scale that is not finite, and as
-    `models.check_pipeline` and `decode`.
-    """
-    if isinstance(prompts, str):
-        raise EraseError(f"prompts is {prompts!r}: expected a list, such as [{prompts!r}]")
-    if isinstance(seed, Iterable):
-        seeds = [int(s) for s in seed]
-    else:
-        seeds = [int(seed) + i for i in range(len(prompts))]
+    """Pictures of the prompts: prompt i starts from seed + i, or from seed[i] of a list. No prompts
+    give no pictures. Raises `EraseError` for a number of seeds other than that of the prompts,
+    steps or a batch size below 1, a guidance scale that is not finite, and as
+    `models.check_pipeline` and `decode`."""
+    seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
     if len(seeds) != len(prompts):
         raise EraseError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
     if not math.isfinite(guidance_scale):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -27,9 +28,6 @@ NUMBERS = (int, float)
 COMMON = {"builtins", "pathlib", "numpy", "pandas", "PIL", "torch", "diffusers", "erase_lib"}
 MAKERS = {"Pipeline": "load_pipeline()", "EraseConfig": "EraseConfig(...) or EraseConfig.from_dict"}
 MAKERS |= {"Erasure": "erase or Erasure.load", "Suite": "read_suite", "Judge": "Judge.load()"}
-# how a hint is said
-PLAINER = {"Images": "list[PIL.Image]", "Sequence": "list", "Iterable": "list"}
-PLAINER["tuple[str, ...]"] = "list[str]"
 SHORT = Repr()
 SHORT.maxstring = SHORT.maxother = 60
 
@@ -124,12 +122,12 @@ def _listed(value: Any, of: Any, parts: tuple[Any, ...]) -> Any:
 
 def _refusal(door: str, asked: Parameter, value: Any, wrong: Any) -> EraseError:
     """The line for a value, or for what is in it, that is not what a parameter asks for."""
-    shown, kind = " ".join(SHORT.repr(value).split())[:90], str(asked.annotation)
+    shown = " ".join(SHORT.repr(value).split())[:90]
     inside = "" if wrong is value else f", and in it {SHORT.repr(wrong)[:60]}"
-    for old, new in PLAINER.items():
-        kind = kind.replace(old, new)
+    kind = re.sub("Sequence|Iterable|tuple", "list", str(asked.annotation))
+    kind = kind.replace("Images", "list[PIL.Image]")
     text = f"{door}: {asked.name} is {shown} ({type(value).__name__}){inside}: expected {kind}"
-    if isinstance(value, str) and kind.startswith("list[str]"):
+    if isinstance(value, str) and kind.startswith("list[str"):
         text += f", such as [{value[:60]!r}]"
     elif maker := MAKERS.get(kind.split(" |")[0]):
         text += f", from {maker}"

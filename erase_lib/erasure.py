@@ -37,14 +37,11 @@ class Erasure:
 
     tensors: dict[str, Tensor]
     config: EraseConfig
-    base: str
-    """Fingerprint of the UNet it belongs to."""
+    base: str  # fingerprint of the UNet it belongs to
     history: list[dict[str, Any]] = field(default_factory=list)
     """One dict an update: losses, evaluations, the concepts chosen, π of the target."""
-    strength: float = 1.0
-    """How many times as far as its run the edit goes; see `scaled`."""
-    partial: bool = False
-    """Whether its run was stopped before its last update."""
+    strength: float = 1.0  # how many times as far as its run the edit goes; see `scaled`
+    partial: bool = False  # whether its run was stopped before its last update
 
     @contextmanager
     def applied(self, pipe: Pipeline) -> Iterator[Pipeline]:

@@ -93,10 +93,8 @@ def _find(model_id: str | Path) -> tuple[str, list[str] | None]:
     own clients try for half a minute."""
     folder, text = as_path(model_id), str(model_id)
     if folder.is_file():
-        raise EraseError(
-            f"{folder} is a single file, not a folder with model_index.json: convert it once, by"
-            f" StableDiffusionPipeline.from_single_file({text!r}).save_pretrained('my-model')"
-        )
+        how = f"StableDiffusionPipeline.from_single_file({text!r}).save_pretrained('my-model')"
+        raise EraseError(f"{folder} is a single file, no model_index.json: convert it by {how}")
     if (folder / "model_index.json").is_file():
         return str(folder), None
     if folder.exists():
