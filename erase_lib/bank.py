@@ -113,10 +113,9 @@ class Latents:
         c = self.config
         if c.schedule == "replay":
             return self.bank(name, of, prompts).draw(of, self.g)
+        given = self.empty, c.sampling_steps, c.guidance_scale, self.g
         with in_place(denoiser(self.pipe), self.student):
-            z, t, spent = sample_to(
-                self.pipe, fresh.detach(), self.empty, c.sampling_steps, c.guidance_scale, self.g
-            )
+            z, t, spent = sample_to(self.pipe, fresh.detach(), *given)
         self.spend(spent)
         return z, t, None
 
@@ -129,8 +128,8 @@ class Latents:
         new = of.unique() if bank is None else of[~torch.isin(of, bank.of)].unique()
         if len(new):
             self.spend(2 * len(new) * c.sampling_steps)
-            steps, scale = c.sampling_steps, c.guidance_scale
-            found = fill_bank(self.pipe, prompts(new), new, self.empty, steps, scale, self.g)
+            given = self.empty, c.sampling_steps, c.guidance_scale, self.g
+            found = fill_bank(self.pipe, prompts(new), new, *given)
             if goal is not None:
                 found.goal = found.along(goal)
             found.predicted = None  # it was for the goal

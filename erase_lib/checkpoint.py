@@ -30,12 +30,10 @@ FILE, PREVIOUS = "checkpoint.safetensors", "previous.safetensors"
 
 @gate
 class Checkpoint:
-    """A callback of `erase`: goes on from the state in `folder`, and writes one there every `every`
-    updates (0: a tenth of the run) and at the end.
-
-    The same call goes on to the very same tensors and history on the same machine. What cannot be
-    written is a warning. Raises `EraseError` for a damaged state, or another run's.
-    """
+    """A callback of `erase`: goes on from the state in `folder`, to the very same tensors and
+    history on the same machine, and writes one there every `every` updates (0: a tenth of the run)
+    and at the end. What cannot be written is a warning. Raises `EraseError` for a damaged state, or
+    another run's."""
 
     def __init__(self, folder: str | Path, every: int = 0) -> None:
         if every < 0:
@@ -62,9 +60,7 @@ class Checkpoint:
 
 def write(folder: Path, config: dict[str, Any], base: str, state: Mapping[str, Any]) -> None:
     """Write the state, renamed in when whole; the one before it stays as `previous.safetensors`.
-
-    Raises `EraseError` when it cannot be written; the older ones then stay.
-    """
+    Raises `EraseError` when it cannot be written; the older ones then stay."""
     tensors: dict[str, Tensor] = {}
     text = json.dumps({"config": config, "base": base, "state": _apart(state, tensors)})
     try:
@@ -80,11 +76,9 @@ def write(folder: Path, config: dict[str, Any], base: str, state: Mapping[str, A
 def read(
     folder: Path, config: dict[str, Any], base: str, device: str | torch.device = "cpu"
 ) -> Any | None:
-    """The last state in the folder, on the device, or None when there is none.
-
-    A damaged one is a warning, and the one before it is taken. Raises `EraseError` when that is
-    damaged or missing too, and for a state of another config or base model.
-    """
+    """The last state in the folder, on the device, or None when there is none. A damaged one is a
+    warning, and the one before it is taken. Raises `EraseError` when that is damaged or missing
+    too, and for a state of another config or base model."""
     if folder.is_file():
         raise EraseError(f"checkpoint {folder} is a file: give a folder")
     paths = [path for name in (FILE, PREVIOUS) if (path := folder / name).is_file()]
@@ -92,25 +86,19 @@ def read(
         try:
             text, tensors = load_checked(path)
             found = json.loads(text)
-            there = {name: tensor.to(device) for name, tensor in tensors.items()}
-            state = _together(found["state"], there)
+            moved = {name: tensor.to(device) for name, tensor in tensors.items()}
+            state = _together(found["state"], moved)
         except Exception as error:  # safetensors, json and a missing key each raise their own kinds
             damage = f"{path} is damaged ({reason(error)})"
             if path == paths[-1]:
                 raise EraseError(f"{damage}: delete {folder} to start anew") from None
             warnings.warn(f"{damage}: the run goes on from the one before it", stacklevel=4)
             continue
-        for name, value in config.items():
-            if (other := found["config"].get(name)) != value:
-                raise EraseError(
-                    f"{path} is of another run, with {name} {other!r} instead of {value!r}:"
-                    " choose another folder, or delete it to start anew"
-                )
-        if found["base"] != base:
-            raise EraseError(
-                f"{path} is of base model {found['base']}, the loaded one is {base}: load that"
-                " model, or choose another folder"
-            )
+        there = found["config"] | {"base model": found["base"]}
+        for name, value in (config | {"base model": base}).items():
+            if (other := there.get(name)) != value:
+                what = f"{path} is of another run, with {name} {other!r} instead of {value!r}"
+                raise EraseError(f"{what}: choose another folder, or delete it to start anew")
         if path != paths[0]:
             os.replace(path, paths[0])  # or the next write would put the damaged one in its place
         return state
@@ -130,8 +118,6 @@ def load_checked(path: Path) -> tuple[str, dict[str, Tensor]]:
     if metadata is None:
         return "", tensors
     crc, _, text = metadata["run"].partition(" ")
-    if "crc32" in metadata:  # an earlier version's
-        crc, text = metadata["crc32"], metadata["run"]
     if crc != checksum(text, tensors):
         raise ValueError("its checksum is wrong")
     return text, tensors

@@ -55,10 +55,8 @@ def solve(
     # by rounding, a singular matrix may have a factor, with a pivot that ought to be 0
     rounding = 100 * len(matrix) * torch.finfo(matrix.dtype).eps * largest
     if failed or not factor.diagonal().square().min() > rounding:
-        raise EraseError(
-            f"ridge is {ridge}: with these concepts the {len(matrix)} × {len(matrix)} matrix is"
-            f" singular; expected at least {1e-6 * largest + 4 * rounding:.1g}"
-        )
+        least = 1e-6 * largest + 4 * rounding
+        raise EraseError(f"ridge is {ridge}: a singular matrix; expected at least {least:.1g}")
     return torch.cholesky_solve(right.T, factor).T
 
 
@@ -112,11 +110,9 @@ def rece(
 
 
 def recovered(edited: Weights, original: Weights, concepts: Tensor, reg: float) -> Tensor:
-    """Embeddings `(n, tokens, dim)` that bring `concepts` back: nearest by edited K and V.
-
-    c′ = (Σ WᵀW + λI)⁻¹ (Σ WᵀW₀) c over all layers minimises Σ ‖Wc′ − W₀c‖² + λ ‖c′‖² (Gong et al.,
-    ECCV 2024); λ is `reg`.
-    """
+    """Embeddings `(n, tokens, dim)` that bring `concepts` back, nearest by edited K and V: over all
+    layers c′ = (Σ WᵀW + λI)⁻¹ (Σ WᵀW₀) c minimises Σ ‖Wc′ − W₀c‖² + λ ‖c′‖², where λ is `reg` (Gong
+    et al., ECCV 2024)."""
     matrix = gram(edited)
     cross = torch.stack([edited[k].double().T @ w.double() for k, w in original.items()]).sum(0)
     return concepts.double() @ torch.linalg.solve(matrix + reg * _eye(matrix), cross).T
@@ -146,10 +142,8 @@ def speed(
     sizes, directions = torch.linalg.eigh(kept.T @ kept)
     null = directions[:, sizes <= tolerance * sizes[-1]]
     if not null.shape[1]:
-        raise EraseError(
-            f"{len(kept)} kept columns leave none of {len(s)} directions free at tolerance"
-            f" {tolerance}: preserve fewer concepts, by a lower nearest or a shorter preserved"
-        )
+        what = f"{len(kept)} kept columns leave none of {len(s)} directions at {tolerance=}"
+        raise EraseError(f"{what}: preserve fewer, by a lower nearest or a shorter preserved")
     # in the null space's own coordinates: ΔT = R Nᵀ, with R by `solve` from 0
     c, gap = (erased @ null).flatten(0, 1), (anchors - erased).flatten(0, 1)
     r = solve(torch.zeros_like(null), c, gap, c[:0], ridge, 1 / len(c))
@@ -201,10 +195,8 @@ def _checked(
     widths = {w.shape[1] for w in weights.values()}
     for name, e in (("erased", erased), ("anchors", anchors), ("preserved", preserved)):
         if e.ndim != 3 or e.shape[1:] != erased.shape[1:] or widths != {e.shape[2]}:
-            raise EraseError(
-                f"{name} has shape {tuple(e.shape)}: expected (n, tokens, dim), the tokens of all"
-                f" alike and dim the weights' ({', '.join(map(str, sorted(widths)))})"
-            )
+            form = f"(n, tokens, dim), with the tokens of erased and the weights' dim {[*widths]}"
+            raise EraseError(f"{name} has shape {tuple(e.shape)}: expected {form}")
     if not 0 < len(erased) == len(anchors):
         raise EraseError(f"{len(anchors)} anchors for {len(erased)} erased prompts: give one each")
     erased, anchors, preserved = (e.double() for e in (erased, anchors, preserved))
@@ -246,11 +238,10 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
 
     Every target is erased in all its training prompts, each towards the same prompt of its anchor,
     or else of the neutral concept. Preserved are the latter and `preserved`, or else the `nearest`
-    words, one training prompt each, in turn.
-    `eap_closed` adds, in all their prompts, those of the `candidates` nearest words that move most;
-    it looks closely at a `SHORTLIST`, by what plain UCE does to their bare words.
-    Raises `EraseError` for another method, a vocabulary of fewer than two words besides the
-    targets, and as `uce`.
+    words, one training prompt each, in turn. `eap_closed` adds, in all their prompts, those of the
+    `candidates` nearest words that move most; it looks closely at a `SHORTLIST`, by what plain UCE
+    does to their bare words. Raises `EraseError` for another method, and as `search_words` and
+    `uce`.
     """
     c = config
     if c.method not in CLOSED_FORMS:
@@ -307,9 +298,7 @@ def _edit(
     return found
 
 
-def near_words(
-    pipe: Pipeline, targets: Sequence[str], words: Sequence[str], most: int
-) -> list[str]:
+def near_words(pipe: Pipeline, targets: Sequence[str], words: list[str], most: int) -> list[str]:
     """The `most` nearest of the words to each target, in the order of `words`: nothing is thinned,
     for a closed form takes all at once."""
     near = set(near_each(pipe, targets, words, most))

@@ -79,11 +79,9 @@ def check_concepts(targets: Iterable[str]) -> None:
 
 
 def vocabulary(name: str) -> list[str]:
-    """Words to search: `concepts`, `english` (3,000 common words), or a file with a word a line.
-
-    Of a file's words that are the same the first is taken. Raises `EraseError` for a file that does
-    not exist, is no text or a table, or holds no words.
-    """
+    """Words to search: `concepts`, `english` (3,000 common words), or a file with a word a line, of
+    the same words the first. Raises `EraseError` for a file that does not exist, is no text or a
+    table, or holds no words."""
     if name == "concepts":
         return concept_table()["concept"].tolist()
     if name == "english":
@@ -91,8 +89,7 @@ def vocabulary(name: str) -> list[str]:
     path = as_path(name)
     try:
         if not path.is_file():
-            hint = "expected concepts, english or a text file's path"
-            raise EraseError(f"vocabulary {name!r}: {hint}")
+            raise EraseError(f"vocabulary {name!r}: expected concepts, english or a file's path")
         lines = [line.strip() for line in path.read_text("utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise EraseError(f"vocabulary {name!r} cannot be read ({reason(error)})") from None
@@ -113,23 +110,17 @@ def is_style(concept: str) -> bool:
 
 
 def prompts_of(concept: str, styles: tuple[str, ...] = ()) -> list[str]:
-    """Training prompts of a concept: the bare word, and with `styles` the forms people use.
-
-    A style is taken by its ending: "noto style" gives "a dog in noto style" and others.
-    """
+    """Training prompts of a concept: the bare word, and with `styles` the forms people use. A style
+    is taken by its ending: "noto style" gives "a dog in noto style" and others."""
     return forms_of(concept, styles, concept) if concept else [concept]
 
 
 def search_words(name: str, targets: Iterable[str]) -> list[str]:
-    """A vocabulary's words without the targets (`without`).
-
-    Raises `EraseError` when fewer than two are left, and as `vocabulary`.
-    """
+    """A vocabulary's words without the targets (`without`). Raises `EraseError` when fewer than two
+    are left, and as `vocabulary`."""
     known = without(vocabulary(name), targets)
     if len(known) < 2:
-        raise EraseError(
-            f"vocabulary {name!r} has fewer than two candidates besides the targets: add words"
-        )
+        raise EraseError(f"vocabulary {name!r} has fewer than two other words: add some")
     return known
 
 

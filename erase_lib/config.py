@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import numbers
-import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from erase_lib.concepts import STYLE, check_once, check_words, without
-from erase_lib.doors import gate
+from erase_lib.doors import fit, gate
 from erase_lib.errors import EraseError, unknown
+from erase_lib.files import check_keys
 
 
 class Method(NamedTuple):
     """A method that trains, as the loop sees it."""
 
-    becomes: str
-    """What takes the target's place: neutral · anchor · searched."""
-    keeps: str
-    """What L2 preserves: nothing · neutral · anchor · searched."""
+    becomes: str  # what takes the target's place: neutral · anchor · searched
+    keeps: str  # what L2 preserves: nothing · neutral · anchor · searched
 
 
 METHODS = {
@@ -44,9 +40,7 @@ SEARCHES = ("auto", "gumbel", "gumbel_full", "movement", "random", "nearest", "f
 @dataclass(frozen=True)
 class EraseConfig:
     """Settings of one erasure; by default the course profile, for the embedded model on a CPU.
-
-    Raises `EraseError` for an unknown name, a wrong type or a value out of range.
-    """
+    Raises `EraseError` for an unknown name, a wrong type or a value out of range."""
 
     # -- what is erased, what takes its place, what is preserved -----------------------------------
 
@@ -137,96 +131,64 @@ class EraseConfig:
     """One-hot choice with a straight-through gradient, or a mixture of candidates (age: always)."""
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for field in dataclasses.fields(self):
-            value = _as_type(field.name, getattr(self, field.name), hints[field.name])
-            object.__setattr__(self, field.name, value)
+        values = vars(self)  # frozen for all others
+        for name, kind in typing.get_type_hints(type(self)).items():
+            values[name] = _as_type(name, values[name], kind)
         for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise unknown(name, getattr(self, name), known)
+            if values[name] not in known:
+                raise unknown(name, values[name], known)
         for name, most in (_POSITIVE | _NOT_NEGATIVE).items():
-            if not 0 <= (value := getattr(self, name)) <= most or (name in _POSITIVE and not value):
+            if not 0 <= values[name] <= most or (name in _POSITIVE and not values[name]):
                 least = "a number above 0" if name in _POSITIVE else "0 or more"
-                raise EraseError(f"{name} is {value}: expected {least}, at most {most:,}")
-        object.__setattr__(self, "neutral", check_words("neutral", [self.neutral])[0])
+                raise EraseError(f"{name} is {values[name]}: expected {least}, at most {most:,}")
+        values["neutral"] = check_words("neutral", [self.neutral])[0]
         for name in ("targets", "preserved", "styles"):
-            check_once(name, getattr(self, name))
-        if not all(self.targets or [""]):
-            raise EraseError(f"targets is {self.targets}: expected at least one concept to erase")
-        if not without([self.neutral], self.targets):
-            raise EraseError(
-                f"neutral concept {self.neutral!r} is also a target: choose another, such as ''"
-            )
-        others = tuple(s for s in self.styles if without([s + STYLE], self.targets))
-        object.__setattr__(self, "styles", others)
+            check_once(name, values[name])
+        values["styles"] = tuple(s for s in self.styles if without([s + STYLE], self.targets))
         if self.search == "auto":
-            object.__setattr__(self, "search", "gumbel" if self.method == "age" else "random")
-        self._check_search()
-        self._check_words()
+            values["search"] = "gumbel" if self.method == "age" else "random"
         if self.candidates == 0:
             few = self.search in ("gumbel", "gumbel_full", "exhaustive")
-            object.__setattr__(self, "candidates", min(50, self.nearest) if few else self.nearest)
-        if self.candidates > self.nearest:
-            raise EraseError(
-                f"candidates is {self.candidates}: expected at most nearest ({self.nearest})"
-            )
+            values["candidates"] = min(50, self.nearest) if few else self.nearest
+        for fault in self._faults():
+            raise EraseError(fault)
 
-    def _check_search(self) -> None:
-        """The search suits the method and what is trained."""
-        if self.method == "age" and self.search not in ("gumbel", "gumbel_full"):
-            raise EraseError(
-                f"search is {self.search!r}, but method 'age' needs a mixture: choose gumbel or"
-                " gumbel_full"
-            )
-        movable = self.train_method in MOVABLE
-        if self.method == "eap" and self.search == "movement" and not movable:
-            raise EraseError(
-                "search 'movement' needs K and V trained, but train_method is"
-                f" {self.train_method!r}: choose kv, xattn or full, or another search"
-            )
-        if self.lam_kv and not (self.method == "eap" and movable):
-            raise EraseError(
-                f"lam_kv is {self.lam_kv}, but method {self.method!r} with train_method"
-                f" {self.train_method!r} holds nothing in K and V: choose method 'eap' with kv,"
-                " xattn or full, or leave lam_kv out"
-            )
-
-    def _check_words(self) -> None:
-        """Anchors and preserved concepts are there where they are needed, and no targets."""
-        if self.method == "ca" and not self.anchors:
-            raise EraseError(
-                "method 'ca' needs a concept that the target becomes: give anchors, such as"
-                " ['house']"
-            )
-        if len(self.anchors) not in (0, 1, len(self.targets)):
-            raise EraseError(
-                f"anchors is {list(self.anchors)}: expected one for all, or one for each of the"
-                f" {len(self.targets)} targets"
-            )
-        if self.method == "age" and self.anchors:
-            raise EraseError("method 'age' searches what targets become: leave anchors out")
-        fixed = self.method == "eap" and self.search == "fixed"
-        if fixed and not self.preserved:
-            raise EraseError("search 'fixed' needs concepts: give preserved, such as ['dog']")
-        if self.preserved and not fixed and self.method not in CLOSED_FORMS:
-            raise EraseError(
-                f"preserved is given, but method {self.method!r} with search {self.search!r} does"
-                " not take it: set method to 'eap' and search to 'fixed', or leave preserved out"
-            )
-        for name in ("anchors", "preserved"):
-            for word in getattr(self, name):
+    def _faults(self) -> Iterator[str]:
+        """Words that are targets or missing, and a search that does not suit what is trained."""
+        method, search, trained = self.method, self.search, self.train_method
+        if not all(self.targets or [""]):
+            yield f"targets is {self.targets}: expected at least one concept to erase"
+        named = {"neutral": (self.neutral,), "anchors": self.anchors, "preserved": self.preserved}
+        for name, words in named.items():
+            for word in words:
                 if not without([word], self.targets):
-                    raise EraseError(f"{name} contains {word!r}, which is a target: leave it out")
+                    yield f"{name} has {word!r}, which is a target: choose another"
+        if method == "ca" and not self.anchors:
+            yield "method 'ca' needs what the target becomes: give anchors, such as ['house']"
+        if method == "age" and self.anchors:
+            yield "method 'age' searches what targets become: leave anchors out"
+        if len(self.anchors) not in (0, 1, len(self.targets)):
+            yield f"{len(self.anchors)} anchors for {len(self.targets)} targets: give one, or all"
+        if method == "age" and search not in ("gumbel", "gumbel_full"):
+            yield f"search is {search!r}: method 'age' needs a mixture, by gumbel or gumbel_full"
+        if method == "eap" and search == "movement" and trained not in MOVABLE:
+            yield f"train_method is {trained!r}, but search 'movement' needs K and V: choose xattn"
+        if self.lam_kv and not (method == "eap" and trained in MOVABLE):
+            given = f"lam_kv is {self.lam_kv}, but method {method!r} with train_method {trained!r}"
+            yield f"{given} holds nothing in K and V: choose eap with kv, xattn or full"
+        fixed = method == "eap" and search == "fixed"
+        if fixed and not self.preserved:
+            yield "search 'fixed' needs concepts: give preserved, such as ['dog']"
+        if self.preserved and not fixed and method not in CLOSED_FORMS:
+            given = f"preserved is given, but method {method!r} with search {search!r} takes none"
+            yield f"{given}: choose 'eap' with 'fixed', or leave it out"
+        if self.candidates > self.nearest:
+            yield f"candidates is {self.candidates}: expected at most nearest ({self.nearest})"
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EraseConfig:
         """A config from plain values. `EraseError` with the nearest known name for another key."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for key in values:
-            if key not in known:
-                raise unknown("setting", key, known)
-        if "targets" not in values:
-            raise EraseError("targets is missing: expected at least one concept to erase")
+        check_keys(values, "setting", cls.__dataclass_fields__)
         return cls(**values)
 
     @classmethod
@@ -289,21 +251,17 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 
 def _as_type(name: str, value: Any, kind: Any) -> Any:
-    """`value` as the annotated type, or an error; ints pass as floats, lists, arrays and columns as
-    tuples of words (`check_words`), NumPy's numbers as Python's."""
-    if isinstance(kind, types.GenericAlias):  # tuple[str, ...]
-        value = value.tolist() if hasattr(value, "tolist") else value
-        if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
-            return check_words(name, value)
-        raise EraseError(f"{name} is {value!r:.80}: expected a list of words, such as ['church']")
-    fits: Any = {int: numbers.Integral, float: numbers.Real, bool: np.bool_, str: str}[kind]
-    if isinstance(value, numbers.Integral) and abs(int(value)) >= 2**63:
+    """`value` as the annotated type (`fit`), floats finite and words tidied; or an `EraseError`."""
+    if isinstance(value, Integral) and abs(int(value)) >= 2**63:
         raise EraseError(f"{name} is an integer beyond 64 bits: expected a smaller one")
-    if isinstance(value, fits) and not (isinstance(value, bool) and kind is not bool):
-        value = kind(value)
-    if type(value) is not kind:
+    try:
+        value = fit(value, kind)
+    except TypeError:
+        expected = kind.__name__ if isinstance(kind, type) else "a list of words, as ['church']"
         given = f"{value!r:.80} ({type(value).__name__})"
-        raise EraseError(f"{name} is {given}: expected {kind.__name__}")
+        raise EraseError(f"{name} is {given}: expected {expected}") from None
+    if isinstance(value, tuple):
+        return check_words(name, value)
     if kind is float and not math.isfinite(value):
         raise EraseError(f"{name} is {value}: expected a finite number")
-    return value
+    return kind(value)

@@ -21,10 +21,8 @@ from erase_lib.text import encode_prompts
 
 def sampler(pipe: Pipeline, steps: int) -> Any:
     """A deterministic scheduler (DDIM, or Euler's of a flow) with the pipeline's noise schedule,
-    set to `steps` timesteps.
-
-    Raises `EraseError` for less than one step, or more than the model was trained with.
-    """
+    set to `steps` timesteps. Raises `EraseError` for less than one step, or more than the model
+    was trained with."""
     most = pipe.scheduler.config.num_train_timesteps
     if not 1 <= steps <= most:
         raise EraseError(f"{steps} sampling steps: expected 1 to {most}")
@@ -49,11 +47,9 @@ def noised(clean: Tensor, epsilon: Tensor, a: Tensor, prediction_type: str) -> T
 
 
 def to_clean(output: Tensor, z: Tensor, a: Tensor, prediction_type: str) -> Tensor:
-    """Predicted clean latent ẑ₀ from the denoiser's output at z_t, with a = ᾱ_t (flow: 1 − σ).
-
-    ε: ẑ₀ = (z − √(1−ᾱ) ε) / √ᾱ · v: ẑ₀ = √ᾱ z − √(1−ᾱ) v (Salimans & Ho 2022, appendix D) ·
-    flow: ẑ₀ = z − σ (ε − z₀) (Lipman et al. 2023).
-    """
+    """Predicted clean latent ẑ₀ from the denoiser's output at z_t, with a = ᾱ_t (flow: 1 − σ). ε:
+    ẑ₀ = (z − √(1−ᾱ) ε) / √ᾱ · v: ẑ₀ = √ᾱ z − √(1−ᾱ) v (Salimans & Ho 2022, appendix D) · flow:
+    ẑ₀ = z − σ (ε − z₀) (Lipman et al. 2023)."""
     if prediction_type == "flow":
         return z - (1 - a) * output
     if prediction_type == "v_prediction":
@@ -108,10 +104,8 @@ def trajectory(
     outputs: list[Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Guided sampling from noise `z (n, c, h, w)`: yields (t, z_t) before each step, last (0, z_0).
-
     `embeddings` `(n, tokens, dim)`, or a list with those of each step. `outputs` is given the
-    UNet's output for them at each step, unguided.
-    """
+    denoiser's output for them at each step, unguided."""
     scheduler = sampler(pipe, steps)
     each = [embeddings] * steps if isinstance(embeddings, Tensor) else embeddings
     for t, c in zip(scheduler.timesteps, each, strict=True):
@@ -126,8 +120,7 @@ def trajectory(
 
 def noise(pipe: Pipeline, n: int, g: torch.Generator) -> Tensor:
     """Pure noise `(n, c, h, w)`, drawn on the CPU so that every device sees the same."""
-    z = torch.randn(n, *latent_shape(pipe), generator=g, dtype=torch.float32)
-    return z.to(pipe.device)
+    return torch.randn(n, *latent_shape(pipe), generator=g, dtype=torch.float32).to(pipe.device)
 
 
 def start_noise(pipe: Pipeline, seeds: list[int]) -> Tensor:
@@ -143,10 +136,8 @@ def decode(pipe: Pipeline, z: Tensor) -> list[Image.Image]:
     z = z.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor + _shift(pipe)
     drawn = pipe.vae.decode(z).sample.float().cpu()
     if not drawn.isfinite().all():
-        raise EraseError(
-            f"the pictures are NaN or infinite in {pipe.vae.dtype}: load the model in float32, and"
-            " if an erasure is applied, lower its strength or lr"
-        )
+        hint = "load the model in float32, or lower the erasure's strength or lr"
+        raise EraseError(f"the pictures are NaN or infinite in {pipe.vae.dtype}: {hint}")
     return pipe.image_processor.postprocess(drawn, output_type="pil")
 
 
@@ -174,18 +165,11 @@ def generate(
     batch_size: int = 16,
     progress: bool = True,
 ) -> list[Image.Image]:
-    """Pictures of the prompts: prompt i starts from seed + i, or from seed[i] of a list.
-
-    No prompts give no pictures. Raises `EraseError` for a number of seeds other than that of the
-    prompts, steps or a batch size below 1, a guidance scale that is not finite, and as
-    `models.check_pipeline` and `decode`.
-    """
-    if isinstance(prompts, str):
-        raise EraseError(f"prompts is {prompts!r}: expected a list, such as [{prompts!r}]")
-    if isinstance(seed, Iterable):
-        seeds = [int(s) for s in seed]
-    else:
-        seeds = [int(seed) + i for i in range(len(prompts))]
+    """Pictures of the prompts: prompt i starts from seed + i, or from seed[i] of a list. No prompts
+    give no pictures. Raises `EraseError` for a number of seeds other than that of the prompts,
+    steps or a batch size below 1, a guidance scale that is not finite, and as
+    `models.check_pipeline` and `decode`."""
+    seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
     if len(seeds) != len(prompts):
         raise EraseError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
     if not math.isfinite(guidance_scale):

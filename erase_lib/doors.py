@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -31,21 +32,19 @@ SHORT = Repr()
 SHORT.maxstring = SHORT.maxother = 60
 
 
-def gate(given: F, typed: bool = True) -> F:
+def gate(given: F) -> F:
     """The function, or the class with its public methods, that raises `EraseError` for an argument
     that is missing, unknown or of another kind than its hint. NumPy's numbers are handed on as
-    Python's own, columns and arrays as lists where a list is asked for. A class that looks at its
-    own values, in `__post_init__`, is not `typed`: only their names are checked."""
+    Python's own, columns and arrays as lists where a list is asked for."""
     if isinstance(given, type):
         for name, found in list(vars(given).items()):
             inner = getattr(found, "__func__", found)  # a class method's
             if isfunction(inner) and (name[0] != "_" or name == "__init__"):
-                made = gate(inner, name != "__init__" or not hasattr(given, "__post_init__"))
+                made = gate(inner)
                 setattr(given, name, made if inner is found else type(found)(made))
         return given
     form, door = signature(given), given.__qualname__.removesuffix(".__init__")
-    # when it is first called, for then every name in the hints is known
-    kinds = cache(lambda: get_type_hints(given) if typed else {})
+    kinds = cache(lambda: get_type_hints(given))  # at the first call every name in them is known
 
     @wraps(given)
     def checked(*args: Any, **kwargs: Any) -> Any:
@@ -123,12 +122,12 @@ def _listed(value: Any, of: Any, parts: tuple[Any, ...]) -> Any:
 
 def _refusal(door: str, asked: Parameter, value: Any, wrong: Any) -> EraseError:
     """The line for a value, or for what is in it, that is not what a parameter asks for."""
-    shown, kind = " ".join(SHORT.repr(value).split())[:90], str(asked.annotation)
+    shown = " ".join(SHORT.repr(value).split())[:90]
     inside = "" if wrong is value else f", and in it {SHORT.repr(wrong)[:60]}"
-    for old, new in {"Images": "list[PIL.Image]", "Sequence": "list", "Iterable": "list"}.items():
-        kind = kind.replace(old, new)
+    kind = re.sub("Sequence|Iterable|tuple", "list", str(asked.annotation))
+    kind = kind.replace("Images", "list[PIL.Image]")
     text = f"{door}: {asked.name} is {shown} ({type(value).__name__}){inside}: expected {kind}"
-    if isinstance(value, str) and kind.startswith("list[str]"):
+    if isinstance(value, str) and kind.startswith("list[str"):
         text += f", such as [{value[:60]!r}]"
     elif maker := MAKERS.get(kind.split(" |")[0]):
         text += f", from {maker}"

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from erase_lib import export
 from erase_lib.checkpoint import load_checked, save_checked
@@ -39,63 +39,48 @@ class Erasure:
 
     tensors: dict[str, Tensor]
     config: EraseConfig
-    base: str
-    """Fingerprint of the UNet it belongs to."""
+    base: str  # fingerprint of the UNet it belongs to
     history: list[dict[str, Any]] = field(default_factory=list)
     """One dict an update: losses, evaluations, the concepts chosen, π of the target."""
-    strength: float = 1.0
-    """How many times as far as its run the edit goes; see `scaled`."""
-    partial: bool = False
-    """Whether its run was stopped before its last update."""
+    strength: float = 1.0  # how many times as far as its run the edit goes; see `scaled`
+    partial: bool = False  # whether its run was stopped before its last update
 
     @contextmanager
     def applied(self, pipe: Pipeline) -> Iterator[Pipeline]:
-        """Within the block the pipeline draws erased pictures; afterwards it is as it was.
-
-        Until then it is `held`: another thread waits. Raises `EraseError` when the erasure was made
-        for another base model.
-        """
+        """Within the block the pipeline draws erased pictures; afterwards it is as it was. Until
+        then it is `held`: another thread waits. Raises as `check`."""
         with using(pipe, "an erasure applied", draws=False):
             self.check(pipe)
-            device, dtype = pipe.device, denoiser(pipe).dtype
-            tensors = {
-                name: torch.nn.Parameter(tensor.to(device, dtype), requires_grad=False)
-                for name, tensor in self.tensors.items()
-            }
-            with in_place(denoiser(pipe), tensors):
+            model = denoiser(pipe)
+            moved = {n: t.to(pipe.device, model.dtype) for n, t in self.tensors.items()}
+            with in_place(model, {n: nn.Parameter(t, False) for n, t in moved.items()}):
                 yield pipe
 
     def check(self, pipe: Pipeline) -> None:
         """Raise `EraseError` unless names, shapes and fingerprint fit the pipeline's UNet."""
-        shapes = {name: p.shape for name, p in plain(denoiser(pipe)).named_parameters()}
+        model = denoiser(pipe)
+        shapes = {name: p.shape for name, p in plain(model).named_parameters()}
         for name, tensor in self.tensors.items():
             if shapes.get(name) != tensor.shape:
-                raise EraseError(
-                    f"this erasure edits {name} {tuple(tensor.shape)}, which the loaded model lacks"
-                    ": load the base model it was made for"
-                )
-        found = fingerprint(denoiser(pipe))
-        if self.base != found and self.base != fingerprint(denoiser(pipe), earlier=True):
-            half = denoiser(pipe).dtype == torch.float16  # which rounds other bits than bfloat16
-            raise EraseError(
-                f"this erasure was made for base model {self.base}, the loaded one is {found}: load"
-                f" the base model it was made for{', in bfloat16 or float32' if half else ''}"
-            )
+                what = f"{name} {tuple(tensor.shape)}"
+                raise EraseError(f"the loaded model has no {what}: load the erasure's base model")
+        found, half = fingerprint(model), model.dtype == torch.float16
+        if self.base != found and self.base != fingerprint(model, earlier=True):
+            other = f"the loaded model is {found}, not {self.base}"
+            # where it was saved before 0.2.0, float16 has rounded what it is known by
+            hint = ", or this one in float32 if the erasure is old" if half else ""
+            raise EraseError(f"{other}: load the erasure's base model{hint}")
 
     def scaled(self, pipe: Pipeline, strength: float) -> Erasure:
-        """The same edit `strength` times as far: θ + strength · (θ' − θ); 0 is the original.
-
-        Raises `EraseError` for a strength that is not finite, and as `check`.
-        """
+        """The same edit `strength` times as far: θ + strength · (θ' − θ); 0 is the original. Raises
+        `EraseError` for a strength that is not finite, and as `check`."""
         if not math.isfinite(strength):
             raise EraseError(f"strength is {strength}: expected a finite number, such as 0.8")
         with using(pipe, "reading its weights", draws=False):
             self.check(pipe)
             base = dict(plain(denoiser(pipe)).named_parameters())
-        tensors = {
-            name: torch.lerp(base[name].detach().to(t), t, strength)
-            for name, t in self.tensors.items()
-        }
+        of = self.tensors.items()
+        tensors = {name: torch.lerp(base[name].detach().to(t), t, strength) for name, t in of}
         return replace(self, tensors=tensors, strength=self.strength * strength)
 
     def digest(self) -> str:
@@ -108,20 +93,18 @@ class Erasure:
 
     def save(self, folder: str | Path) -> Path:
         """Write erased.safetensors, which holds all but π, with a checksum; and config.json and
-        history.csv, which say the same for people. They are renamed in when all are whole.
-
-        Raises `EraseError` when they cannot be written; files of an older erasure then stay.
-        """
+        history.csv, which say the same for people. They are renamed in when all are whole. Raises
+        `EraseError` when they cannot be written; files of an older erasure then stay."""
         folder = as_path(folder)
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in self.tensors.items()}
-        rows = [{k: v for k, v in row.items() if k != "pi"} for row in self.history]
         told: dict[str, Any] = {"version": 2, "config": self.config.to_dict(), "base": self.base}
+        told |= {"strength": self.strength, "partial": self.partial}
+        told["history"] = [{k: v for k, v in row.items() if k != "pi"} for row in self.history]
         paths = [folder / name for name in FILES]
         if not paths[0].exists() and (other := next(filter(Path.exists, paths), None)):
             raise EraseError(f"{other} is there, but no {FILES[0]}: choose another folder")
         try:
             _check(tensors, self.strength)
-            told |= {"strength": self.strength, "partial": self.partial, "history": rows}
             text = json.dumps(told, default=methodcaller("item"))  # NumPy's numbers
         except (TypeError, ValueError, AttributeError) as error:
             raise EraseError(f"erasure not saved to {folder} ({reason(error)})") from None
@@ -146,38 +129,28 @@ class Erasure:
             found = json.loads(text) if text else _earlier(*copies)
             config, rows = EraseConfig.from_dict(found["config"]), found["history"]
             strength, partial = float(found.get("strength", 1)), bool(found.get("partial"))
+            _check(tensors, strength)
             made = cls(tensors, config, str(found["base"]), rows, strength, partial)
-            _check(tensors, made.strength)
         except FileNotFoundError as error:
-            raise EraseError(
-                f"a file is missing ({error}): give a folder of Erasure.save"
-            ) from None
-        except EraseError:
-            raise
+            raise EraseError(f"{error}: give a folder where Erasure.save left its files") from None
         except Exception as error:  # safetensors, json and pandas each raise their own kinds
-            raise EraseError(
-                f"erasure in {folder} is damaged ({reason(error)}): run it again"
-            ) from None
+            damage = f"erasure in {folder} is damaged ({reason(error)})"
+            raise EraseError(f"{damage}: run it again") from None
         for path, copy in zip(copies, _copies(text) if text else (), strict=False):
             if path.exists() and read_text(path).splitlines() != copy.splitlines():
-                raise EraseError(
-                    f"{path} is damaged, or of another erasure than {weights.name}, which holds all"
-                    f" that it should say: delete {path.name}, and load again"
-                )
+                damage = f"{path} is damaged, or of another erasure than {weights.name}"
+                raise EraseError(f"{damage}, which holds all that is in it: delete {path.name}")
         return made
 
     def export(
         self, pipe: Pipeline, folder: str | Path, kind: str = "pipeline", rank: int | None = None
     ) -> Path:
-        """Write a folder for other tools. kind: pipeline, a whole stock pipeline that plain
-        diffusers loads · lora, in PEFT's keys (`rank`: None takes the smallest that leaves out at
-        most 2 %, or else 32) · delta, the exact differences as ComfyUI and A1111 read them ·
-        matrix, of a closed form, which goes on the prompt.
-
-        An older export under the same name is replaced once the new one is whole. Raises
-        `EraseError` when that fails, for a folder that holds anything else (`whole_folder`), and
-        for a kind or rank that this erasure has not.
-        """
+        """Write a folder for other tools; an older export is replaced once it is whole. kind:
+        pipeline, a whole stock pipeline that plain diffusers loads · lora, in PEFT's keys (`rank`:
+        None takes the smallest that leaves out at most 2 %, or else 32) · delta, the exact
+        differences as ComfyUI and A1111 read them · matrix, of a closed form, which goes on the
+        prompt. Raises `EraseError` when that fails, for a folder that holds anything else
+        (`whole_folder`), and for a kind or rank that this erasure has not."""
         folder, source = as_path(folder), getattr(pipe, "name_or_path", None)
         if source and folder.resolve() == Path(source).resolve():
             raise EraseError(f"{folder} holds the model that is being edited: choose another")

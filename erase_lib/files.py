@@ -12,7 +12,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import FrameType
@@ -38,12 +39,10 @@ class _Data(type(Path())):  # type: ignore[misc]
             raise EraseError(f"{DATA} is missing: install with `pip install -e .` in the project")
         return str(self)
 
-    def exists(self, **how: Any) -> bool:
-        """Whether it is there. Like `is_file` it would take the error for no."""
+    def exists(self, **how: Any) -> bool:  # like `is_file` it would take the error for no
         return bool(os.fspath(self)) and super().exists(**how)
 
     def is_file(self, **how: Any) -> bool:
-        """Whether it is there, and a file."""
         return bool(os.fspath(self)) and super().is_file(**how)
 
 
@@ -55,15 +54,12 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Give the signals of `ENDINGS` to a handler during the block, in the main thread, the one that
     Python interrupts. What is ignored stays so, as under nohup, and what was set outside Python."""
     main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in ENDINGS if main}
-    before = {n: old for n, old in before.items() if old not in (signal.SIG_IGN, None)}
-    for number in before:
-        signal.signal(number, handler)
-    try:
+    with ExitStack() as after:
+        for number in ENDINGS if main else []:
+            if (old := signal.getsignal(number)) not in (signal.SIG_IGN, None):
+                after.callback(signal.signal, number, old)
+                signal.signal(number, handler)
         yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 def as_path(path: str | Path) -> Path:
@@ -93,11 +89,8 @@ def beside(path: Path) -> Path:
 
 @contextmanager
 def whole(*paths: Path) -> Iterator[list[Path]]:
-    """Temporary names to write to, in the order of `paths`, which they become after the block.
-
-    If the block fails the temporary files are removed and what stood under `paths` stays. A link
-    stays one: what it points to is replaced.
-    """
+    """Temporary names to write to, in the order of `paths`, which they become after the block. If
+    it fails, what stood under `paths` stays. A link stays one: what it points to is replaced."""
     paths = tuple(path.resolve() for path in paths)
     temporary = [beside(path) for path in paths]
     if folders := [path for path in paths if path.is_dir()]:  # or the first would be renamed alone
@@ -115,11 +108,9 @@ def whole(*paths: Path) -> Iterator[list[Path]]:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of `folder` after the block.
-
-    If the block fails it is removed, and what stood there stays. Only what came about so is ever
-    replaced: `MADE` lists it. Raises `EraseError` for a folder that holds anything else.
-    """
+    """A new folder to fill, which takes the place of `folder` after the block, if that does not
+    fail. Only what came about so is ever replaced: `MADE` lists it. Raises `EraseError` for a
+    folder that holds anything else."""
     folder = folder.resolve()
     temporary, old = beside(folder), beside(folder.with_name(f"{folder.name}.old"))
     check_ours(folder)
@@ -138,14 +129,14 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def check_ours(folder: Path) -> None:
-    """Raise `EraseError` for a folder with anything that `whole_folder` did not write there."""
+    """Raise `EraseError` for a folder with anything that `whole_folder` did not write there, and
+    for what is none, such as a file or /dev/null."""
     own = set(read_text(folder / MADE).splitlines())
-    name = "" if folder.is_file() else next((n for n in _holds(folder) if n not in own), None)
+    other = folder.exists() and not folder.is_dir()
+    name = "" if other else next((n for n in _holds(folder) if n not in own), None)
     if name is not None:
-        raise EraseError(
-            f"{folder / name.partition('/')[2]} would be lost, and was not written here, or changed"
-            " since: choose another folder, or move it away"
-        )
+        path = folder / name.partition("/")[2]
+        raise EraseError(f"{path} would be lost: it was not written here, or changed; move it away")
 
 
 def _holds(folder: Path) -> Iterator[str]:
@@ -164,22 +155,18 @@ def alone(path: Path, wait: bool = False) -> Iterator[str]:
     names the holder and stays; empty means that the last one finished. Raises `EraseError` when
     another process holds it, unless `wait`.
     """
-    holder, lock = path.with_name(path.name + ".holder"), FileLock(path)
+    holder = path.with_name(path.name + ".holder")
+    me = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%c')}"
     try:
-        lock.acquire(timeout=-1 if wait else 0)
+        lock = FileLock(path).acquire(timeout=-1 if wait else 0)
     except Timeout:
-        raise EraseError(
-            f"{path.parent} is in use by {read_text(holder) or 'another process'}:"
-            " wait for it, or choose another folder"
-        ) from None
-    try:
+        who = read_text(holder) or "another process"
+        raise EraseError(f"{path.parent} is in use by {who}: wait, or choose another") from None
+    with lock:
         before = read_text(holder)
-        me = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%c')}"
         holder.write_text(me, "utf-8")
         yield before
         holder.write_text("", "utf-8")
-    finally:
-        lock.release()
 
 
 def read_text(path: Path) -> str:
@@ -231,12 +218,9 @@ def _value(node: yaml.Node, left: Iterator[int], depth: int = 0) -> Any:
     """What a node of YAML says, of the core schema's kinds. Raises YAML's error, with its place,
     for another, for a key that is none or there twice, and beyond `LARGEST` or `DEEPEST`: an alias
     counts as what it stands for."""
-
-    def wrong(what: str) -> yaml.MarkedYAMLError:
-        return yaml.MarkedYAMLError(problem=what, problem_mark=node.start_mark)
-
+    wrong = partial(yaml.MarkedYAMLError, problem_mark=node.start_mark)
     if depth > DEEPEST or next(left, None) is None:
-        raise wrong(f"expected at most {LARGEST:,} values, in {DEEPEST} blocks within each other")
+        raise wrong(problem=f"over {LARGEST:,} values, or {DEEPEST} blocks within each other")
     kind = node.tag.removeprefix(TAG)
     if isinstance(node, yaml.SequenceNode) and kind == "seq":
         return [_value(item, left, depth + 1) for item in node.value]
@@ -246,7 +230,7 @@ def _value(node: yaml.Node, left: Iterator[int], depth: int = 0) -> Any:
                 return CORE[kind][1](node.value)
     if not isinstance(node, yaml.MappingNode) or kind != "map":
         what = repr(node.value[:80]) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
-        raise wrong(f"{what} is no {kind}")
+        raise wrong(problem=f"{what} is no {kind}")
     shared, own = dict[Any, Any](), dict[Any, Any]()
     for key, of in node.value:
         name, value = _value(key, left, depth + 1), _value(of, left, depth + 1)
@@ -255,9 +239,9 @@ def _value(node: yaml.Node, left: Iterator[int], depth: int = 0) -> Any:
             for one in merged:
                 shared = one | shared
         elif isinstance(name, (dict, list)) or key.tag == TAG + "merge":
-            raise wrong(f"{name!r} is no name of a value")
+            raise wrong(problem=f"{name!r} is no name of a value")
         elif name in own:
-            raise wrong(f"{name!r} is given twice in the block")
+            raise wrong(problem=f"{name!r} is given twice in the block")
         else:
             own[name] = value
     return shared | own
@@ -270,19 +254,20 @@ def read_mapping(path: str | Path, kind: str, known: Collection[str]) -> dict[st
         with open(path, "rb") as file:
             text = file.read(BYTES + 1)
         if len(text) > BYTES:
-            raise yaml.YAMLError(f"expected at most {BYTES:,} bytes")
+            raise ValueError(f"expected at most {BYTES:,} bytes")
         node = yaml.compose(text, _Core)
         found = _value(node, iter(range(LARGEST))) if node else None
     except RecursionError:
         raise EraseError(f"{path}: expected at most {DEEPEST} blocks within each other") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        mark, at = getattr(error, "problem_mark", None), getattr(error, "position", None)
-        line = mark.line if mark else None if at is None else text[:at].count(b"\n")
-        where = "" if line is None else f" line {line + 1}"
-        what = getattr(error, "problem", None) or reason(error)
+    except yaml.MarkedYAMLError as error:
+        line, what = error.problem_mark.line + 1, error.problem
         hint = " (indent with blanks, not tabs)" if "\\t" in what else ""
-        hint = hint if at is None else " (save it as UTF-8)"
-        raise EraseError(f"{path}{where}: {what}{hint}") from None
+        raise EraseError(f"{path} line {line}: {what}{hint}") from None
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count(b"\n") + 1
+        raise EraseError(f"{path} line {line}: {reason(error)} (save it as UTF-8)") from None
+    except (OSError, ValueError, OverflowError) as error:  # also of \Uffffffff
+        raise EraseError(f"{path} cannot be read: {reason(error)}") from None
     if not isinstance(found, dict) or not found:
         raise EraseError(f"{path} is no {kind}: expected the sections {', '.join(known)}")
     check_keys(found, "section", known, f"{path}: ")

@@ -6,7 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,8 +37,7 @@ def plain(model: Any) -> Any:
 @contextmanager
 def held(unet: nn.Module, doing: str = "work", wait: bool = True) -> Iterator[_Hold]:
     """Within the block, which may hold others, the UNet is this thread's alone: no other sees what
-    stands in it. Another waits, and a warning says for whom; `EraseError` if it is not to `wait`.
-    """
+    stands in it. Another waits, and a warning says for whom; `EraseError` if not to `wait`."""
     hold: _Hold = vars(plain(unet)).setdefault("_hold", _Hold())
     if hold.thread is not (me := threading.current_thread()):
         if not hold.lock.acquire(timeout=1 if wait else 0):
@@ -89,10 +88,8 @@ def in_place(unet: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
 def recomputing(unet: Any, wanted: bool) -> Iterator[None]:
     """Gradient checkpointing, if wanted, and the UNet's own setting back afterwards."""
     unet = plain(unet)
-    if switch := wanted and not unet.is_gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-    try:
+    with ExitStack() as after:
+        if wanted and not unet.is_gradient_checkpointing:
+            after.callback(unet.disable_gradient_checkpointing)
+            unet.enable_gradient_checkpointing()
         yield
-    finally:
-        if switch:
-            unet.disable_gradient_checkpointing()

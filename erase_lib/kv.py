@@ -22,9 +22,7 @@ Weights: TypeAlias = Mapping[str, Tensor]
 
 def movement(original: Weights, edited: Weights, concepts: Tensor) -> Tensor:
     """‖(W − W₀)c‖ / ‖W₀c‖ of each concept, `(n,)` in float64; all its columns and layers as one.
-
-    `edited` may come from any erasure that holds K and V, a trained one too.
-    """
+    `edited` may come from any erasure that holds K and V, a trained one too."""
     change = {name: edited[name].double() - w.double() for name, w in original.items()}
     concepts = concepts.double()
     return norms(gram(change), concepts) / norms(gram(original), concepts)

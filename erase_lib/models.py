@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 # what a UNet may ask for besides z_t, t and a text
 ASKS = """time_cond_proj_dim class_embed_type num_class_embeds encoder_hid_dim_type
     addition_embed_type""".split()
+# the usual download has model.fp16.safetensors alone
+WEIGHTS = re.compile(r"[^.]*\.(safetensors|bin|(?P<variant>[^.-]+)[^.]*\.safetensors)")
 ADAPTER = re.compile(r"lora_|base_layer|adapter|parametrizations|\.processor")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -47,9 +49,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise EraseError(
-            f"device {device!r} cannot be used ({reason(error)[:80]}): try auto or cpu"
-        ) from None
+        raise EraseError(f"no device {device!r} ({reason(error)}): try auto or cpu") from None
     return chosen
 
 
@@ -92,16 +92,12 @@ def _find(model_id: str | Path) -> tuple[str, list[str] | None]:
     own clients try for half a minute."""
     folder, text = as_path(model_id), str(model_id)
     if folder.is_file():
-        raise EraseError(
-            f"{folder} is a single file, not a folder with model_index.json: convert it once, by"
-            f" StableDiffusionPipeline.from_single_file({text!r}).save_pretrained('my-model')"
-        )
+        how = f"StableDiffusionPipeline.from_single_file({text!r}).save_pretrained('my-model')"
+        raise EraseError(f"{folder} is a single file, no model_index.json: convert it by {how}")
+    if (folder / "model_index.json").is_file():
+        return str(folder), None
     if folder.exists():
-        if (folder / "model_index.json").is_file():
-            return str(folder), None
-        raise EraseError(
-            f"{folder} is no diffusers model, it lacks model_index.json: copy it whole"
-        )
+        raise EraseError(f"{folder} is no whole model: it lacks model_index.json, copy it anew")
     owner = text.partition("/")[0]
     if isinstance(model_id, Path) or text.count("/") != 1 or as_path(owner or "/").is_dir():
         there = [p.name for p in folder.parent.glob("*") if (p / "model_index.json").is_file()]
@@ -115,48 +111,38 @@ def _find(model_id: str | Path) -> tuple[str, list[str] | None]:
     except Exception as error:  # of the network, of whichever client the hub's library uses
         if isinstance(cached := try_to_load_from_cache(text, "model_index.json"), str):
             return str(Path(cached).parent), None
-        raise EraseError(
-            f"no model {text} on this machine, and the hub cannot be reached ({reason(error)}):"
-            " connect to the network, or give a folder"
-        ) from None
+        missing = f"no model {text} on this machine, and the hub cannot be reached"
+        raise EraseError(f"{missing} ({reason(error)}): connect, or give a folder") from None
 
 
 def _read(source: str, dtype: torch.dtype, files: list[str] | None) -> Pipeline:
     """The pipeline as stored. `EraseError` for another kind of model, or one that is not whole."""
-    local = files is None
-    found = [path.relative_to(source).as_posix() for path in Path(source).rglob("*.safetensors")]
-    options: dict[str, Any] = {"dtype": dtype, "local_files_only": local}
-    parts = dict[str, Any]()
+    options: dict[str, Any] = {"dtype": dtype, "local_files_only": files is None}
+    if files is None:
+        files = [p.relative_to(source).as_posix() for p in Path(source).rglob("*.safetensors")]
+    parts: dict[str, Any] = {}
     try:
-        config = diffusers.DiffusionPipeline.load_config(source, local_files_only=local)
+        config = diffusers.DiffusionPipeline.load_config(source, **options)
         if (kind := config["_class_name"]) not in PIPELINES:
-            raise EraseError(
-                f"model {source} is a {kind}: expected a text-to-image {', '.join(PIPELINES)}"
-            )
-        for name, model in _models(config):  # one by one, for only so they say what is missing
-            # the usual download has model.fp16.safetensors alone
-            split = [f.split(".") for f in files or found if f.startswith(f"{name}/")]
-            halves = [s[1].split("-")[0] for s in split if len(s) == 3 and s[2] == "safetensors"]
-            whole = any(len(s) == 2 and s[1] in ("safetensors", "bin") for s in split)
-            options["variant"] = halves[0] if halves and not whole else None
-            parts[name], seen = model.from_pretrained(
-                source, subfolder=name, output_loading_info=True, **options
-            )
+            known = ", ".join(PIPELINES)
+            raise EraseError(f"model {source} is a {kind}: expected a text-to-image {known}")
+        for name, model in _models(config):  # one by one, for only so do they say what is missing
+            found = [WEIGHTS.fullmatch(f) for f in files if f.startswith(f"{name}/")]
+            variants = [match["variant"] for match in found if match]
+            options["variant"] = variants[0] if variants and None not in variants else None
+            given = options | {"subfolder": name, "output_loading_info": True}
+            parts[name], seen = model.from_pretrained(source, **given)
             if missing := sorted(seen["missing_keys"]):
-                raise EraseError(
-                    f"model {source} is damaged: {name} lacks {len(missing)} tensors, the first"
-                    f" {missing[0]}; copy it anew"
-                )
+                lacks = f"{name} lacks {len(missing)} tensors, the first {missing[0]}"
+                raise EraseError(f"model {source} is damaged: {lacks}; copy it anew")
         if "safety_checker" in config:
             parts |= {"safety_checker": None, "requires_safety_checker": False}
-        pipe = getattr(diffusers, kind).from_pretrained(source, **parts, **options)
+        pipe = getattr(diffusers, kind).from_pretrained(source, **options | parts)
     except EraseError:
         raise
     except Exception as error:  # every library in the stack raises its own kind
-        raise EraseError(
-            f"model {source} cannot be loaded ({reason(error)}): is it a whole Stable Diffusion"
-            " folder?"
-        ) from None
+        what = f"model {source} cannot be loaded ({reason(error)})"
+        raise EraseError(f"{what}: is it a whole Stable Diffusion folder?") from None
     for encoder, tokenizer in encoders(pipe):
         # a tokenizer without its files loads silently, with two tokens
         if not encoder.config.vocab_size / 2 < len(tokenizer):
@@ -283,12 +269,10 @@ def precision(pipe: Pipeline) -> torch.dtype:
 
 
 def trained_names(unet: nn.Module, train_method: str) -> list[str]:
-    """Names of the denoiser's parameters that `train_method` trains.
-
-    kv: cross-attention's keys and values, where the text enters · xattn: all of cross-attention
-    (`attn2`; of a transformer what it adds for the text) · noxattn: all but it · full: all ·
-    selfattn: `attn1`. As in ESD (Gandikota et al. 2023, §4) and Bui et al. 2024.
-    """
+    """Names of the denoiser's parameters that `train_method` trains, as in ESD (Gandikota et al.
+    2023, §4) and Bui et al. 2024. kv: cross-attention's keys and values, where the text enters ·
+    xattn: all of cross-attention (`attn2`; of a transformer what it adds for the text) · noxattn:
+    all but it · full: all · selfattn: `attn1`."""
     kind = family(unet)
     if train_method not in TRAIN_METHODS:
         raise unknown("train_method", train_method, TRAIN_METHODS)
@@ -324,19 +308,12 @@ def fingerprint(unet: nn.Module, earlier: bool = False) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No such bars within the block; afterwards the libraries' settings are what they were."""
-    shown = [
-        library
-        for library in (diffusers_logging, transformers_logging)
-        if library.is_progress_bar_enabled()
-    ]
-    hub_disabled = are_progress_bars_disabled()
-    for library in shown:
-        library.disable_progress_bar()
-    try:
+    """No progress bars within the block; afterwards the libraries' settings are what they were."""
+    with ExitStack() as after:
+        if are_progress_bars_disabled():  # the hub's: transformers enables them with its own
+            after.callback(disable_progress_bars)
+        for library in (diffusers_logging, transformers_logging):
+            if library.is_progress_bar_enabled():
+                after.callback(library.enable_progress_bar)
+                library.disable_progress_bar()
         yield
-    finally:
-        for library in shown:
-            library.enable_progress_bar()
-        if hub_disabled:  # transformers switches the hub's bars on together with its own
-            disable_progress_bars()

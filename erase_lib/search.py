@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -13,29 +13,28 @@ from erase_lib.config import METHODS, EraseConfig
 from erase_lib.diffusion import alpha_bar, noised, predict_clean, prediction_type
 from erase_lib.families import Pipeline, denoiser, tokens
 from erase_lib.hold import in_place
-from erase_lib.kv import gram, kv_weights, norms
+from erase_lib.kv import Weights, gram, kv_weights, norms
 from erase_lib.text import Prompts, candidates
+
+# the candidates' embeddings `(templates, n, tokens, dim)`
+Every: TypeAlias = Tensor | Prompts
 
 
 class Choice(NamedTuple):
     """What one update preserves."""
 
-    embeddings: Tensor
-    """`(k, tokens, dim)`, with a gradient to π where one is learnt."""
-    chosen: Tensor
-    """Which candidate, `(k,)`."""
-    prompt: Tensor
-    """Which of the search's `prompts` it is drawn with, `(k,)`."""
+    embeddings: Tensor  # `(k, tokens, dim)`, with a gradient to π where one is learnt
+    chosen: Tensor  # which candidate, `(k,)`
+    prompt: Tensor  # which of the search's `prompts` it is drawn with, `(k,)`
 
 
 class Search:
     """The candidates of one target, `embeddings (templates, n, tokens, dim)`, and which of them an
     update preserves. Here all alike: the control that every other search has to beat."""
 
-    learns: nn.Parameter | None = None
-    """What is to climb L2, by `ascend`; None where nothing is learnt."""
+    learns: nn.Parameter | None = None  # what is to climb L2, by `ascend`
 
-    def __init__(self, words: Sequence[str], embeddings: Tensor | Prompts) -> None:
+    def __init__(self, words: list[str], embeddings: Every) -> None:
         self.words, self.embeddings = list(words), embeddings
 
     @property
@@ -45,11 +44,14 @@ class Search:
 
     def choose(self, k: int, g: torch.Generator, template: Tensor | None = None) -> Choice:
         """k candidates, each under `template (k,)`, or under a random training prompt."""
-        chosen, device = self.pick(k, g).to(self.embeddings.device), self.embeddings.device
-        if template is None:
-            template = torch.randint(len(self.embeddings), (k,), generator=g).to(device)
+        chosen = self.pick(k, g).to(self.embeddings.device)
+        template = self.templates(k, g) if template is None else template
         prompt = chosen if len(self.words) > 1 else template
         return Choice(self.embeddings[template, chosen], chosen, prompt)
+
+    def templates(self, k: int, g: torch.Generator) -> Tensor:
+        """Random training prompts `(k,)`."""
+        return torch.randint(len(self.embeddings), (k,), generator=g).to(self.embeddings.device)
 
     def pick(self, k: int, g: torch.Generator) -> Tensor:
         """Which candidates `(k,)`."""
@@ -61,7 +63,7 @@ class Search:
         templates, n = self.embeddings.shape[:2]
         return self.embeddings[of % templates, of % n]
 
-    def look(self, student: Mapping[str, Tensor], latents: Callable[[], Tensor]) -> int:
+    def look(self, student: Weights, latents: Callable[[], Tensor]) -> int:
         """See the student before an update; `latents` draws one of each candidate. Evaluations."""
         return 0
 
@@ -81,20 +83,18 @@ class Search:
 
 
 class GumbelSearch(Search):
-    """c_a = G(π) · E: a relaxed choice among candidates (Bui et al. 2024, §4.3).
-
-    π starts uniform; `ascend` moves it towards what the student changed most. A mixture (not
-    `hard`) may be of the `top` weights alone, as AGE has it.
-    """
+    """c_a = G(π) · E: a relaxed choice among candidates (Bui et al. 2024, §4.3). π starts uniform;
+    `ascend` moves it towards what the student changed most. A mixture (not `hard`) may be of the
+    `top` weights alone, as AGE has it."""
 
     def __init__(
         self,
-        words: Sequence[str],
-        embeddings: Tensor | Prompts,
+        words: list[str],
+        embeddings: Every,
         lr: float,
         temperature: float,
         hard: bool,
-        top: int | None = None,
+        top: int = 0,
     ) -> None:
         super().__init__(words, embeddings[:])  # a mixture is of all
         self.temperature, self.hard = temperature, hard
@@ -105,8 +105,8 @@ class GumbelSearch(Search):
 
     def choose(self, k: int, g: torch.Generator, template: Tensor | None = None) -> Choice:
         """k independent choices by G(π) = softmax((π + Gumbel noise) / temperature)."""
-        n, device = len(self.words), self.pi.device
-        uniform = torch.rand(k, n, generator=g).clamp(1e-9, 1 - 1e-7).to(device)
+        n = len(self.words)
+        uniform = torch.rand(k, n, generator=g).clamp(1e-9, 1 - 1e-7).to(self.pi.device)
         gumbel = -(-uniform.log()).log()
         soft = F.softmax((self.pi + gumbel) / self.temperature, dim=-1)
         chosen = soft.argmax(-1)
@@ -116,8 +116,7 @@ class GumbelSearch(Search):
             most = soft.topk(self.top, dim=-1)
             weight = torch.zeros_like(soft).scatter(-1, most.indices, most.values)
             weight = weight / weight.sum(-1, keepdim=True)
-        if template is None:
-            template = torch.randint(len(self.embeddings), (k,), generator=g).to(device)
+        template = self.templates(k, g) if template is None else template
         mixed = torch.einsum("kn,kntd->ktd", weight, self.embeddings[template])
         return Choice(mixed, chosen, chosen)
 
@@ -153,20 +152,17 @@ class MovementSearch(Search):
     A concept enters the UNet through K and V alone, and W c is known for every candidate at every
     update: ‖(W − W₀) c‖ / ‖W₀ c‖ over all layers. Drawn from the `most` · k highest, so that an
     update sees other concepts than the last. The most moved are neighbours of the target, and they
-    alone would leave everything else to drift: hence the other half, drawn from all alike.
-    """
+    alone would leave everything else to drift: hence the other half, drawn from all alike."""
 
     most = 2
 
-    def __init__(
-        self, words: Sequence[str], embeddings: Tensor | Prompts, model: nn.Module
-    ) -> None:
+    def __init__(self, words: list[str], embeddings: Every, model: nn.Module) -> None:
         super().__init__(words, embeddings)
         self.original, self.bare = kv_weights(model), tokens(model, embeddings[0]).double()
         self.lengths = norms(gram(self.original), self.bare)
         self.scores = torch.zeros(len(words))
 
-    def look(self, student: Mapping[str, Tensor], latents: Callable[[], Tensor]) -> int:
+    def look(self, student: Weights, latents: Callable[[], Tensor]) -> int:
         change = {name: student[name].detach() - w for name, w in self.original.items()}
         self.scores = (norms(gram(change), self.bare) / self.lengths).cpu()
         return 0
@@ -182,19 +178,17 @@ class MovementSearch(Search):
 
 
 class ExhaustiveSearch(Search):
-    """The k candidates that the student has moved most, all of them measured every `every` looks.
-
-    What the published search approximates, at any price: the yardstick, not a method.
-    """
+    """The k candidates that the student has moved most, all of them measured every `every` looks:
+    what the published search approximates, at any price. The yardstick, not a method."""
 
     every = 10
 
-    def __init__(self, words: Sequence[str], embeddings: Tensor | Prompts, pipe: Pipeline) -> None:
+    def __init__(self, words: list[str], embeddings: Every, pipe: Pipeline) -> None:
         super().__init__(words, embeddings)
         self.pipe, self.scores, self.looks = pipe, torch.zeros(len(words)), 0
         self.probe: Probe | None = None
 
-    def look(self, student: Mapping[str, Tensor], latents: Callable[[], Tensor]) -> int:
+    def look(self, student: Weights, latents: Callable[[], Tensor]) -> int:
         self.probe = self.probe or Probe(self.pipe, latents(), self.embeddings[0])
         self.looks += 1
         if (self.looks - 2) % self.every:  # the first sees the teacher, where nothing has moved
@@ -218,22 +212,18 @@ class ExhaustiveSearch(Search):
 NewSearch: TypeAlias = Callable[[EraseConfig, list[str], Prompts, Pipeline], Search]
 
 
-def new_search(
-    config: EraseConfig, words: list[str], embeddings: Tensor | Prompts, pipe: Pipeline
-) -> Search:
+def new_search(config: EraseConfig, words: list[str], embeddings: Every, pipe: Pipeline) -> Search:
     """The search that the settings name, over these candidates `(templates, n, tokens, dim)`."""
     c = config
     if c.search in ("gumbel", "gumbel_full"):
         # age mixes the five of the largest weights (Bui et al. 2025, code)
-        hard, top = (False, 5) if c.method == "age" else (c.hard, None)
+        hard, top = (False, 5) if c.method == "age" else (c.hard, 0)
         return GumbelSearch(words, embeddings, c.search_lr, c.temperature, hard, top)
     if c.search == "movement":
         return MovementSearch(words, embeddings, denoiser(pipe))
     if c.search == "exhaustive":
         return ExhaustiveSearch(words, embeddings, pipe)
-    return {"random": Search, "fixed": Search, "nearest": NearestSearch}[c.search](
-        words, embeddings
-    )
+    return (NearestSearch if c.search == "nearest" else Search)(words, embeddings)
 
 
 def new_searches(pipe: Pipeline, config: EraseConfig, new: NewSearch) -> list[Search | None]:
@@ -260,26 +250,20 @@ class Probe:
     the same for every concept and strategy.
 
     `clean (n, c, h, w)`: a latent that the teacher drew of each concept; `embeddings`
-    `(n, tokens, dim)`. z_t = √ᾱ z₀ + √(1−ᾱ) ε at timesteps spread over the whole range, ε drawn
-    from `seed`. A call costs n · timesteps · noises evaluations; as many of the teacher's, when it
-    is made, are not counted: it is a yardstick. What Bui et al. 2024 (eq. 5) maximise over, without
-    their single random t and ε.
+    `(n, tokens, dim)`. z_t = √ᾱ z₀ + √(1−ᾱ) ε at timesteps spread over the whole range. A call
+    costs n · timesteps · noises evaluations; as many of the teacher's, when it is made, are not
+    counted: it is a yardstick. What Bui et al. 2024 (eq. 5) maximise over, without their single
+    random t and ε.
     """
 
     def __init__(
-        self,
-        pipe: Pipeline,
-        clean: Tensor,
-        embeddings: Tensor,
-        timesteps: int = 8,
-        noises: int = 4,
-        seed: int = 0,
+        self, pipe: Pipeline, clean: Tensor, embeddings: Tensor, timesteps: int = 8, noises: int = 4
     ) -> None:
         self.pipe, self.n = pipe, len(clean)
         most = pipe.scheduler.config.num_train_timesteps
         # the middle of each of `timesteps` equal parts
         t = ((torch.arange(timesteps) + 0.5) * most / timesteps).long().repeat_interleave(noises)
-        g = torch.Generator().manual_seed(seed)
+        g = torch.Generator().manual_seed(0)
         epsilon = torch.randn(len(t), *clean.shape[1:], generator=g).to(clean)
         self.t = t.to(clean.device).repeat(self.n)
         self.embeddings, self.each = embeddings, len(t)
@@ -292,13 +276,10 @@ class Probe:
     def clean(self, batch: int = 64) -> Tensor:
         """ẑ₀ `(n · timesteps · noises, c, h, w)` by the weights in place."""
         every = torch.arange(len(self.t), device=self.t.device).split(batch)
-        parts = [
-            predict_clean(self.pipe, self.z[i], self.t[i], self.embeddings[i // self.each])
-            for i in every
-        ]
-        return torch.cat(parts)
+        of = ((self.z[i], self.t[i], self.embeddings[i // self.each]) for i in every)
+        return torch.cat([predict_clean(self.pipe, *some) for some in of])
 
-    def __call__(self, student: Mapping[str, Tensor]) -> Tensor:
+    def __call__(self, student: Weights) -> Tensor:
         """‖ẑ₀' − ẑ₀‖², the mean over latents, timesteps and noises, of each concept `(n,)`."""
         with in_place(denoiser(self.pipe), student):
             moved = self.clean()

@@ -20,11 +20,9 @@ from erase_lib.hold import held
 
 @torch.no_grad()
 def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
-    """Text embeddings `(n, tokens, dim)` in float32, by the pipeline's own `encode_prompt`.
-
-    Warns when a prompt is too long, naming what is cut. Raises `EraseError` for an empty list, a
-    prompt of more than 10,000 characters, and more prompts than a machine has memory for.
-    """
+    """Text embeddings `(n, tokens, dim)` in float32, by the pipeline's own `encode_prompt`. Warns
+    of what is cut off a prompt that is too long. Raises `EraseError` for an empty list, a prompt of
+    more than 10,000 characters, and more prompts than a machine has memory for."""
     if not prompts:
         raise EraseError("no prompts to encode: give a list of at least one")
     check_range("characters of a prompt", max(map(len, prompts)), 0, 10_000)
@@ -92,19 +90,13 @@ def near_each(pipe: Pipeline, targets: Sequence[str], words: Sequence[str], most
 
 
 def candidates(pipe: Pipeline, config: EraseConfig) -> list[list[str]]:
-    """For each target the words to search around it, the nearest first.
-
-    Raises `EraseError` for a vocabulary that holds fewer than two words besides the targets; warns
-    when it holds fewer than are asked for.
-    """
+    """For each target the words to search around it, the nearest first. Raises as `search_words`;
+    warns when the vocabulary holds fewer than are asked for."""
     c = config
     known = search_words(c.vocabulary, c.targets)
     if len(known) < c.candidates:
-        warnings.warn(
-            f"candidates is {c.candidates}, but vocabulary {c.vocabulary!r} has {len(known)} words"
-            " besides the targets: all are searched",
-            stacklevel=2,
-        )
+        there = f"vocabulary {c.vocabulary!r} has {len(known)} words besides the targets"
+        warnings.warn(f"candidates is {c.candidates}, {there}: all are searched", stacklevel=2)
     every, found = encode_prompts(pipe, known), []
     for target in c.targets:
         at = encode_prompts(pipe, [target])
@@ -116,11 +108,9 @@ def candidates(pipe: Pipeline, config: EraseConfig) -> list[list[str]]:
 def spread_candidates(
     embeddings: Tensor, target: Tensor, nearest: int, keep: int, thinning: str, seed: int
 ) -> list[int]:
-    """Indices of the `nearest` embeddings to the target, thinned to about `keep`.
-
-    `distance` clusters the 1-D distances, as the published code does; `meaning` clusters the
-    embeddings. The member nearest to each cluster's centre stands for it.
-    """
+    """Indices of the `nearest` embeddings to the target, thinned to about `keep`. `distance`
+    clusters the 1-D distances, as the published code does; `meaning` clusters the embeddings. The
+    member nearest to each cluster's centre stands for it."""
     d = distances(embeddings, target)
     order = d.argsort()[:nearest]
     if len(order) <= keep:
@@ -129,9 +119,7 @@ def spread_candidates(
     x = points.cpu().numpy().astype(np.float64)
     means = KMeans(n_clusters=keep, n_init=1, random_state=seed).fit(x)
     gap = torch.from_numpy(np.linalg.norm(x - means.cluster_centers_[means.labels_], axis=1))
-    chosen = [
-        int(order[members[gap[members].argmin()]])
-        for k in range(keep)
-        if len(members := torch.from_numpy(np.flatnonzero(means.labels_ == k)))
-    ]
+    labels = torch.from_numpy(means.labels_)
+    clusters = [(labels == k).nonzero()[:, 0] for k in labels.unique()]
+    chosen = [int(order[members[gap[members].argmin()]]) for members in clusters]
     return sorted(chosen, key=lambda i: float(d[i]))

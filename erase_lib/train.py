@@ -28,8 +28,6 @@ from erase_lib.text import embed
 
 # given the run before its first update and after each
 Callback: TypeAlias = Callable[["Run"], object]
-
-
 TOGETHER = 32  # latents that the teacher predicts at once, where they are known beforehand
 
 
@@ -44,18 +42,15 @@ class Draw(NamedTuple):
     goal: Tensor
     z_r: Tensor
     t_r: Tensor
-    original: Tensor
-    """The teacher's ẑ₀ at z_r, which L2 holds the student to."""
+    original: Tensor  # the teacher's ẑ₀ at z_r, which L2 holds the student to
     choice: Choice | None = None
     evaluations: int = 0
 
 
 class Run:
-    """The state of one run: student, embeddings, banks, searches; `update` is one step of it.
-
-    θ' and the history change together, once an update and only from finite gradients: at any
-    moment the student is finite and what the history says, so no copy of it need be kept.
-    """
+    """The state of one run: student, embeddings, banks, searches; `update` is one step. θ' and the
+    history change together, once an update and only from finite gradients: at any moment the
+    student is finite and what the history says, so no copy of it need be kept."""
 
     def __init__(self, pipe: Pipeline, config: EraseConfig, search: NewSearch = new_search) -> None:
         self.pipe, self.config, c, model = pipe, config, config, denoiser(pipe)
@@ -70,13 +65,11 @@ class Run:
         pairs = zip(c.become, c.targets, strict=True)
         self.become = [embed(pipe, word, c.styles, target) for word, target in pairs]
         self.searches = new_searches(pipe, c, search)
-        original = kv_weights(model) if c.lam_kv else {}
-        self.penalties = [
-            KVPenalty(original, tokens(model, s.embeddings[:]).transpose(0, 1).flatten(1, 2))
-            if original and s
-            else None
-            for s in self.searches
-        ]
+        self.penalties = dict[int, KVPenalty]()
+        for k, found in enumerate(self.searches):
+            if found and c.lam_kv:
+                every = tokens(model, found.embeddings[:]).transpose(0, 1).flatten(1, 2)
+                self.penalties[k] = KVPenalty(kv_weights(model), every)
         self.evaluations, self.history = 0, list[dict[str, Any]]()
         self.latents = Latents(pipe, c, self.student, self.g, self.spend)
         self.ahead: list[Draw] = []
@@ -173,10 +166,8 @@ class Run:
         z, t = torch.cat([draw.z_r for draw in found]), torch.cat([draw.t_r for draw in found])
         clean = self.original(every, z, t, c.schedule == "replay").chunk(len(found))
         each, self.evaluations = (self.evaluations - before) // len(found), before
-        return [
-            draw._replace(original=part, evaluations=draw.evaluations + each)
-            for draw, part in zip(found, clean, strict=True)
-        ]
+        pairs = zip(found, clean, strict=True)
+        return [d._replace(original=o, evaluations=d.evaluations + each) for d, o in pairs]
 
     def update(self) -> dict[str, Any]:
         """One update of θ', and of π where the search has one; the row of the history."""
@@ -198,7 +189,7 @@ class Run:
             self.spend(3 * len(z))
             row |= {"l1": l1.item(), "l2": l2.item(), "evaluations": self.evaluations}
             loss = l1 + c.lam * l2
-            if penalty := self.penalties[k]:
+            if penalty := self.penalties.get(k):
                 l2_kv = penalty(self.student)
                 row["l2_kv"], loss = l2_kv.item(), loss + c.lam_kv * l2_kv
             self.descend(loss, row)
@@ -209,9 +200,7 @@ class Run:
 
     def descend(self, loss: Tensor, row: dict[str, Any]) -> None:
         """One step of θ' with its row in the history. `FloatingPointError`, and neither, for NaN.
-
-        Call it with the student in place, which gradient checkpointing needs in the backward.
-        """
+        Call it with the student in place, which gradient checkpointing needs in the backward."""
         pi = [search.learns for search in self.searches if search and search.learns is not None]
         loss.backward(inputs=[*self.student.values(), *pi])  # whatever else asks for a gradient
         norm = nn.utils.get_total_norm(p.grad for p in self.student.values() if p.grad is not None)
@@ -261,17 +250,14 @@ class Run:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state. `EraseError` for other candidates or another search than its own."""
-        if state["words"] != [search and search.words for search in self.searches]:
-            raise EraseError(
-                f"the candidates from vocabulary {self.config.vocabulary!r} are no longer those of"
-                " the checkpoint: restore the vocabulary, or choose another folder"
-            )
-        if state["kinds"] != (kinds := [type(search).__name__ for search in self.searches]):
-            raise EraseError(
-                f"the checkpoint is of a run with the searches {state['kinds']}, this one has"
-                f" {kinds}: choose another folder"
-            )
+        """Go on from a state. `EraseError` for other candidates or searches than its own."""
+        own = self.state_dict()
+        if state["words"] != own["words"]:
+            what = f"the candidates from vocabulary {self.config.vocabulary!r} are no longer those"
+            raise EraseError(f"{what} of the checkpoint: restore it, or choose another folder")
+        if state["kinds"] != own["kinds"]:
+            what = f"the checkpoint has the searches {state['kinds']}, this run {own['kinds']}"
+            raise EraseError(f"{what}: choose another folder")
         with uninterrupted():
             for search, learnt in zip(self.searches, state["searches"], strict=True):
                 if search:
@@ -312,10 +298,7 @@ def erase(
     Each callback is given the `Run` before its first update and after each: `Progress()` (the
     default; [] shows nothing), `checkpoint.Checkpoint(folder)`, or any function. A `search` of your
     own makes, from the config, the words to search, their `text.Prompts` and the pipeline, a
-    `search.Search`.
-
-    The methods of `CLOSED_FORMS` need no training: they take seconds, and neither callbacks nor a
-    search.
+    `search.Search`. The methods of `CLOSED_FORMS`, which do not train, take neither.
     """
     closed = config.method in CLOSED_FORMS
     with using(pipe, f"erasing {', '.join(config.targets)}", weights=True, draws=not closed):
@@ -334,8 +317,7 @@ def erase(
                     for callback in told:
                         callback(run)
         except FloatingPointError as error:
-            what = f"the loss of {error} or its gradient became NaN or infinite"
-            what += f" at update {step}"
+            what = f"the loss of {error} or its gradient is NaN or infinite at update {step}"
             hint = f"lower lr ({config.lr}) or lam ({config.lam})"
             if not run.history:
                 raise EraseError(f"{what}: {hint}") from None
@@ -356,7 +338,6 @@ class Progress:
             self.bar = tqdm(desc=f"erase ({c.method})", initial=done, total=c.steps)
         self.bar.update(done - self.bar.n)
         if done:
-            losses = {name: f"{run.history[-1][name]:.4f}" for name in ("l1", "l2")}
-            self.bar.set_postfix(losses)
+            self.bar.set_postfix({name: f"{run.history[-1][name]:.4f}" for name in ("l1", "l2")})
         if done == c.steps:
             self.bar.close()

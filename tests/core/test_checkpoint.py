@@ -164,12 +164,15 @@ def test_checkpoints_that_cannot_be_written_are_one_warning(tiny, tmp_path, monk
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
-def test_a_state_of_an_earlier_version_is_read_and_one_no_longer_known_refused(tmp_path, refused):
+def test_a_state_without_its_checksum_is_refused(tmp_path, refused):
     write(tmp_path, {"lr": 1.0}, "base", {"a": torch.ones(2)})
     text, tensors = load_checked(tmp_path / FILE)
-    save_file(tensors, tmp_path / FILE, {"run": text, "crc32": checksum(text, tensors)})
-    assert (read(tmp_path, {"lr": 1.0}, "base")["a"] == 1).all()
-    for wrong in ({"run": text, "crc32": "0"}, {"run": text}, {"text": text}, None):
+    for wrong in (
+        {"run": text, "crc32": checksum(text, tensors)},
+        {"run": text},
+        {"text": text},
+        None,
+    ):
         save_file(tensors, tmp_path / FILE, wrong)
         refused(read, tmp_path, {"lr": 1.0}, "base", says="damaged")
 

@@ -173,7 +173,7 @@ def test_problems_that_make_no_sense(refused):
         ("prompt 1", adversarial, w, erased, anchors, preserved, candidates),
         ("2 anchors for 3", rece, w, erased, anchors[:2], preserved),
         ("(2, 1, 12)", speed, w, erased, anchors, preserved[:, :1]),
-        ("(8)", uce, wrong, erased, anchors, preserved),
+        ("[8]", uce, wrong, erased, anchors, preserved),
     ):
         assert words in refused(call, *given, 0.1, *([] if call is speed else [1.0]))
     assert "Linear" in refused(kv_names, nn.Linear(2, 2))

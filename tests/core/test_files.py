@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -226,8 +227,9 @@ def test_a_folder_that_looks_like_ours_is_not(tmp_path, refused):
     (tmp_path / "model" / "model_index.json").write_text("{}")
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "model")
+    os.mkfifo(tmp_path / "pipe")  # as a device is, neither a file nor a folder
     before = snapshot(tmp_path)
-    for name in ("model", "file", "link", "."):
+    for name in ("model", "file", "link", "pipe", "."):
         refused(written, tmp_path / name, says="not written here")
     assert snapshot(tmp_path) == before
     (tmp_path / "empty" / "sub").mkdir(parents=True)

@@ -54,8 +54,8 @@ def probe(tiny, planted, clean):
 
 def test_the_probe_is_a_mean_over_timesteps_and_noises(tiny, planted, clean):
     embeddings, student = planted
-    found = Probe(tiny, clean, embeddings[0], timesteps=2, noises=3, seed=5)(student)
-    noise = torch.randn(6, 4, 4, 4, generator=torch.Generator().manual_seed(5))
+    found = Probe(tiny, clean, embeddings[0], timesteps=2, noises=3)(student)
+    noise = torch.randn(6, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     total = torch.zeros(())
     for i, t in enumerate([250, 250, 250, 750, 750, 750]):
         t = torch.tensor([t])
