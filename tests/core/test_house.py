@@ -22,7 +22,7 @@ FORBIDDEN = {
     "show": {"sweep"},
 }
 # since the doors are guarded (types, bounds, damage, threads) the rooms have 850 lines more
-LINES = {"ground": 553, "core": 2485, "measure": 1690, "study": 1350, "show": 1450, "sweep": 990}
+LINES = {"ground": 552, "core": 2481, "measure": 1690, "study": 1350, "show": 1450, "sweep": 990}
 MODULE, FILES, ALL = 365, 17, 8620
 
 
