@@ -103,19 +103,18 @@ class Latents:
         spend: Callable[[int], None],
     ) -> None:
         self.pipe, self.config, self.student, self.g, self.spend = pipe, config, student, g, spend
-        self.empty, self.banks = encode_prompts(pipe, [""]), dict[str, Bank]()
+        empty, self.banks = encode_prompts(pipe, [""]), dict[str, Bank]()
+        self.sampling = empty, config.sampling_steps, config.guidance_scale, g
 
     def draw(
         self, name: str, of: Tensor, prompts: Numbered, fresh: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """z_t, t of the prompts numbered `of (n,)`, and L1's goal where it is known: from the bank
         `name`, or sampled anew for the embeddings `fresh (n, tokens, dim)`."""
-        c = self.config
-        if c.schedule == "replay":
+        if self.config.schedule == "replay":
             return self.bank(name, of, prompts).draw(of, self.g)
-        given = self.empty, c.sampling_steps, c.guidance_scale, self.g
         with in_place(denoiser(self.pipe), self.student):
-            z, t, spent = sample_to(self.pipe, fresh.detach(), *given)
+            z, t, spent = sample_to(self.pipe, fresh.detach(), *self.sampling)
         self.spend(spent)
         return z, t, None
 
@@ -124,12 +123,11 @@ class Latents:
     ) -> Bank:
         """The teacher's trajectories of (at least) the prompts `of`, each drawn once; with `goal`
         (of z, t, prompt and ẑ₀ of it) along them."""
-        c, bank = self.config, self.banks.get(name)
+        bank = self.banks.get(name)
         new = of.unique() if bank is None else of[~torch.isin(of, bank.of)].unique()
         if len(new):
-            self.spend(2 * len(new) * c.sampling_steps)
-            given = self.empty, c.sampling_steps, c.guidance_scale, self.g
-            found = fill_bank(self.pipe, prompts(new), new, *given)
+            self.spend(2 * len(new) * self.config.sampling_steps)
+            found = fill_bank(self.pipe, prompts(new), new, *self.sampling)
             if goal is not None:
                 found.goal = found.along(goal)
             found.predicted = None  # it was for the goal

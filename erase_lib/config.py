@@ -168,7 +168,7 @@ class EraseConfig:
         if method == "age" and self.anchors:
             yield "method 'age' searches what targets become: leave anchors out"
         if len(self.anchors) not in (0, 1, len(self.targets)):
-            yield f"{len(self.anchors)} anchors for {len(self.targets)} targets: give one, or all"
+            yield f"{len(self.anchors)} anchors for {len(self.targets)} targets: give 1 or as many"
         if method == "age" and search not in ("gumbel", "gumbel_full"):
             yield f"search is {search!r}: method 'age' needs a mixture, by gumbel or gumbel_full"
         if method == "eap" and search == "movement" and trained not in MOVABLE:

@@ -97,9 +97,9 @@ class Erasure:
         `EraseError` when they cannot be written; files of an older erasure then stay."""
         folder = as_path(folder)
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in self.tensors.items()}
-        told: dict[str, Any] = {"version": 2, "config": self.config.to_dict(), "base": self.base}
-        told |= {"strength": self.strength, "partial": self.partial}
-        told["history"] = [{k: v for k, v in row.items() if k != "pi"} for row in self.history]
+        rows = [{k: v for k, v in row.items() if k != "pi"} for row in self.history]
+        told = {"version": 2, "config": self.config.to_dict(), "base": self.base}
+        told |= {"strength": self.strength, "partial": self.partial, "history": rows}
         paths = [folder / name for name in FILES]
         if not paths[0].exists() and (other := next(filter(Path.exists, paths), None)):
             raise EraseError(f"{other} is there, but no {FILES[0]}: choose another folder")

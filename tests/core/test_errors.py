@@ -24,7 +24,6 @@ from erase_lib.search import Search
 from erase_lib.study import Audit
 from erase_lib.study.atlas import Delta, variance
 from erase_lib.study.graph import against_labels, chance_modularity, symmetry
-from erase_lib.study.sensitivity import reliability
 from erase_lib.text import candidates, encode_prompts
 from erase_lib.train import Run
 
@@ -158,7 +157,6 @@ DRAWN = [
     (bootstrap, [np.ones(3)], "n"),
     (row_intervals, [np.ones((2, 3))], "n"),
     (flipped, [np.ones(3)], "n"),
-    (reliability, [pd.DataFrame(), "judge"], "splits"),
     (against_labels, [nx.DiGraph(), {}, {}], "shuffles"),
     (chance_modularity, [pd.DataFrame()], "shuffles"),
     (symmetry, [Delta(np.ones((4, 8, 2)), [*"abcd"], [*"abcdefgh"])], "draws"),
