@@ -10,6 +10,8 @@ import os
 import warnings
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +64,9 @@ def write(folder: Path, config: dict[str, Any], base: str, state: Mapping[str, A
     """Write the state, renamed in when whole; the one before it stays as `previous.safetensors`.
     Raises `EraseError` when it cannot be written; the older ones then stay."""
     tensors: dict[str, Tensor] = {}
-    text = json.dumps({"config": config, "base": base, "state": _apart(state, tensors)})
+    told = {"config": config, "base": base, "state": _apart(state, tensors)}
     try:
+        text = json.dumps(told, default=methodcaller("item"))  # NumPy's numbers
         folder.mkdir(parents=True, exist_ok=True)
         with whole(folder / FILE) as (temporary,):
             save_checked(temporary, text, tensors)
@@ -71,6 +74,10 @@ def write(folder: Path, config: dict[str, Any], base: str, state: Mapping[str, A
                 os.replace(folder / FILE, folder / PREVIOUS)
     except (OSError, SafetensorError) as error:
         raise EraseError(f"no checkpoint in {folder} ({reason(error)}): free space") from None
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # of the history
+        raise EraseError(
+            f"no checkpoint in {folder}: the history holds no value ({error})"
+        ) from None
 
 
 def read(
@@ -100,7 +107,10 @@ def read(
                 what = f"{path} is of another run, with {name} {other!r} instead of {value!r}"
                 raise EraseError(f"{what}: choose another folder, or delete it to start anew")
         if path != paths[0]:
-            os.replace(path, paths[0])  # or the next write would put the damaged one in its place
+            with suppress(OSError):  # on a disk that can only be read
+                os.replace(
+                    path, paths[0]
+                )  # or the next write would put the damaged one in its place
         return state
     return None
 

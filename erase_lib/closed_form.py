@@ -262,8 +262,8 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
             tensors |= entry.whole(edited)
             # where the pooled embedding enters too, its rows stand beside the tokens'
             beside = [{f"{k}_pooled": v for k, v in row.items() if k not in ROW} for row in rows]
-            pairs = zip_longest(history, beside, fillvalue=dict[str, Any]())
-            history = [row | more for row, more in pairs] if history else rows
+            both = zip_longest(history, beside, fillvalue=dict[str, Any]())
+            history = [row | more for row, more in both] if history else rows
     return Erasure(tensors, c, fingerprint(model), history)
 
 
@@ -274,7 +274,7 @@ def _edit(
     erased: Tensor,
     anchors: Tensor,
     preserved: Tensor,
-    near: Sequence[str],
+    near: list[str],
 ) -> Edit:
     """The method's edit of the weights of one entry, and of what it sees of the prompts."""
     c, weights = config, entry.weights

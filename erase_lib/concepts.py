@@ -18,17 +18,24 @@ STYLE = " style"  # ends the name of a style, as in "noto style" or "Van Gogh st
 DRAWN = ("dog", "church", "apple", "airplane", "guitar", "rose")  # in the prompts of a style
 NOBODY_SEES = "\u034f\u115f\u1160\u3164\ufe0e\ufe0f\uffa0"  # beside the category Cf, as a BOM is
 
+JOINERS = "\u200c\u200d"  # within a word of some scripts, and in an emoji of several
+
 
 def tidy(word: str) -> str:
     """As words are kept: composed (NFC), no letters that nobody sees, single blanks."""
-    seen = "".join(c for c in word if unicodedata.category(c) != "Cf" and c not in NOBODY_SEES)
-    return " ".join(unicodedata.normalize("NFC", seen).split())
+    seen = [
+        c
+        for before, c, after in zip(" " + word, word, word[1:] + " ", strict=False)
+        if (unicodedata.category(c) != "Cf" and c not in NOBODY_SEES)
+        or (c in JOINERS and not (before + after).isascii() and " " not in before + after)
+    ]
+    return " ".join(unicodedata.normalize("NFC", "".join(seen)).split())
 
 
 @lru_cache(1 << 14)
 def normal(word: str) -> str:
     """As words are compared: two are the same where this is, whatever their case."""
-    return unicodedata.normalize("NFC", tidy(word).casefold())
+    return unicodedata.normalize("NFC", re.sub(f"[{JOINERS}]", "", tidy(word)).casefold())
 
 
 def without(words: Iterable[str], gone: Iterable[str]) -> list[str]:

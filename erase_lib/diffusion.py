@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from erase_lib.doors import gate
-from erase_lib.errors import EraseError
+from erase_lib.errors import EraseError, check_range
 from erase_lib.families import Pipeline, denoiser, family
 from erase_lib.hold import held
 from erase_lib.models import latent_shape, precision, using
@@ -176,6 +176,8 @@ def generate(
         raise EraseError(f"guidance_scale is {guidance_scale}: expected a finite number, such as 4")
     if batch_size < 1:
         raise EraseError(f"batch_size is {batch_size}: expected 1 or more")
+    for one in {min(seeds, default=0), max(seeds, default=0)}:
+        check_range("seed", one, 0, 2**63 - 1)
     with using(pipe, "drawing"):
         sampler(pipe, steps)  # says so when steps is out of range
         empty, pictures = encode_prompts(pipe, [""]), list[Image.Image]()

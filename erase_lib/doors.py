@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, wraps
 from inspect import Parameter, isfunction, signature
+from itertools import islice
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
@@ -25,10 +26,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 PLAIN: dict[Any, Any] = {int: Integral, float: Real, Path: (str, PathLike), bool: (bool, np.bool_)}
 NUMBERS = (int, float)
 # who makes what cannot stand in the place of a class of ours; any other object may
+MOST = 10**6  # items of a list
 COMMON = {"builtins", "pathlib", "numpy", "pandas", "PIL", "torch", "diffusers", "erase_lib"}
 MAKERS = {"Pipeline": "load_pipeline()", "EraseConfig": "EraseConfig(...) or EraseConfig.from_dict"}
 MAKERS |= {"Erasure": "erase or Erasure.load", "Suite": "read_suite", "Judge": "Judge.load()"}
-SHORT = Repr()
+
+
+class Short(Repr):
+    """`repr` of at most a line; Python itself refuses to print integers of thousands of digits."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        """A long one in hexadecimal, which has no limit."""
+        return super().repr_int(x, level) if abs(x) < 2**64 else f"{hex(x)[:12]}…"
+
+
+SHORT = Short()
 SHORT.maxstring = SHORT.maxother = 60
 
 
@@ -98,6 +110,11 @@ def fit(value: Any, kind: Any) -> Any:
         for part in value.values() if parts and isinstance(value, Mapping) else ():
             fit(part, parts[1])
         value = value.item() if isinstance(value, np.generic) else value
+        if of is float and not isinstance(value, float):
+            try:  # a fraction; an integer stays one, but for those that no float can be
+                value = value if float(value) == value and isinstance(value, int) else float(value)
+            except OverflowError:
+                raise TypeError(value) from None
         return as_path(value) if of is Path else value
     elif of.__module__[:9] == "erase_lib" and type(value).__module__.split(".")[0] not in COMMON:
         return value
@@ -111,7 +128,9 @@ def _listed(value: Any, of: Any, parts: tuple[Any, ...]) -> Any:
     if isinstance(value, loose) or hasattr(value, "columns") or not isinstance(value, Iterable):
         raise TypeError(value)
     if of in (list, tuple) or not isinstance(value, Sequence):
-        value = list(value)
+        value = list(islice(value, MOST + 1))
+        if len(value) > MOST:
+            raise TypeError(value[:3])
     if isinstance(value, (list, tuple)):
         parts = parts[:1] * len(value) if of is not tuple or parts[-1] is ... else parts
         if len(parts) != len(value):

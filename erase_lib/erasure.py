@@ -74,13 +74,15 @@ class Erasure:
     def scaled(self, pipe: Pipeline, strength: float) -> Erasure:
         """The same edit `strength` times as far: θ + strength · (θ' − θ); 0 is the original. Raises
         `EraseError` for a strength that is not finite, and as `check`."""
-        if not math.isfinite(strength):
+        if not abs(strength) < 1e38:  # beyond, or NaN
             raise EraseError(f"strength is {strength}: expected a finite number, such as 0.8")
         with using(pipe, "reading its weights", draws=False):
             self.check(pipe)
             base = dict(plain(denoiser(pipe)).named_parameters())
         of = self.tensors.items()
         tensors = {name: torch.lerp(base[name].detach().to(t), t, strength) for name, t in of}
+        if not all(t.isfinite().all() for t in tensors.values()):
+            raise EraseError(f"strength is {strength}: beyond what float32 holds, such as 0.8")
         return replace(self, tensors=tensors, strength=self.strength * strength)
 
     def digest(self) -> str:
@@ -106,7 +108,8 @@ class Erasure:
         try:
             _check(tensors, self.strength)
             text = json.dumps(told, default=methodcaller("item"))  # NumPy's numbers
-        except (TypeError, ValueError, AttributeError) as error:
+            _copies(text)[1].encode()  # half a character is no text
+        except (TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise EraseError(f"erasure not saved to {folder} ({reason(error)})") from None
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -151,8 +154,8 @@ class Erasure:
         differences as ComfyUI and A1111 read them · matrix, of a closed form, which goes on the
         prompt. Raises `EraseError` when that fails, for a folder that holds anything else
         (`whole_folder`), and for a kind or rank that this erasure has not."""
-        folder, source = as_path(folder), getattr(pipe, "name_or_path", None)
-        if source and folder.resolve() == Path(source).resolve():
+        folder, of = as_path(folder), (getattr(pipe, "config", {}), denoiser(pipe).config)
+        if folder.resolve() in [Path(s).resolve() for c in of if (s := c.get("_name_or_path"))]:
             raise EraseError(f"{folder} holds the model that is being edited: choose another")
         return export.write(self, pipe, folder, kind, rank)
 

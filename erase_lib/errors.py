@@ -6,6 +6,10 @@ import difflib
 from collections.abc import Iterable
 
 
+class NotFinite(FloatingPointError):
+    """A loss or gradient that is no number: says of what."""
+
+
 class EraseError(ValueError):
     """Bad input or a stopped run; its text is one line meant for the user, whatever the value that
     it names: of more than a screen's the middle is left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -11,13 +12,13 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 import yaml
@@ -27,6 +28,7 @@ from erase_lib.errors import EraseError, reason, unknown
 
 MADE = ".made-by-erase-lib"  # in a folder that is ours to replace: lists all it held
 LARGEST, DEEPEST, BYTES = 100_000, 20, 300_000  # values, blocks within blocks, of a YAML file
+Handler: TypeAlias = Any  # of a signal
 # Ctrl-C, what a system or a scheduler sends, and a terminal that closes
 ENDINGS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 
@@ -50,33 +52,74 @@ DATA = _Data(Path(__file__).resolve().parent.parent / "data")
 
 
 @contextmanager
-def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def handled(handler: Handler) -> Iterator[dict[int, Handler]]:
     """Give the signals of `ENDINGS` to a handler during the block, in the main thread, the one that
-    Python interrupts. What is ignored stays so, as under nohup, and what was set outside Python."""
-    main = threading.current_thread() is threading.main_thread()
-    with ExitStack() as after:
-        for number in ENDINGS if main else []:
-            if (old := signal.getsignal(number)) not in (signal.SIG_IGN, None):
-                after.callback(signal.signal, number, old)
-                signal.signal(number, handler)
-        yield
+    Python interrupts. What is ignored stays so, as under nohup, and what was set outside Python.
+    Yields who had them before."""
+    every: dict[int, Any] = {n: signal.getsignal(n) for n in ENDINGS} if in_main_thread() else {}
+    before = {n: old for n, old in every.items() if old not in (signal.SIG_IGN, None)}
+    try:
+        _give(dict.fromkeys(before, handler))
+        yield before
+    finally:
+        _give(before)
+
+
+def in_main_thread() -> bool:
+    """Whether this is the thread that has the signals."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def _give(handlers: Mapping[int, Handler]) -> None:
+    """Set signals' handlers, but for a block that is left in another thread than the main one."""
+    for number, handler in handlers.items() if in_main_thread() else ():
+        signal.signal(number, handler)
 
 
 def as_path(path: str | Path) -> Path:
-    """A path as a user gives it, `~` expanded. Raises `EraseError` for what is none."""
-    with suppress(TypeError, RuntimeError):  # no text; ~ of nobody
-        if str(path).strip() and "\0" not in str(path):
-            return (path if isinstance(path, Path) else Path(path)).expanduser()
-    raise EraseError(f"{path!r} is no path: expected one such as runs/church")
+    """A path as a user gives it, `~` expanded. Raises `EraseError` for what can be none here."""
+    try:
+        if not str(path).strip() or "\0" in str(path):
+            raise TypeError
+        found = (path if isinstance(path, Path) else Path(path)).expanduser()
+        str(found).encode(errors="surrogateescape")
+        os.stat(found if found.is_absolute() else Path(os.getcwd()) / found)
+    except (TypeError, RuntimeError, UnicodeError):  # no text; ~ of nobody; half a character
+        raise EraseError(f"{path!r:.99} is no path: expected one such as runs/church") from None
+    except OSError as error:
+        if error.errno == errno.ENOENT and error.filename is None:
+            raise EraseError(f"{path}: the current folder is gone; change to one") from None
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # links that go round
+            raise EraseError(
+                f"{str(path)[:80]} is no path ({error.strerror}): choose another"
+            ) from None
+    return found
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold the `ENDINGS` back until the block is done, then let them take effect as usual."""
+def uninterrupted() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Hold the `ENDINGS` back until the block is done, then let them take effect as usual. Within
+    `with let():` of what it yields they do so at once: what is done before and after it is whole.
+    """
     caught: list[int] = []
+
+    def keep(number: int, _: FrameType | None) -> None:
+        caught.append(number)
+
     try:
-        with handled(lambda number, _: caught.append(number)):
-            yield
+        with handled(keep) as before:
+
+            @contextmanager
+            def let() -> Iterator[None]:
+                try:
+                    _give(before)
+                    if caught:
+                        signal.raise_signal(caught.pop())
+                    yield
+                finally:
+                    _give(dict.fromkeys(before, keep))
+
+            yield let
     finally:
         if caught:
             signal.raise_signal(caught[-1])
@@ -93,8 +136,9 @@ def whole(*paths: Path) -> Iterator[list[Path]]:
     it fails, what stood under `paths` stays. A link stays one: what it points to is replaced."""
     paths = tuple(path.resolve() for path in paths)
     temporary = [beside(path) for path in paths]
-    if folders := [path for path in paths if path.is_dir()]:  # or the first would be renamed alone
-        raise IsADirectoryError(f"{folders[0]} is a folder")
+    for path in paths:  # or the first would be renamed alone, or a device be lost
+        if path.exists() and not path.is_file():
+            raise IsADirectoryError(f"{path} is {'a folder' if path.is_dir() else 'no file'}")
     try:
         yield temporary
         with uninterrupted():

@@ -25,6 +25,10 @@ class _Hold:
         self.layers: list[dict[str, Tensor]] = []
         self.own: dict[str, tuple[dict[str, Any], str, nn.Parameter]] = {}
 
+    def busy(self) -> str:
+        """Who has it, and for what."""
+        return f"the pipeline is in use by {getattr(self.thread, 'name', '?')} ({self.doing})"
+
     def __reduce__(self) -> Any:
         return _Hold, ()  # a copy of the UNet is nobody's
 
@@ -39,22 +43,34 @@ def held(unet: nn.Module, doing: str = "work", wait: bool = True) -> Iterator[_H
     """Within the block, which may hold others, the UNet is this thread's alone: no other sees what
     stands in it. Another waits, and a warning says for whom; `EraseError` if not to `wait`."""
     hold: _Hold = vars(plain(unet)).setdefault("_hold", _Hold())
-    if hold.thread is not (me := threading.current_thread()):
-        if not hold.lock.acquire(timeout=1 if wait else 0):
-            busy = f"the pipeline is in use by {getattr(hold.thread, 'name', '?')} ({hold.doing})"
+    me, tries = threading.current_thread(), 0
+    with uninterrupted() as let:
+        while hold.thread is not me and not hold.lock.acquire(timeout=0.2 if wait else 0):
             if not wait:
-                raise EraseError(f"{busy}: try again when that is done")
-            warnings.warn(f"{busy}: waiting until that is done", stacklevel=3)
-            hold.lock.acquire()
-        hold.thread, hold.doing = me, f"{doing} since {time.strftime('%X')}"
-    hold.depth += 1
-    try:
-        yield hold
-    finally:
-        hold.depth -= 1
-        if not hold.depth:
-            hold.thread = None
-            hold.lock.release()
+                raise EraseError(f"{hold.busy()}: try again when that is done")
+            if (tries := tries + 1) == 5:
+                warnings.warn(f"{hold.busy()}: waiting until that is done", stacklevel=3)
+            with let():
+                pass
+        if hold.thread is not me:
+            hold.thread, hold.doing = me, f"{doing} since {time.strftime('%X')}"
+        hold.depth += 1
+        try:
+            with let():
+                yield hold
+        finally:
+            hold.depth -= 1
+            if not hold.depth:
+                hold.thread = None
+                hold.lock.release()
+
+
+def refuse_others(unet: nn.Module, *_: Any) -> None:
+    """A hook of the UNet while tensors stand in it: a stock call, or saving it, from another thread
+    than their own would take them for the model's. Raises `EraseError`."""
+    hold: _Hold | None = vars(unet).get("_hold")  # a copy of the UNet has its own
+    if hold and hold.layers and hold.thread is not threading.current_thread():
+        raise EraseError(f"{hold.busy()}: try again when that is done")
 
 
 @contextmanager
@@ -65,23 +81,31 @@ def in_place(unet: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
     backward, so a swap undone between the two would silently use the teacher. `held` meanwhile;
     blocks may be left in any order.
     """
+    # a hook would have a compiled one compiled anew
+    compiled = unet is not plain(unet) or getattr(unet, "_compiled_call_impl", None)
     unet, layer = plain(unet), dict(tensors)
-    with held(unet, "tensors in its place") as hold:
+    with held(unet, "tensors in its place") as hold, uninterrupted() as let:
+        hooks: list[Any] = []
         try:
+            if not compiled:
+                hooks.append(unet.register_forward_pre_hook(refuse_others))
+                hooks.append(unet.register_state_dict_pre_hook(refuse_others))
             hold.layers.append(layer)
             for name, tensor in layer.items():
                 path, _, leaf = name.rpartition(".")
                 owner: dict[str, Any] = unet.get_submodule(path)._parameters
                 hold.own.setdefault(name, (owner, leaf, owner[leaf]))
                 owner[leaf] = tensor
-            yield
+            with let():
+                yield
         finally:
-            with uninterrupted():
-                hold.layers = [other for other in hold.layers if other is not layer]
-                for name in [name for name in layer if name in hold.own]:
-                    owner, leaf, parameter = hold.own[name]
-                    left = [other[name] for other in hold.layers if name in other]
-                    owner[leaf] = left[-1] if left else hold.own.pop(name)[2]
+            hold.layers = [other for other in hold.layers if other is not layer]
+            for name in [name for name in layer if name in hold.own]:
+                owner, leaf, parameter = hold.own[name]
+                left = [other[name] for other in hold.layers if name in other]
+                owner[leaf] = left[-1] if left else hold.own.pop(name)[2]
+            for hook in hooks:
+                hook.remove()
 
 
 @contextmanager

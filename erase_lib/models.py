@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -48,7 +49,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except Exception as error:  # each kind of device raises its own
         raise EraseError(f"no device {device!r} ({reason(error)}): try auto or cpu") from None
     return chosen
 
@@ -68,10 +69,9 @@ def load_pipeline(
     found, and for an unknown dtype.
     """
     place = pick_device(device)
-    if isinstance(dtype, str):
-        if dtype not in DTYPES:
-            raise unknown("dtype", dtype, DTYPES)
-        dtype = DTYPES[dtype]
+    dtype = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
+    if dtype not in (None, *DTYPES.values()):
+        raise unknown("dtype", str(dtype).removeprefix("torch."), DTYPES)
     dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
     source, files = _find(EMBEDDED if model_id is None else model_id)
     with nullcontext() if files else quiet():  # a download keeps its bars
@@ -95,7 +95,7 @@ def _find(model_id: str | Path) -> tuple[str, list[str] | None]:
         how = f"StableDiffusionPipeline.from_single_file({text!r}).save_pretrained('my-model')"
         raise EraseError(f"{folder} is a single file, no model_index.json: convert it by {how}")
     if (folder / "model_index.json").is_file():
-        return str(folder), None
+        return os.path.abspath(folder), None  # wherever one goes from here
     if folder.exists():
         raise EraseError(f"{folder} is no whole model: it lacks model_index.json, copy it anew")
     owner = text.partition("/")[0]
@@ -171,12 +171,14 @@ def using(
     check_parts(pipe)
     with held(denoiser(pipe), doing, wait):
         check_pipeline(pipe, weights, draws)
-        yield
+        # whatever the caller's: where half precision is wanted, `predict` says so
+        with torch.autocast(denoiser(pipe).device.type, enabled=False):
+            yield
 
 
 def check_parts(pipe: Pipeline) -> None:
     """Raise `EraseError` for a pipeline without one of the parts that its kind needs."""
-    for name in ("vae", "scheduler", *family(pipe).words):
+    for name in ("vae", "scheduler", "image_processor", *family(pipe).words):
         if getattr(pipe, name, None) is None:
             whose = f"{type(pipe).__name__} {getattr(pipe, 'name_or_path', None) or ''}".strip()
             raise EraseError(f"{whose} has no {name}: copy it whole, and give load_pipeline's")
@@ -227,7 +229,7 @@ def _faults(pipe: Pipeline, weights: bool, draws: bool) -> Iterator[str]:
         inside = {id(tensor) for layer in hold.layers for tensor in layer.values()}
     every = [p for p in every if id(p) not in inside]
     kinds = {f"{p.dtype} on {p.device}".removeprefix("torch.") for p in every}
-    if len(kinds) > 1 or not every[0].is_floating_point() or every[0].is_meta:
+    if len(kinds) > 1 or every[0].dtype not in DTYPES.values() or every[0].is_meta:
         yield f"is in {' and '.join(sorted(kinds))}: give all one, as by pipe.to(torch.float32)"
     if any(p.is_inference() for p in every):
         yield "was loaded under torch.inference_mode(): load it outside"
@@ -241,6 +243,10 @@ def _faults(pipe: Pipeline, weights: bool, draws: bool) -> Iterator[str]:
         limit = getattr(encoder.config, "max_position_embeddings", 512)
         if tokenizer.model_max_length > limit:
             yield f"cuts no prompt: set its tokenizer's model_max_length = {limit}"
+        rows = encoder.get_input_embeddings().num_embeddings
+        if len(tokenizer) > max(rows, encoder.config.vocab_size):
+            more = f"{len(tokenizer)} tokens, of which its text encoder knows {rows}"
+            yield f"has {more}: call text_encoder.resize_token_embeddings"
     yield from _noise_faults(pipe)
 
 

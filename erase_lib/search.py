@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from erase_lib.config import METHODS, EraseConfig
 from erase_lib.diffusion import alpha_bar, noised, predict_clean, prediction_type
+from erase_lib.errors import EraseError, NotFinite
 from erase_lib.families import Pipeline, denoiser, tokens
 from erase_lib.hold import in_place
 from erase_lib.kv import Weights, gram, kv_weights, norms
@@ -99,7 +100,9 @@ class GumbelSearch(Search):
         super().__init__(words, embeddings[:])  # a mixture is of all
         self.temperature, self.hard = temperature, hard
         self.top = min(top or len(words), len(words))
-        self.pi = nn.Parameter(torch.full((len(words),), 1 / len(words), device=embeddings.device))
+        self.pi = nn.Parameter(
+            torch.full((len(words),), 1 / len(words)).to(embeddings.device, torch.float32)
+        )
         self.learns = self.pi
         self.optimiser = torch.optim.Adam([self.pi], lr=lr)
 
@@ -121,9 +124,9 @@ class GumbelSearch(Search):
         return Choice(mixed, chosen, chosen)
 
     def ascend(self, gradient: Tensor) -> None:
-        """One step of π up L2, given ∂L2/∂π. `FloatingPointError`, and no step, when it is NaN."""
+        """One step of π up L2, given ∂L2/∂π. `NotFinite`, and no step, when it is NaN."""
         if not gradient.isfinite().all():
-            raise FloatingPointError("π")
+            raise NotFinite("π")
         self.pi.grad = -gradient
         self.optimiser.step()
 
@@ -239,7 +242,9 @@ def new_searches(pipe: Pipeline, config: EraseConfig, new: NewSearch) -> list[Se
     for some, target in zip(every, c.targets, strict=True):
         prompts = Prompts(pipe, some, c.styles, "" if alone else target)
         if len(some) > 1:
-            found.append(new(c, some, prompts, pipe))
+            found.append(made := new(c, some, prompts, pipe))
+            if not isinstance(made, Search):
+                raise EraseError(f"search made {made!r:.60}: expected a search.Search")
         else:  # where there is one, there is nothing to search
             found.append(Search(some, prompts) if some else None)
     return found

@@ -26,6 +26,9 @@ def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
     if not prompts:
         raise EraseError("no prompts to encode: give a list of at least one")
     check_range("characters of a prompt", max(map(len, prompts)), 0, 10_000)
+    for prompt in prompts:
+        if prompt.encode("utf-8", "ignore").decode() != prompt:
+            raise EraseError(f"prompt {prompt!r:.80} has half a character, which is no text")
     kind = family(pipe)
     tokenizer = getattr(pipe, kind.longest, None) or pipe.tokenizer
     limit = tokenizer.model_max_length

@@ -17,7 +17,7 @@ from erase_lib.config import CLOSED_FORMS, METHODS, EraseConfig
 from erase_lib.diffusion import predict_clean
 from erase_lib.doors import gate
 from erase_lib.erasure import Erasure, Interrupted
-from erase_lib.errors import EraseError
+from erase_lib.errors import EraseError, NotFinite
 from erase_lib.families import Pipeline, denoiser, tokens
 from erase_lib.files import uninterrupted
 from erase_lib.hold import held, in_place, plain, recomputing
@@ -199,13 +199,13 @@ class Run:
         return row
 
     def descend(self, loss: Tensor, row: dict[str, Any]) -> None:
-        """One step of θ' with its row in the history. `FloatingPointError`, and neither, for NaN.
+        """One step of θ' with its row in the history. `NotFinite`, and neither, for NaN.
         Call it with the student in place, which gradient checkpointing needs in the backward."""
         pi = [search.learns for search in self.searches if search and search.learns is not None]
         loss.backward(inputs=[*self.student.values(), *pi])  # whatever else asks for a gradient
         norm = nn.utils.get_total_norm(p.grad for p in self.student.values() if p.grad is not None)
         if not (loss + norm).isfinite():
-            raise FloatingPointError(row["target"])
+            raise NotFinite(row["target"])
         if self.config.anneal:  # half a cosine, from 1 to 0
             share = (1 + math.cos(math.pi * row["step"] / self.config.steps)) / 2
             self.optimiser.param_groups[0]["lr"] = self.config.lr * share
@@ -308,6 +308,12 @@ def erase(
             raise EraseError("a float16 pipeline cannot be trained: load it in dtype='bfloat16'")
         run = Run(pipe, config, search)
         told, step = [Progress()] if callbacks is None else callbacks, 0
+        for callback in told:
+            if isinstance(callback, type):
+                raise EraseError(
+                    f"callbacks has the class {callback.__name__}: give one of it, as"
+                    f" {callback.__name__}()"
+                )
         try:
             with recomputing(denoiser(pipe), config.gradient_checkpointing):
                 for callback in told:
@@ -316,7 +322,7 @@ def erase(
                     run.update()
                     for callback in told:
                         callback(run)
-        except FloatingPointError as error:
+        except NotFinite as error:
             what = f"the loss of {error} or its gradient is NaN or infinite at update {step}"
             hint = f"lower lr ({config.lr}) or lam ({config.lam})"
             if not run.history:

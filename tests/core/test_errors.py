@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import networkx as nx
@@ -25,7 +27,7 @@ from erase_lib.study import Audit
 from erase_lib.study.atlas import Delta, variance
 from erase_lib.study.graph import against_labels, chance_modularity, symmetry
 from erase_lib.text import candidates, encode_prompts
-from erase_lib.train import Run
+from erase_lib.train import Progress, Run
 
 
 def smoke(**values):
@@ -60,7 +62,7 @@ def smoke(**values):
         ({"method": "uce", "rounds": 10**6}, "rounds is 1000000|1,000"),
         ({"lam": 1e30}, "lam is 1e+30|at most"),
         ({"candidates": 10**400}, "candidates|64 bits"),
-        ({"lr": 10**5000}, "lr|64 bits"),
+        ({"lr": 10**5000}, "lr|expected float"),
         ({"targets": []}, "at least one concept"),
         ({"targets": [""]}, "at least one concept"),
         ({"targets": "church"}, "'church'|list"),
@@ -145,6 +147,39 @@ def test_a_loss_that_diverges_names_its_target(tiny, monkeypatch):
         erasure = erase(tiny, smoke(targets=["church", "dog"], styles=(), steps=20), [])
     assert 0 < len(erasure.history) < 20
     assert {row["target"] for row in erasure.history} == {"church"}
+
+
+def test_numbers_that_no_seed_scale_or_strength_can_be(refused, tiny):
+    edit = erase(tiny, EraseConfig(targets=["church"], method="uce"))
+    for seed in (2**64, -1, [5, 2**70]):
+        refused(generate, tiny, ["a dog"] * (2 if isinstance(seed, list) else 1), seed, says="seed")
+    refused(generate, tiny, ["a dog"], itertools.count(5), says="seed")
+    refused(generate, tiny, ["a dog"], guidance_scale=10**400, says="guidance_scale")
+    refused(generate, tiny, ["a \ud800 dog"], says="half a character")
+    for strength in (1e308, 10**400):
+        refused(edit.scaled, tiny, strength, says="strength")
+    half = generate(tiny, ["a dog"], guidance_scale=Fraction(7, 2), steps=1, progress=False)
+    assert half == generate(tiny, ["a dog"], guidance_scale=3.5, steps=1, progress=False)
+    refused(load_pipeline, dtype=torch.float64, says="float64 float16")
+
+
+def test_callbacks_and_searches_that_are_none(refused, tiny, tmp_path):
+    c = EraseConfig.from_profile("smoke", targets=["church"], method="eap")
+    refused(erase, tiny, c, [Progress], says="Progress()")
+    refused(erase, tiny, c, [], lambda *_: "text", says="text search.Search")
+
+    def divides(run):
+        raise FloatingPointError("mine")
+
+    with pytest.raises(FloatingPointError, match="mine"):
+        erase(tiny, c, [divides])
+
+    def notes(run):
+        if run.history:
+            run.history[-1]["esr"] = np.float32(0.5)
+
+    erase(tiny, c, [notes, Checkpoint(tmp_path, 1)])
+    assert Checkpoint(tmp_path, 1) and (tmp_path / "checkpoint.safetensors").exists()
 
 
 def test_an_error_is_one_line_whatever_it_names():
@@ -299,6 +334,7 @@ def test_export_overwrites_nothing_but_an_export(refused, tiny, tiny_folder, tmp
 
 FULL_DISK = """
 import json, resource, sys
+from fractions import Fraction
 from pathlib import Path
 from erase_lib import EraseConfig, EraseError, Erasure, erase, load_pipeline
 

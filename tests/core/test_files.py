@@ -6,9 +6,11 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from erase_lib import EraseConfig, Erasure, concepts, files
 from erase_lib.checkpoint import load_checked
 from erase_lib.erasure import FILES
-from erase_lib.files import whole, whole_folder, whole_table
+from erase_lib.files import as_path, whole, whole_folder, whole_table
 
 WORDS = ["", "null", "NA", "1", "church|a"]
 
@@ -161,12 +163,41 @@ def test_files_of_two_erasures_are_told_apart(tmp_path, refused, mixed):
         ({"tensors": {"a": torch.ones(2, dtype=torch.int64)}}, "int64"),
         ({"tensors": {"a": torch.ones(0)}}, "expected finite"),
         ({"history": [{"step": object()}]}, "object"),
+        ({"history": [{"step": torch.ones(3)}]}, "Tensor"),
+        ({"history": [{"chosen": "\ud800"}]}, "surrogates"),
     ],
 )
 def test_what_load_would_refuse_is_not_saved(tmp_path, refused, given, says):
     before = erasure().save(tmp_path)
     refused(erasure(**given).save, tmp_path, says=["not saved", str(tmp_path), says])
     assert same(Erasure.load(before), erasure())
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: socket.socket(1).bind(str(path))])
+def test_what_is_neither_file_nor_folder_is_not_replaced(tmp_path, monkeypatch, refused, make):
+    monkeypatch.chdir(tmp_path)  # a socket's name is short
+    make("x")
+    before = os.lstat("x")
+    refused(written, Path("x"), says=["x"])
+    with pytest.raises(IsADirectoryError), whole(Path("x")) as (temporary,):
+        temporary.write_text("new")
+    assert os.lstat("x") == before and os.listdir() == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [("x" * 300, "too long"), ("loop/x", "links"), ("\ud800", "no path"), ("here", "gone")],
+)
+def test_a_path_that_can_be_none(tmp_path, monkeypatch, refused, path, says):
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.chdir(tmp_path)
+    if says == "gone":
+        (tmp_path / "gone").mkdir()
+        monkeypatch.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+    refused(as_path, path, says=[says])
+    refused(Erasure.load, path, says=[says])
+    refused(erasure().save, path, says=[says])
 
 
 def snapshot(folder):

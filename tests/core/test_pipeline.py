@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import random
 import shutil
+import signal
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import huggingface_hub
@@ -25,6 +28,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from erase_lib import EraseConfig, Erasure, erase, generate, load_pipeline, models, sweep
 from erase_lib.checkpoint import Checkpoint
+from erase_lib.files import ENDINGS
 from erase_lib.hold import held, in_place, recomputing
 from erase_lib.models import fingerprint
 from erase_lib.text import encode_prompts
@@ -119,6 +123,91 @@ def test_another_thread_waits_and_is_told_for_whom(tiny, refused):
             assert not waiting.done()
         (said,) = waiting.result(60)
     assert "in use by MainThread (erasing church since" in said and "waiting" in said
+
+
+def test_a_stock_call_in_another_thread_never_sees_the_student(tiny, edit, refused, tmp_path):
+    calls = {
+        "call": lambda: tiny.unet(torch.zeros(1, 4, 4, 4), 1, torch.zeros(1, 16, 16)),
+        "state": lambda: tiny.unet.state_dict(),
+        "save": lambda: tiny.unet.save_pretrained(tmp_path / "x"),
+    }
+    before = state(tiny)
+    with ThreadPoolExecutor(1) as pool, edit.applied(tiny):
+        for call in calls.values():
+            refused(pool.submit(call).result, says=["in use by MainThread", "try again"])
+            call()  # who has applied it may
+    with ThreadPoolExecutor(1) as pool:
+        for call in calls.values():
+            pool.submit(call).result()
+    assert state(tiny) == before and not tiny.unet._forward_pre_hooks
+
+
+def test_no_moment_of_an_interrupt_leaves_the_student_in_place(tiny):
+    own = dict(tiny.unet.named_parameters())
+    given = {n: torch.zeros_like(p) for n, p in own.items()}
+    end, times = time.monotonic() + 20, 0
+    with custom_signal(signal.SIGALRM):
+        while times < 200 and time.monotonic() < end:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-4 + 3e-3 * random.random())
+                while True:
+                    with in_place(tiny.unet, given):
+                        pass
+            except KeyboardInterrupt:
+                times += 1
+            assert all(tiny.unet.get_parameter(n) is p for n, p in own.items()), times
+            assert not vars(tiny.unet)["_hold"].lock.locked()
+            assert not tiny.unet._forward_pre_hooks
+    assert times > 20 and signal.getsignal(signal.SIGALRM) is not signal.default_int_handler
+
+
+@contextmanager
+def custom_signal(number):
+    """The alarm stands for Ctrl-C, and is one of those that are held back."""
+    ENDINGS.append(number)
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(number, before)
+        ENDINGS.remove(number)
+
+
+def test_an_autocast_of_the_caller_s_changes_nothing(tiny):
+    for config in (smoke(), smoke(method="uce")):
+        plain = erase(tiny, config, [])
+        with torch.autocast("cpu", torch.bfloat16):
+            assert equal(erase(tiny, config, []), plain)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda p: p.tokenizer.add_tokens([f"<{i}>" for i in range(3)]), "16387 tokens|resize"),
+        (lambda p: p.unet.to(torch.float64) and p.text_encoder.to(torch.float64), "float64"),
+        (lambda p: setattr(p, "image_processor", None), "no image_processor"),
+    ],
+)
+def test_more_that_a_pipeline_may_lack(refused, tiny, change, says):
+    change(tiny)
+    refused(draw, tiny, says=says.split("|"))
+    refused(erase, tiny, smoke(), [], says=says.split("|"))
+
+
+def test_a_base_is_not_exported_over_from_wherever_one_is(
+    tiny, edit, tmp_path, monkeypatch, refused
+):
+    monkeypatch.chdir(tmp_path)
+    edit.export(tiny, "base")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "base").rglob("*")}
+    pipe = load_pipeline("base", device="cpu")
+    (tmp_path / "x").mkdir()
+    monkeypatch.chdir(tmp_path / "x")
+    parts = pipe.components
+    for one in (pipe, StableDiffusionPipeline(**parts, requires_safety_checker=False)):
+        refused(edit.export, one, "../base", says="being edited")
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "base").rglob("*")} == before
 
 
 def test_blocks_left_in_any_order_and_in_another_thread(tiny):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,6 +68,15 @@ def test_line_breaks_and_control_characters_are_refused(refused, name, word):
 def test_a_style_is_one_in_any_case():
     assert config(targets=["Noto Style"]).styles == ("twemoji", "fluent", "openmoji")
     assert forms_of("", (), "Noto STYLE")[1] == "a picture"
+
+
+@pytest.mark.parametrize("word", ["👩‍🚀", "می‌خواهم"])
+def test_what_joins_letters_stays_and_is_not_compared(word):
+    bare = re.sub("[\u200c\u200d]", "", word)
+    assert tidy(f" {word} ") == word != bare and normal(word) == normal(bare)
+    assert config(targets=[word]).targets == (word,)
+    for stray in ("church\u200d", "\u200cchurch", "chu\u200drch", "a \u200d church"):
+        assert tidy(stray) == stray.replace("\u200d", "").replace("\u200c", "").replace("  ", " ")
 
 
 NUMBERS = {"lam": np.float64(2.5), "steps": np.int64(3), "lr": np.float32(0.5), "hard": np.bool_(0)}
