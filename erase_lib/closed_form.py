@@ -259,7 +259,7 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
         for entry in entries(model):
             e, a, p = map(entry.see, (erased, anchors, preserved))
             edited, rows = _edit(pipe, c, entry, e, a, p, near)
-            tensors |= entry.whole(edited)
+            tensors |= edited
             # where the pooled embedding enters too, its rows stand beside the tokens'
             beside = [{f"{k}_pooled": v for k, v in row.items() if k not in ROW} for row in rows]
             both = zip_longest(history, beside, fillvalue=dict[str, Any]())

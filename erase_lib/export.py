@@ -148,13 +148,11 @@ def matrix(erasure: Erasure, pipe: Pipeline, folder: Path) -> str:
         )
     found = {}
     for name, entry in zip(("T", "T_pooled"), entries(denoiser(pipe)), strict=False):
-        wide = {n: w.shape[1] for n, w in entry.weights.items()}
-        old = torch.cat([w.double() for w in entry.weights.values()])
-        edited = [erasure.tensors[n][:, : wide[n]].to(old) for n in entry.weights]
-        new = torch.cat(edited)
+        old = torch.cat([w.double().cpu() for w in entry.weights.values()])
+        new = torch.cat([erasure.tensors[name].to(old) for name in entry.weights])
         t = torch.linalg.lstsq(old, new).solution
         if not torch.dist(old @ t, new) <= 1e-3 * torch.dist(old, new):
-            raise EraseError(f"this edit of {len(wide)} matrices is not one T: export kind lora")
+            raise EraseError("this edit is not one T for all layers: export kind lora")
         found[name] = t.float().contiguous()
     save_file(found, folder / "matrix.safetensors", header(erasure, pipe, "matrix"))
     (folder / "pipeline.py").write_text(MATRIX_PIPELINE, "utf-8")

@@ -7,7 +7,7 @@ pooled embedding, that as a last row, padded with zeros.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -242,43 +242,29 @@ def tokens(model: nn.Module, c: Tensor) -> Tensor:
 
 
 class Entry(NamedTuple):
-    """Weights that the text enters linearly."""
+    """Weights `(out, dim)`, by name, that the text enters linearly."""
 
     weights: dict[str, Tensor]
-    """`(out, dim)` by name, without the columns that see anything else."""
-    beside: dict[str, Tensor]
-    """Those columns, `(out, …)`."""
     see: Callable[[Tensor], Tensor]
-    """What of prompts `(…, rows, dim)` they see."""
-
-    def whole(self, edited: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights with the other columns again."""
-        return {n: torch.cat([w, self.beside[n].to(w)], 1) for n, w in edited.items()}
+    """What of prompts `(…, rows, dim)` they are multiplied with."""
 
 
 def entries(model: nn.Module) -> list[Entry]:
     """Where the tokens enter, and where the pooled embedding does. Raises `EraseError` for none."""
-    kind, width = family(model), family(model).pooled(model)
-    named, found = dict(plain(model).named_parameters()), list[Entry]()
-    sees: list[Callable[[Tensor], Tensor]] = [partial(tokens, model), lambda c: c[..., -1:, :width]]
-    for ends, see in zip(kind.entries, sees, strict=False):
-        whole = {name: p.detach() for name, p in named.items() if name.endswith(ends)}
-        parts = {
-            n: w.split([width, w.shape[1] - width] if found else w.shape[1], 1)
-            for n, w in whole.items()
-        }
-        found.append(
-            Entry(
-                {n: first for n, (first, *_) in parts.items()},
-                {n: rest[0] if rest else first[:, :0] for n, (first, *rest) in parts.items()},
-                see,
-            )
-        )
-    if all(entry.weights for entry in found):
-        return found
-    raise EraseError(
-        "this model has no weights that the text enters to edit: choose method eap or esd"
-    )
+    kind, named, found = family(model), dict(plain(model).named_parameters()), list[Entry]()
+    for ends in kind.entries:
+        weights = {name: p.detach() for name, p in named.items() if name.endswith(ends)}
+        if not weights:
+            raise EraseError("the text enters this model nowhere linearly: choose eap or esd")
+        see = partial(pooled_row, kind.pooled(model), next(iter(weights.values())).shape[1])
+        found.append(Entry(weights, see if found else partial(tokens, model)))
+    return found
+
+
+def pooled_row(width: int, wide: int, c: Tensor) -> Tensor:
+    """Of prompts their last row as `(…, 1, wide)`: zeros where the weights see something else,
+    which an edit by it then leaves as it is."""
+    return F.pad(c[..., -1:, :width], (0, wide - width))
 
 
 def packed(tokens: Tensor, pooled: Tensor) -> Tensor:
