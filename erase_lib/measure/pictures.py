@@ -133,11 +133,8 @@ def _made_of(pipe: Pipeline, prompts: list[str]) -> tuple[str, list[list[int]]]:
             digest.update(tensor.cpu().flatten().view(torch.uint8).numpy())
         how = {"max_length": tokenizer.model_max_length, "padding": "max_length"}
         tokens = tokenizer(prompts, truncation=True, **how).input_ids if prompts else []
-    told = [
-        {k: v for k, v in of.items() if k[:1] != "_" and k not in UNSEEN and v is not None}
-        for of in found
-    ]
-    kind = {"default": lambda v: v.tolist() if hasattr(v, "tolist") else type(v).__name__}
+    told = [{k: v for k, v in of.items() if k[:1] != "_" and k not in UNSEEN} for of in found]
+    kind: Any = {"default": lambda v: v.tolist() if hasattr(v, "tolist") else type(v).__name__}
     digest.update(json.dumps(told, skipkeys=True, **kind).encode())
     return digest.hexdigest(), tokens
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from erase_lib.errors import EraseError
+from erase_lib.errors import EraseError, check_range
 from erase_lib.show.charts import COLOURS, GREY, INK, SCALE, dots, stacked
 from erase_lib.show.page import MEDIUM, SMALL, WIDTH, axes, key, panels, said, stamp
 from erase_lib.show.pictures import thumbnails
@@ -145,6 +145,7 @@ def dumbbells(table: pd.DataFrame, label: str = "δ") -> Axes:
 def graph(harms: nx.DiGraph, groups: Mapping[str, int], seed: int = 0) -> Axes:
     """Who hurts whom: the emoji as nodes, the arrows as wide as the harm; the communities, `groups`
     as `study.communities` makes them, by colour and each in a place of its own."""
+    check_range("seed", seed, 0, 2**32 - 1)
     ax, both = axes(None, WIDTH), harms.to_undirected()
     steps = dict(nx.all_pairs_shortest_path_length(both))
     apart = {
