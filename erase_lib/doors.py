@@ -13,10 +13,12 @@ from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
 from reprlib import Repr
+from traceback import walk_tb
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+import pandas as pd
 
 from erase_lib.errors import EraseError, unknown
 from erase_lib.files import as_path
@@ -46,8 +48,9 @@ SHORT.maxstring = SHORT.maxother = 60
 
 def gate(given: F) -> F:
     """The function, or the class with its public methods, that raises `EraseError` for an argument
-    that is missing, unknown or of another kind than its hint. NumPy's numbers are handed on as
-    Python's own, columns and arrays as lists where a list is asked for."""
+    that is missing, unknown or of another kind than its hint, and for a table without a column, or
+    any row, that is looked for in it. NumPy's numbers are handed on as Python's own, columns and
+    arrays as lists where a list is asked for."""
     if isinstance(given, type):
         for name, found in list(vars(given).items()):
             inner = getattr(found, "__func__", found)  # a class method's
@@ -75,7 +78,14 @@ def gate(given: F) -> F:
                 bound.arguments[key] = fit(value, kinds().get(key, Any))
             except TypeError as error:
                 raise _refusal(door, asked, value, error.args[0]) from None
-        return given(*bound.args, **bound.kwargs)
+        try:
+            return given(*bound.args, **bound.kwargs)
+        except (EraseError, OSError):
+            raise
+        except Exception as error:  # each library has its own kinds for what a table lacks
+            if text := _lacking(bound.arguments, error):
+                raise EraseError(f"{door}: {text}") from error
+            raise
 
     return checked  # type: ignore[return-value]
 
@@ -137,6 +147,24 @@ def _listed(value: Any, of: Any, parts: tuple[Any, ...]) -> Any:
             raise TypeError(value)
         value = of(map(fit, value, parts)) if of is tuple else list(map(fit, value, parts))
     return value
+
+
+def _lacking(arguments: Mapping[str, Any], error: Exception) -> str:
+    """What a table among the arguments lacks for which there was this error; "" if none does."""
+    each = [(k, v.values() if isinstance(v, Mapping) else [v]) for k, v in arguments.items()]
+    tables = [(k, table) for k, some in each for table in some if isinstance(table, pd.DataFrame)]
+    names, frames = list[str](), [frame for frame, _ in walk_tb(error.__traceback__)]
+    within = str(frames[-1].f_globals.get("__name__"))
+    if isinstance(error, KeyError) and within.startswith("pandas."):
+        said = str(error.args[0])  # a column's name, or a sentence with a list of such
+        names = re.findall("'([^']*)'", said.partition("[")[2].partition("]")[0]) or [said]
+    elif isinstance(error, AttributeError) and re.match("'(Pandas|DataFrame)' object", str(error)):
+        names = [str(error.name)]  # of a row or a table
+    for key, table in tables:
+        if lacking := [n for n in names if n not in table.columns and n not in table.index]:
+            known = ", ".join(map(str, table.columns[:20])) or "none"
+            return f"{key} lacks {lacking[0]!r}: its columns are {known}"
+    return next((f"{k} has no rows: expected one or more" for k, t in tables if t.empty), "")
 
 
 def _refusal(door: str, asked: Parameter, value: Any, wrong: Any) -> EraseError:

@@ -123,6 +123,8 @@ def clip_score(images: Tensor, texts: Tensor) -> np.ndarray:
 
 def feature_distance(before: Tensor, after: Tensor) -> np.ndarray:
     """1 − cos `(n,)` of unit features `(n, dim)`, 0 to 2; and 0 exactly of the same picture."""
+    if len(before) != len(after):
+        raise EraseError(f"{len(before)} features before, {len(after)} after: expected pairs")
     return ((before - after).pow(2).sum(1) / 2).numpy()
 
 

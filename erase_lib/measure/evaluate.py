@@ -17,7 +17,7 @@ from torch import Tensor
 
 from erase_lib.concepts import is_style, normal
 from erase_lib.erasure import Erasure
-from erase_lib.errors import EraseError, check_range, unwritable
+from erase_lib.errors import EraseError, unwritable
 from erase_lib.files import as_path, whole
 from erase_lib.measure.distances import clip_score, perceptual, set_distances
 from erase_lib.measure.instruments import Instruments, load_instruments
@@ -298,7 +298,6 @@ def first_strength(
     strengths = [float(s) for s in strengths]
     if not strengths or strengths[0] <= 0 or strengths != sorted(set(strengths)):
         raise EraseError(f"strengths is {strengths}: expected numbers above 0 that rise")
-    check_range("pictures", pictures, 1, 1000)
     prompts = target_prompts(erasure.config.targets, pictures, seed)
     asked = list(prompts["prompt"]), list(prompts["seed"]), steps
     styles = prompts["target"].map(is_style)

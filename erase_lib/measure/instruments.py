@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from erase_lib.concepts import EMOJI
+from erase_lib.doors import gate
 from erase_lib.errors import EraseError, unknown
 from erase_lib.files import whole_table
 from erase_lib.measure.distances import SmallCLIP, load_clip
@@ -99,6 +100,7 @@ class Instruments:
                 self.classifier.index(prompts["concept"][prompts["group"] == name].unique())
 
 
+@gate
 def load_instruments(
     suite: Suite,
     targets: Sequence[str],

@@ -23,14 +23,15 @@ from erase_lib.concepts import EMOJI
 from erase_lib.diffusion import generate, noise
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, reason, unwritable
-from erase_lib.families import Pipeline, denoiser
+from erase_lib.families import Pipeline, denoiser, encoders
 from erase_lib.files import DATA, alone, as_path, whole, whole_table
-from erase_lib.hold import held
-from erase_lib.models import fingerprint, precision
+from erase_lib.hold import held, plain
+from erase_lib.models import precision, using
 
 CACHE = DATA.parent / "runs" / "cache"
 PART = 64  # pictures in a file: what is lost when a run is cut off
 HELD = 32  # parts of a sequence in memory; the rest is read when it is looked at
+UNSEEN = ("training", "gradient_checkpointing", "name_or_path")  # in its pictures, of a model
 Images = Sequence[Image.Image]
 
 
@@ -70,12 +71,14 @@ def draw(
     erasure: Erasure | None = None,
     keep: bool = True,
 ) -> Pictures:
-    """What `generate` draws, with an erasure or without, from the cache when the same (weights,
-    dtype, device, threads, prompts, seeds, steps, guidance scale) has been drawn. The pipeline is
-    as it was loaded: the fingerprint of an edited one is no proof. Kept in `folder` (None: `CACHE`)
-    in parts of `PART` pictures, or not. A damaged file is a warning and drawn again; one that
-    cannot be written is a warning, with an erasure an `EraseError`, as is another base model."""
+    """What `generate` draws, with an erasure or without, from the cache when the same (weights
+    and settings of the pipeline, device, threads, prompts, seeds, steps, guidance scale) has been
+    drawn. Kept in `folder` (None: `CACHE`) in parts of `PART` pictures, or not. A damaged file is a
+    warning and drawn again; one that cannot be written is a warning, with an erasure an
+    `EraseError`, as are another base model and another number of seeds than of prompts."""
     prompts, seeds = list(prompts), list(seeds)
+    if len(seeds) != len(prompts):
+        raise EraseError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
     if erasure is not None:
         erasure.check(pipe)
 
@@ -87,23 +90,26 @@ def draw(
     if not keep:
         every = new((prompts, seeds, steps, guidance_scale))
         return Pictures([every[part] for part in parts], len(prompts))
-    weights = [fingerprint(part) for part in (denoiser(pipe), pipe.vae, pipe.text_encoder)]
-    weights += [erasure.digest()] if erasure else []
-    machine = [str(precision(pipe)), str(pipe.device), torch.get_num_threads(), torch.__version__]
+    made, tokens = _made_of(pipe, prompts)
+    given: list[Any] = [made, erasure.digest() if erasure else ""]
+    given += [str(precision(pipe)), str(pipe.device), torch.get_num_threads(), torch.__version__]
     found: list[Path | list[Image.Image]] = []
     size = [pipe.vae_scale_factor * n for n in noise(pipe, 0, torch.Generator()).shape[-2:]]
     for part in parts:
         asked = prompts[part], seeds[part], steps, guidance_scale
-        key = hashlib.sha256(json.dumps([weights, machine, *asked]).encode()).hexdigest()[:24]
+        text = json.dumps([*given, tokens[part], *asked])
+        key = hashlib.sha256(text.encode()).hexdigest()[:24]
         path, drawn = (folder or CACHE) / f"{key}.npz", None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # who comes second reads, not draws; the pipeline first, for others hold it and draw
-            with held(denoiser(pipe), "drawing"), alone(path.with_suffix(".lock"), wait=True):
-                if _read(path, len(prompts[part]), size) is None:
-                    drawn = new(asked)
-                    with whole(path) as (temporary,), open(temporary, "wb") as file:
-                        np.savez_compressed(file, pictures=[np.asarray(p) for p in drawn], key=key)
+            if _read(path, len(prompts[part]), size) is None:  # what is there needs no lock
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # who comes second reads, not draws; the pipeline first, for others hold it and draw
+                with held(denoiser(pipe), "drawing"), alone(path.with_suffix(".lock"), wait=True):
+                    if _read(path, len(prompts[part]), size) is None:
+                        drawn = new(asked)
+                        arrays = [np.asarray(picture) for picture in drawn]
+                        with whole(path) as (temporary,), open(temporary, "wb") as file:
+                            np.savez_compressed(file, pictures=arrays, key=key)
             found.append(path)
         except OSError as error:
             if erasure is not None:  # hours of pictures that nothing can keep
@@ -111,6 +117,29 @@ def draw(
             warnings.warn(f"pictures not cached in {path.parent} ({reason(error)})", stacklevel=2)
             found.append(drawn or new(asked))
     return Pictures(found, len(prompts), size)
+
+
+def _made_of(pipe: Pipeline, prompts: list[str]) -> tuple[str, list[list[int]]]:
+    """What pictures hang on: a hash of every weight and setting of a pipeline's parts, and the
+    tokens that each prompt is for it."""
+    digest, texts = hashlib.sha256(), encoders(pipe)
+    with using(pipe, "reading its weights"):
+        parts = denoiser(pipe), pipe.vae, *(encoder for encoder, _ in texts)
+        models = [plain(part) for part in parts]
+        found = [p.config for p in (pipe.scheduler, *models[:2], pipe.image_processor)]
+        # FreeU, tiling and another kind of attention are attributes; a word may be several tokens
+        found += [vars(module) for part in models for module in part.modules()]
+        found += [tokenizer.get_added_vocab() for _, tokenizer in texts]
+        for name, tensor in (pair for part in models for pair in part.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.cpu().flatten().view(torch.uint8).numpy())
+        read = texts[0][1]
+        how = {"max_length": read.model_max_length, "padding": "max_length"}
+        tokens = read(prompts, truncation=True, **how).input_ids if prompts else []
+    told = [{k: v for k, v in of.items() if k[:1] != "_" and k not in UNSEEN} for of in found]
+    kind: Any = {"default": lambda v: v.tolist() if hasattr(v, "tolist") else type(v).__name__}
+    digest.update(json.dumps(told, skipkeys=True, **kind).encode())
+    return digest.hexdigest(), tokens
 
 
 def _read(path: Path, n: int, size: Any = None) -> list[Image.Image] | None:
@@ -122,7 +151,7 @@ def _read(path: Path, n: int, size: Any = None) -> list[Image.Image] | None:
         if arrays.shape != wanted or arrays.dtype != np.uint8 or key != path.stem:
             raise ValueError(f"{arrays.shape} {arrays.dtype} of {key}: expected {wanted} uint8")
         return [Image.fromarray(array) for array in arrays]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # numpy, zip and zlib each raise their own kinds
         warnings.warn(f"{path} is damaged ({reason(error)}): drawn again", stacklevel=3)

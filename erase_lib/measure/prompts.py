@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from itertools import product
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from erase_lib.concepts import STYLE, check_concepts, concept_table, is_style, style_names, without
 from erase_lib.errors import EraseError, check_range, unknown
 from erase_lib.files import DATA, whole_table
+from erase_lib.measure.statistics import chance
 from erase_lib.measure.suite import Group, Suite, check_once, fill
 from erase_lib.models import Pipeline
 from erase_lib.text import distances, encode_prompts, near_each
@@ -32,6 +32,9 @@ def prompt_table(
     """prompt, concept, style of the pairs (concept, style or None), and the given `columns`;
     `words` stand in the template instead of the concepts."""
     pairs = list(asked)
+    for name, of in (columns | {"words": words or pairs}).items():
+        if isinstance(of, Sized) and not isinstance(of, str) and len(of) != len(pairs):
+            raise EraseError(f"{len(of)} {name} for {len(pairs)} concepts: give one for each")
     rows = [
         (" ".join(fill(template, word, style or "").split()), concept, style)
         for (concept, style), word in zip(pairs, words or [c for c, _ in pairs], strict=True)
@@ -45,6 +48,7 @@ def suite_prompts(
     """What to draw, a row a picture: group, prompt, concept, style, seed, and noise, whose seed
     hangs on prompt and seed alone: it is the same in every suite, split and model. `most` prompts
     of a group, spread over it (0: all). `EraseError` for other targets, and an empty group."""
+    check_range("most", most, 0, LARGEST)
     split = suite.split(targets)
     parts = []
     for name, group in suite.groups.items():
@@ -60,6 +64,8 @@ def suite_prompts(
         if "seed" not in rows:
             rows = rows.merge(pd.DataFrame({"seed": seeds}), how="cross")
         parts.append(rows.assign(group=name))
+    if not parts:
+        raise EraseError(f"suite {suite.name!r} has no prompts for {targets}: no word of theirs")
     table = pd.concat(parts, ignore_index=True)
     own = table["prompt"].map(lambda text: zlib.crc32(text.encode()) % 100_000)
     seed = table["seed"].astype(int)
@@ -149,7 +155,7 @@ def near_and_far(
     every = encode_prompts(pipe, kept)
     apart = torch.stack([distances(every, encode_prompts(pipe, [t])) for t in targets]).mean(0)
     order = apart.argsort(stable=True).tolist()
-    drawn = np.random.default_rng(seed).choice(sorted(order[near:]), far, replace=False)
+    drawn = chance(seed).choice(sorted(order[near:]), far, replace=False)
     return [kept[i] for i in order[:near]], [kept[i] for i in sorted(drawn)]
 
 
@@ -199,7 +205,9 @@ def sensitivity_prompts(
 
 def target_prompts(targets: Sequence[str], pictures: int, seed: int = 5000) -> pd.DataFrame:
     """What each target is looked for in: prompt, concept, style, target, seed. `pictures` of an
-    object in every style, and as many of a style, each of another object."""
+    object in every style, and as many of a style, each of another object. `EraseError` for none."""
+    check_range("targets of prompts", len(targets), 1, LARGEST)
+    check_range("pictures", pictures, 1, 1000)
     objects = concept_table()["concept"].iloc[::7].tolist()  # any; not those it is trained on
     styles, rows = style_names(), []
     for k, target, i in product(range(pictures), targets, range(len(styles))):

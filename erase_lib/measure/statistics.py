@@ -19,6 +19,12 @@ Groups = Sequence[object] | np.ndarray  # what each value is of, such as its pro
 Estimate = Callable[[np.ndarray], float]  # takes the indices of the rows to use
 
 
+def chance(seed: int) -> np.random.Generator:
+    """Random numbers of this seed. Raises `EraseError` for one below 0."""
+    check_range("seed", seed, 0, 2**63 - 1)
+    return np.random.default_rng(seed)
+
+
 def bootstrap(
     values: np.ndarray, groups: Groups | None = None, n: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
@@ -30,8 +36,10 @@ def bootstrap(
     if len(values) == 0:
         raise EraseError("an interval of no values; give at least one")
     codes = np.arange(len(values)) if groups is None else pd.factorize(np.asarray(groups))[0]
+    if len(codes) != len(values):
+        raise EraseError(f"{len(codes)} groups of {len(values)} values: give one for each")
     sums, counts = np.bincount(codes, values), np.bincount(codes)
-    rng = np.random.default_rng(seed)
+    rng = chance(seed)
     drawn = (rng.integers(0, len(sums), len(sums)) for _ in range(n))
     means = [sums[i].sum() / counts[i].sum() for i in drawn]
     low, high = np.percentile(means, [2.5, 97.5])
@@ -48,7 +56,7 @@ def row_intervals(
     size = values.shape[1]
     if size == 1:
         return np.full(len(values), np.nan), np.full(len(values), np.nan)
-    drawn = np.random.default_rng(seed).integers(0, size, (n, size))
+    drawn = chance(seed).integers(0, size, (n, size))
     counts = np.apply_along_axis(np.bincount, 1, drawn, minlength=size)
     low, high = np.percentile(values @ counts.T / size, [2.5, 97.5], axis=1)
     wider = stats.t.ppf(0.975, size - 1) / stats.norm.ppf(0.975) * np.sqrt(size / (size - 1))
@@ -67,7 +75,7 @@ def jackknife(
     if count < 2 or len(codes) != n:
         raise EraseError(f"{count} groups of {n} pictures: an interval needs at least two")
     folds = min(folds, count)
-    fold = np.random.default_rng(seed).permutation(count)[codes] % folds
+    fold = chance(seed).permutation(count)[codes] % folds
     whole = estimate(np.arange(n))
     parts = np.array([estimate(np.flatnonzero(fold != i)) for i in range(folds)])
     error = np.sqrt((folds - 1) / folds * ((parts - parts.mean()) ** 2).sum())
@@ -79,7 +87,7 @@ def flipped(gaps: np.ndarray, n: int = 10_000, seed: int = 0) -> float:
     """Two-sided p of a mean as far from 0 as that of `gaps`, if each sign could as well have been
     the other; from n random flips, and the observed one counts (Phipson & Smyth 2010)."""
     check_range("n", n, 1, DRAWS)
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (n, len(gaps)))
+    signs = chance(seed).choice([-1.0, 1.0], (n, len(gaps)))
     return float((1 + (np.abs(signs @ gaps) >= abs(gaps.sum()) - 1e-9).sum()) / (n + 1))
 
 

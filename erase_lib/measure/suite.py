@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from erase_lib.concepts import check_once, style_names
+from erase_lib.concepts import check_once, style_names, tidy
 from erase_lib.config import _as_type
 from erase_lib.errors import EraseError, check_range, unknown
 from erase_lib.files import DATA, as_path, check_keys, read_mapping
@@ -65,12 +65,15 @@ class Suite:
 
     def split(self, targets: Sequence[str]) -> str:
         """The split of these targets, "" where they only are of the classes; or `EraseError`."""
+        if not targets:
+            raise EraseError(f"targets is {targets!r}: expected a list of at least one")
         for name, of in self.splits.items():
             if set(of) == set(targets):
                 return name
         if self.classes and set(targets) <= set(self.classes):
             return ""
-        made_for = {*self.classes}.union(*self.splits.values())
+        if not (made_for := {*self.classes}.union(*self.splits.values())):
+            raise EraseError(f"suite {self.name!r} is for no target: give it classes or splits")
         strange = next((t for t in targets if t not in made_for), next(iter(targets)))
         known = ", ".join(self.classes or (f"{k}: {'+'.join(of)}" for k, of in self.splits.items()))
         raise EraseError(f"suite {self.name!r} is not for target {strange!r}: expected of {known}")
@@ -80,19 +83,20 @@ def read_suite(name: str | Path) -> Suite:
     """A suite of data/suites by name, or of a YAML file by path. Raises `EraseError` where it does
     not exist, a key, type or metric is wrong, or a group lacks prompts or has one twice."""
     path = as_path(name)
-    if path.suffix not in (".yaml", ".yml"):
+    if path.suffix.lower() not in (".yaml", ".yml"):
         path = SUITES / f"{name}.yaml"
         if not path.is_file():
             raise unknown("suite", name, sorted(p.stem for p in SUITES.glob("*.yaml")))
     known = [f.name for f in fields(Suite) if f.name != "name"]
     found = {"about": ""} | read_mapping(path, "suite", known)
     try:
-        if not (groups := _mapping("groups", found.get("groups", {}))):
+        if not (groups := _named("groups", found.get("groups", {}))):
             raise EraseError("groups is missing: expected a mapping from name to prompts")
-        found["groups"] = {str(k): _group(v, f"group {k!r}") for k, v in groups.items()}
+        found["groups"] = {k: _group(v, f"group {k!r}") for k, v in groups.items()}
         found["classes"] = _words("classes", found.get("classes", []))
-        splits = _mapping("splits", found.get("splits") or {})
-        found["splits"] = {str(k): _words(f"split {k}", of) for k, of in splits.items()}
+        splits = _named("splits", found.get("splits") or {})
+        found["splits"] = {k: _words(f"split {k}", of) for k, of in splits.items()}
+        check_once("splits", ["+".join(sorted(of)) for of in found["splits"].values()])
         above = found.get("thresholds", [0.5])
         fit = isinstance(above, list) and all(type(t) is float and 0 < t < 1 for t in above)
         if not fit or not above:
@@ -170,5 +174,14 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
     return value
 
 
+def _named(name: str, value: Any) -> dict[str, Any]:
+    """A mapping from names, a number as its text. Raises `EraseError` for one that is twice."""
+    names = check_once(name, list(map(str, _mapping(name, value))))
+    return dict(zip(names, value.values(), strict=True))
+
+
 def _words(name: str, value: Any) -> tuple[str, ...]:
-    return check_once(name, _as_type(name, value, tuple[str, ...]))
+    words = check_once(name, _as_type(name, value, tuple[str, ...]))
+    if blank := [word for word in words if not tidy(word)]:
+        raise EraseError(f"{name} has {blank[0]!r}, which is no word: leave it out")
+    return words

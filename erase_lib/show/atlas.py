@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
+from erase_lib.errors import EraseError, check_range
 from erase_lib.show.charts import COLOURS, GREY, INK, SCALE, dots, stacked
 from erase_lib.show.page import MEDIUM, SMALL, WIDTH, axes, key, panels, said, stamp
 from erase_lib.show.pictures import thumbnails
@@ -31,12 +32,16 @@ def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") 
     """Erased concepts down, harmed ones across, alike ones (1 − correlation, average linkage) side
     by side, up to 100 rows and 60 columns named; `groups`, their categories, as a strip of colour.
     Colours end at the 98th percentile of |value|, or of all of one sign at the 2nd and 98th."""
+    filled, known = table.fillna(0.0), pd.Series(groups)
+    if lacking := [name for name in table.columns if name not in known.index]:
+        raise EraseError(f"groups lacks {lacking[0]!r}: expected a category of every column")
+    if not all(filled.std(axis=axis).min() > 0 for axis in (0, 1)):
+        raise EraseError("a row or column is all one number, which is like no other: leave it out")
     low, high = (float(np.nanquantile(table, share)) for share in (0.02, 0.98))
     two_sided = low < 0 < high
     if two_sided:
         high = float(np.nanquantile(np.abs(table), 0.98))
         low = -high
-    known = pd.Series(groups)
     colours = {name: _colour(k) for k, name in enumerate(known[table.columns].unique())}
     strip, height = known.map(colours).rename(None), max(7.5, 0.125 * min(len(table), 100) + 1.5)
     look: dict[str, Any] = {"cmap": "PuOr_r" if two_sided else SCALE, "vmin": low, "vmax": high}
@@ -44,7 +49,7 @@ def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") 
     look |= {"cbar_pos": (0.1, 1.005, 0.2, 0.012), "cbar_kws": {"orientation": "horizontal"}}
     look |= {"dendrogram_ratio": (0.07, 0.07), "colors_ratio": 0.015, "figsize": (WIDTH, height)}
     look |= {"row_colors": strip, "col_colors": strip, "metric": "correlation"}
-    grid = sns.clustermap(table.fillna(0.0), mask=table.isna(), **look)
+    grid = sns.clustermap(filled, mask=table.isna(), **look)
     grid.ax_cbar.set_title(label, fontsize=MEDIUM)
     grid.ax_cbar.tick_params(labelsize=SMALL)
     grid.ax_heatmap.tick_params(labelsize=7.5, length=0)
@@ -140,6 +145,7 @@ def dumbbells(table: pd.DataFrame, label: str = "δ") -> Axes:
 def graph(harms: nx.DiGraph, groups: Mapping[str, int], seed: int = 0) -> Axes:
     """Who hurts whom: the emoji as nodes, the arrows as wide as the harm; the communities, `groups`
     as `study.communities` makes them, by colour and each in a place of its own."""
+    check_range("seed", seed, 0, 2**32 - 1)
     ax, both = axes(None, WIDTH), harms.to_undirected()
     steps = dict(nx.all_pairs_shortest_path_length(both))
     apart = {

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from erase_lib.errors import EraseError
 from erase_lib.show.charts import COLOURS, GREY, INK, LOOKS, SCALE, TARGET, series, stacked
 from erase_lib.show.page import MEDIUM, SMALL, axes, panels, said
 
@@ -215,6 +216,8 @@ def movement_bars(moved: pd.DataFrame, title: str = "", bold: str = "") -> Axes:
 def slopes(truth: pd.Series, gradients: pd.DataFrame, title: str = "") -> Figure:
     """Where a gradient sends π against how far each candidate has truly moved, a panel a column;
     named are the three most moved, and of each panel the two that it rises towards most."""
+    if set(truth.index) != set(gradients.index):
+        raise EraseError("truth and gradients are of other candidates: expected the same of both")
     told = [gradients[name].nlargest(2).index for name in gradients]
     named = set(truth.nlargest(3).index).union(*told)
     figure, every = panels(len(told), 3.8, 2.3, 3, sharey=False)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from erase_lib.concepts import EMOJI
-from erase_lib.errors import EraseError
+from erase_lib.errors import EraseError, unknown
 from erase_lib.files import whole_table
 from erase_lib.measure import Evaluation
 from erase_lib.show.page import MEDIUM, SMALL, WIDTH
@@ -192,5 +192,6 @@ def overlay(picture: Image.Image, weights: Tensor) -> Image.Image:
 def thumbnails(style: str = "noto") -> dict[str, Image.Image]:
     """The artists' own picture of every concept of the embedded model, 64 × 64."""
     table = whole_table(EMOJI / "pictures.parquet", columns=["concept", "style", "png"])
-    rows = table[table["style"] == style]
+    if (rows := table[table["style"] == style]).empty:
+        raise unknown("style", style, table["style"].unique())
     return {row.concept: Image.open(BytesIO(row.png)) for row in rows.itertuples()}

@@ -11,6 +11,7 @@ from scipy import stats
 
 from erase_lib.errors import EraseError, check_range
 from erase_lib.measure import read_table
+from erase_lib.measure.statistics import chance
 from erase_lib.study.predict import PREDICTORS
 from erase_lib.study.sensitivity import SCORES, check_score
 
@@ -83,6 +84,7 @@ def read_atlas(prefix: str, targets: int | None = None) -> tuple[pd.DataFrame, .
     if "id" in found[1] and (found[1].groupby("targets")["id"].nunique() > 1).any():
         raise EraseError("a target was erased in several runs: the atlas needs one run each")
     if targets is not None:
+        check_range("targets", targets, 1, 100_000)
         every = every[:: max(1, len(every) // targets)][:targets]
     return tuple(table[table["targets"].isin(every)] for table in found)
 
@@ -146,7 +148,7 @@ def variance(delta: Delta, draws: int = 200, seed: int = 0) -> pd.DataFrame:
     with replacement, the pigeonhole bootstrap, Owen 2007). What differs between two erasures of the
     same concept counts as true."""
     check_range("draws", draws, 0, 100_000)
-    values, rng = delta.values, np.random.default_rng(seed)
+    values, rng = delta.values, chance(seed)
     observed, noise = _squares(values)
     true, drawn = _true(observed, noise, values.shape), []
     for _ in range(draws):

@@ -62,7 +62,7 @@ def units(pictures: pd.DataFrame, metric: str) -> pd.DataFrame:
     ranked = metric[:4] in ("ESR-", "PSR-") and METRIC.fullmatch(metric)
     rank = "style_rank" if metric.endswith(" style") else "rank"
     column = rank if ranked else PLAIN.get(metric)
-    if column not in pictures:
+    if column is None:
         raise unknown("metric", metric, ["ESR-1", "PSR-1", *PLAIN])
     value = successes(metric, pictures[column]) if ranked else pictures[column]
     found = pictures.assign(value=value).dropna(subset=["value"])

@@ -13,7 +13,8 @@ from networkx.algorithms.community import louvain_communities, modularity
 from scipy import stats
 from sklearn.metrics import adjusted_rand_score
 
-from erase_lib.errors import EraseError, check_range
+from erase_lib.errors import EraseError, check_range, unknown
+from erase_lib.measure.statistics import chance
 from erase_lib.study.atlas import Delta
 
 
@@ -42,7 +43,7 @@ def asymmetries(delta: Delta, repeats: int = 200, seed: int = 0) -> pd.DataFrame
     both = np.hypot(error[away], error[back])
     # as many as there are pairs would not do: the smallest p times the pairs would be 1/2
     unit = contrast[cells] / np.maximum(error[cells], np.finfo(float).tiny)
-    one, two = np.random.default_rng(seed).choice(unit, (2, repeats, len(first)))
+    one, two = chance(seed).choice(unit, (2, repeats, len(first)))
     null = np.sort(np.abs(error[away] * one - error[back] * two).ravel() / np.tile(both, repeats))
     difference, reach = mean[away] - mean[back], np.quantile(null, 0.95)
     surety = np.abs(difference) / both
@@ -61,7 +62,9 @@ def symmetry(delta: Delta, kind: str = "spearman", draws: int = 300, seed: int =
     perfect symmetry could look), corrected (value / ceiling), each with `… low` and `… high` (95 %:
     targets drawn with replacement), and pairs."""
     check_range("draws", draws, 0, 100_000)
-    pairs, rng = delta.among_targets(), np.random.default_rng(seed)
+    if kind not in ("spearman", "pearson"):
+        raise unknown("correlation", kind, ("spearman", "pearson"))
+    pairs, rng = delta.among_targets(), chance(seed)
     n, correlation = len(pairs.targets), stats.spearmanr if kind == "spearman" else stats.pearsonr
     halves = [pairs.values[..., k::2].mean(2) for k in (0, 1)]
 
@@ -101,6 +104,7 @@ def delta_graph(table: pd.DataFrame, most: int = 3) -> nx.DiGraph:
 def communities(graph: nx.DiGraph, seed: int = 0) -> dict[str, int]:
     """The community of each node, 0 the largest: Louvain's greedy modularity (Blondel et al. 2008),
     directed (Leicht & Newman 2008), weighted."""
+    check_range("seed", seed, 0, 2**32 - 1)
     found = louvain_communities(graph, seed=seed)
     order = sorted(found, key=lambda group: (-len(group), min(group)))
     return {name: i for i, group in enumerate(order) for name in sorted(group)}
@@ -124,7 +128,7 @@ def against_labels(
     mean and 97.5 % quantile of shuffled ones, and p; groups, nodes. p is the share of shuffles that
     reach as much, the labels themselves among them."""
     check_range("shuffles", shuffles, 1, 100_000)
-    nodes, rng = list(graph), np.random.default_rng(seed)
+    nodes, rng = list(graph), chance(seed)
     own, theirs = [labels[node] for node in nodes], [found[node] for node in nodes]
 
     def once(mixed: list[str]) -> tuple[float, float]:
@@ -152,7 +156,7 @@ def chance_modularity(
     each erasure's δ shuffled among the other concepts. Even such graphs fall into groups."""
     check_range("shuffles", shuffles, 1, 100_000)
     names = [name for name in table.index if name in table.columns]
-    rng, found = np.random.default_rng(seed), []
+    rng, found = chance(seed), []
     for _ in range(shuffles):
         mixed = table.loc[names, names].copy()
         for name in names:

@@ -30,6 +30,8 @@ def image_space(
 ) -> np.ndarray:
     """Mean CLIP image features `(n, dim)` of each concept's pictures; `drawn` says which concept a
     picture is of. Raises `EraseError` for one without a picture."""
+    if len(drawn) != len(pictures):
+        raise EraseError(f"{len(drawn)} concepts of {len(pictures)} pictures: give one for each")
     features = pd.DataFrame(clip.image_features(pictures).numpy())
     mean = features.groupby(pd.Series(list(drawn))).mean()
     if lacking := [c for c in concepts if c not in mean.index]:

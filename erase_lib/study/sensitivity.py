@@ -13,6 +13,7 @@ from erase_lib import measure
 from erase_lib.concepts import concept_table
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
+from erase_lib.measure.statistics import chance
 from erase_lib.models import Pipeline
 from erase_lib.text import distances, encode_prompts
 
@@ -116,7 +117,7 @@ def reliability(pairs: pd.DataFrame, score: str, seed: int = 0) -> float:
     if len(sizes) < 3 or sizes.nunique() != 1 or sizes.iloc[0] < 2:
         raise EraseError("reliability needs 3 concepts, with equally many pictures, 2 or more each")
     wide = values.sort_values("concept")[score].to_numpy().reshape(len(sizes), -1)
-    rng, found, half = np.random.default_rng(seed), [], wide.shape[1] // 2
+    rng, found, half = chance(seed), [], wide.shape[1] // 2
     for _ in range(50):
         mixed = rng.permuted(wide, axis=1)
         found.append(stats.spearmanr(mixed[:, :half].mean(1), mixed[:, half:].mean(1)).statistic)

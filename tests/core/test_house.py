@@ -22,8 +22,8 @@ FORBIDDEN = {
     "show": {"sweep"},
 }
 # since the doors are guarded (types, bounds, damage, threads) the rooms have 850 lines more
-LINES = {"ground": 552, "core": 3060, "measure": 1605, "study": 1225, "show": 1400, "sweep": 930}
-MODULE, FILES, ALL = 365, 17, 8620
+LINES = {"ground": 604, "core": 3160, "measure": 1664, "study": 1234, "show": 1410, "sweep": 930}
+MODULE, FILES, ALL = 365, 17, 8727
 
 
 def room(path: Path) -> str:

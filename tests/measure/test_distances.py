@@ -20,6 +20,11 @@ from erase_lib.measure.distances import BACKBONES, MEAN, STD, fid, kid, perceptu
 from erase_lib.measure.pictures import picture_tensor, real_pictures
 
 
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_features_of_pictures_come_in_pairs(refused, n):
+    refused(quality.feature_distance, torch.ones(n, 4), torch.ones(2, 4), says=f"{n} 2 pairs")
+
+
 def features(n, dim, seed):
     """Correlated, in float32 as an encoder gives them."""
     rng = np.random.default_rng(seed)

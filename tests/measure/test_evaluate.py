@@ -393,6 +393,9 @@ def test_runs_that_cannot_be_evaluated_are_named(tiny, uce, tmp_path, monkeypatc
     assert list(found) == [names[2]] and list(wrong) == [names[i] for i in (0, 1, 3, 4)]
     for name, message in zip(wrong, ("missing", "missing", "base model", "'key'"), strict=True):
         assert message in wrong[name] and "\n" not in wrong[name]
+    said = "argument load_instruments 'clasifier' 'classifier'"
+    refused(evaluate_runs, tiny, names, SUITE, clasifier=1, says=said)
+    refused(evaluate_runs, tiny, names, SUITE, detector=1, says="load_instruments: detector is 1")
     for bad in ([], "runs/one", tmp_path / "good"):
         refused(evaluate_runs, tiny, bad, SUITE, says="list")
 

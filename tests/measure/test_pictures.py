@@ -2,11 +2,13 @@
 
 import hashlib
 import io
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from PIL import Image
 
 from erase_lib import EraseConfig, Erasure
@@ -14,6 +16,7 @@ from erase_lib.diffusion import generate
 from erase_lib.files import DATA
 from erase_lib.measure import pictures as cache
 from erase_lib.measure.pictures import Pictures, picture_tensor, read_folder, real_pictures
+from erase_lib.models import load_pipeline
 
 PROMPTS, SEEDS = ["a church", "a dog"], [3, 4]
 
@@ -36,6 +39,83 @@ def test_the_same_pictures_come_from_the_cache_and_others_are_drawn(tiny, tmp_pa
     tiny.unet.conv_in.weight.data[0, 0, 0, 0] += 1.0
     draw(tiny, tmp_path)
     assert len(drawings) == 6 and len(list(tmp_path.glob("*.npz"))) == 5
+
+
+def scheduled(**config):
+    def change(pipe):
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, **config)
+
+    return change
+
+
+def times(name, factor, rows=slice(None)):
+    """A weight that keeps its sign, where a hash of signs would see no other."""
+
+    def change(pipe):
+        part, path = name.split(".", 1)
+        getattr(pipe, part).get_parameter(path).data[rows] *= factor
+
+    return change
+
+
+def another_token(pipe):
+    pipe.tokenizer.add_tokens(["church"])
+
+
+WORDS = "text_encoder.embeddings.token_embedding.weight"
+ALTERED = {
+    "prediction": scheduled(prediction_type="epsilon"),
+    "timesteps": scheduled(timestep_spacing="trailing"),
+    "steps' offset": scheduled(steps_offset=0),
+    "FreeU": lambda pipe: pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4),
+    "VAE's scale": lambda pipe: pipe.vae.register_to_config(scaling_factor=0.5),
+    "tiles": lambda pipe: pipe.vae.enable_tiling(),
+    "VAE": times("vae.decoder.conv_out.bias", 3),
+    "UNet": times("unet.conv_out.weight", 1.7),
+    "one weight": times("unet.conv_in.weight", 1.7, (-1, -1, -1, -1)),
+    "a word's meaning": times(WORDS, 1.7, 4321),
+    "a word's tokens": another_token,
+}
+
+
+@pytest.mark.parametrize("name", ALTERED)
+def test_another_pipeline_never_has_the_pictures_of_the_first(tiny, tmp_path, drawings, name):
+    draw(tiny, tmp_path)
+    ALTERED[name](tiny)
+    second = draw(tiny, tmp_path)
+    assert (second == arrays(generate(tiny, PROMPTS, SEEDS, 2, progress=False))).all()
+    assert (draw(tiny, tmp_path) == second).all() and len(drawings) == 2
+
+
+def test_the_same_pipeline_has_the_same_pictures_whatever_was_done_with_it(
+    tiny, tiny_folder, tmp_path, uce, drawings
+):
+    first = draw(tiny, tmp_path)
+    with uce("church").applied(tiny):
+        draw(tiny, tmp_path)
+    tiny.unet.enable_gradient_checkpointing()
+    tiny.vae.train().eval()
+    for pipe in (tiny, load_pipeline(shutil.copytree(tiny_folder, tmp_path / "moved"), "cpu")):
+        assert (draw(pipe, tmp_path) == first).all() and len(drawings) == 2
+
+
+def test_what_is_in_a_cache_needs_no_lock(tiny, tmp_path, uce, drawings, monkeypatch, refused):
+    def locked(*given, **more):
+        raise PermissionError("read-only")
+
+    erasure, first = uce("church"), draw(tiny, tmp_path)
+    edited = draw(tiny, tmp_path, erasure=erasure)
+    monkeypatch.setattr(cache, "alone", locked)
+    assert (draw(tiny, tmp_path) == first).all()
+    assert (draw(tiny, tmp_path, erasure=erasure) == edited).all() and len(drawings) == 2
+    refused(draw, tiny, tmp_path, seeds=[5, 6], erasure=erasure, says="cannot write read-only")
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize(("prompts", "seeds"), [(64, 100), (64, 63), (0, 1), (65, 64)])
+def test_a_seed_too_many_or_too_few(tiny, tmp_path, refused, keep, prompts, seeds):
+    asked = ["a dog"] * prompts, list(range(seeds))
+    refused(draw, tiny, tmp_path, *asked, keep=keep, says=f"{seeds} seeds for {prompts} prompts")
 
 
 def test_a_damaged_entry_is_drawn_again(tiny, tmp_path, drawings):

@@ -34,6 +34,15 @@ def test_a_table_of_prompts_by_hand():
     assert list(prompt_table([]).columns) == ["prompt", "concept", "style"]
     table = prompt_table([("a {style} {x}", "oil")], "{concept} in {style}")  # words are no fields
     assert table["prompt"][0] == "a {style} {x} in oil"
+    assert prompt_table([("dog", None)] * 2, target="dog")["target"].tolist() == ["dog"] * 2
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_table_of_prompts_has_one_of_each_a_row(refused, n):
+    pairs = [("dog", "noto"), ("cat", None)]
+    refused(prompt_table, pairs, words=["a"] * n, says=f"{n} words for 2 concepts")
+    for seeds in ([1] * n, range(n), np.arange(n)):
+        refused(prompt_table, pairs, seed=seeds, says=f"{n} seed for 2 concepts")
 
 
 def test_near_and_far_against_distances_by_hand(tiny):
@@ -60,6 +69,8 @@ def test_near_and_far_refuses_what_it_cannot_give(tiny, refused):
     for near in (2, -1):
         said = [f"{near} near", "2 far"]
         refused(near_and_far, tiny, ["church"], near, 2, words=words, says=said)
+    for call in (near_and_far, evaluation_prompts):
+        refused(call, tiny, ["church"], 1, 1, seed=-1, says="seed is -1")
 
 
 def test_evaluation_prompts_cover_every_style_and_never_change(tiny, refused):
@@ -82,6 +93,11 @@ def test_targets_are_looked_for_in_every_style_and_styles_on_several_objects():
     assert noto["concept"].is_unique and set(noto["concept"]) <= set(concept_table()["concept"])
     assert (noto["prompt"] == "a " + noto["concept"] + " in noto style").all()
     assert not set(noto["concept"]) & set(DRAWN)  # not those that it is trained on
+
+
+def test_no_target_or_no_picture_is_no_table(refused):
+    for asked, said in (([], 3), "targets 0"), ((["dog"], 0), "pictures 0"), ((["dog"], -1), "-1"):
+        refused(target_prompts, *asked, says=said)
 
 
 @pytest.mark.parametrize("name", ["objects", "theme", "styles", "side_doors"])
@@ -286,6 +302,16 @@ def test_a_list_of_prompts_that_is_not_there_or_lacks_a_column(tiny, tmp_path, s
 def test_more_pictures_than_can_be_drawn_are_counted_first(tiny, suite_of, refused):
     every = "groups: {one: {concepts: far, seeds: 10000, metrics: [NER]}}\nclasses: [dog]"
     refused(suite_prompts, tiny, suite_of(every), ["dog"], says="'one' seeds 1,000,000")
+
+
+def test_a_suite_without_prompts_for_these_targets(tiny, suite_of, refused):
+    text = "groups: {one: {words: {dog: [hound]}, metrics: [NER]}}\nclasses: [dog, cat]"
+    suite = suite_of(text)
+    refused(suite_prompts, tiny, suite, ["cat"], says="'mine' prompts ['cat']")
+    for most in (-1, -5):
+        refused(suite_prompts, tiny, suite, ["dog"], most, says=f"most is {most}")
+    for some in (suite, read_suite("theme")):
+        refused(suite_prompts, tiny, some, [], says="targets []")
 
 
 def test_a_concept_has_the_same_pictures_whatever_else_is_asked_for():

@@ -105,6 +105,16 @@ def test_bootstrap_covers_the_true_share(refused):
     assert bootstrap(np.arange(10.0), seed=4) == bootstrap(np.arange(10.0), seed=4)
     assert bootstrap(np.ones(5)) == (1.0, 1.0)
     refused(bootstrap, np.array([]), says="values")
+    for n in (0, 4, 6):
+        refused(bootstrap, np.ones(5), ["a"] * n, says=f"{n} groups of 5 values")
+
+
+@pytest.mark.parametrize(
+    "call", [bootstrap, flipped, lambda v, seed: row_intervals(v[None], 9, seed)]
+)
+def test_a_seed_is_never_below_zero(refused, call):
+    refused(call, np.arange(4.0), seed=-1, says="seed is -1")
+    refused(jackknife, mean_of(VALUES), 10, np.arange(10), seed=-1, says="seed is -1")
 
 
 def test_bootstrap_draws_whole_prompts():

@@ -51,6 +51,10 @@ SECTIONS = [
     ("classes: [true]", "classes [True] list"),
     ("splits: {a: dog}", "split 'dog' list"),
     ("splits: {a: [dog, cat, dog]}", "split 'dog' twice"),
+    ("splits: {a: [dog, cat], b: [cat, dog]}", "splits 'cat+dog' twice"),
+    ("splits: {1: [dog], '1': [cat]}", "splits '1' twice"),
+    ("splits: {a: [dog, '']}", "split a '' no word"),
+    ('classes: [dog, "\\u200b"]', "classes no word"),
     *((f"thresholds: [{t}]", "thresholds numbers") for t in ("0.5, 1.5", "1", "0", "0.5, .nan")),
 ]
 PROMPTS = ["concepts: [dog]", "words: {dog: [a]}", "file: {path: a}"]
@@ -75,6 +79,10 @@ GROUPS = [
     ("words: [a], metrics: [NER]", "words ['a'] mapping"),
     ("words: {dog: a}, metrics: [NER]", "words 'dog' 'a' list"),
     ("words: {dog: [a, a]}, metrics: [NER]", "'dog' 'a' twice"),
+    ("words: {dog: ['']}, metrics: [NER]", "'dog' '' no word"),
+    ("words: {dog: [a, ' ']}, metrics: [NER]", "'dog' ' ' no word"),
+    ("concepts: [dog, ''], metrics: [NER]", "concepts '' no word"),
+    ("concepts: [dog], styles: [''], metrics: [NER]", "styles '' no word"),
     ("file: here.csv, metrics: [NER]", "file 'here.csv' mapping"),
     ("file: {path: 5}, metrics: [NER]", "path 5 str"),
     ("file: {path: a, where: 5}, metrics: [NER]", "where 5 mapping"),
@@ -96,6 +104,10 @@ GOOD = "groups: {one: {concepts: [dog], metrics: [NER]}}\n"
 BAD += [(GOOD + text, said) for text, said in SECTIONS]
 WORDS = "groups: {one: {words: {dgo: [hound]}, metrics: [NER]}}\nclasses: [dog, cat]"
 BAD += [(WORDS, "'one' words 'dgo' 'dog'")]
+TWICE = (
+    "groups: {NAME: {concepts: [dog], metrics: [NER]}, 'NAME': {concepts: [cat], metrics: [NER]}}"
+)
+BAD += [(TWICE.replace("NAME", name), f"groups '{name}' twice") for name in ("1", "1.5")]
 
 
 @pytest.mark.parametrize(("text", "said"), BAD)
@@ -118,3 +130,7 @@ def test_a_suite_that_does_not_exist_or_fit(tmp_path, refused):
         refused(suite.split, targets, says=f"'theme' {said} axe+bomb+")
     assert objects.split(["dog", "fish", "trumpet"]) == ""  # of the classes, but no split
     refused(objects.split, ["dog", "bus"], says="'bus' fish, videocassette")
+    for some in (suite, objects):
+        refused(some.split, [], says="targets [] one")
+    (tmp_path / "mine.YAML").write_text(GOOD)
+    refused(read_suite(tmp_path / "mine.YAML").split, ["dog"], says="'mine' no target classes")

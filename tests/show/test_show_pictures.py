@@ -145,5 +145,6 @@ def test_what_is_listened_to_is_bright():
     show.overlay(Image.new("L", (16, 16)), torch.ones(2, 2))  # all alike
 
 
-def test_every_concept_has_a_thumbnail():
+def test_every_concept_has_a_thumbnail(refused):
     assert show.thumbnails()["church"].size == (64, 64)
+    refused(show.thumbnails, "nto", says="style 'nto' 'noto'")

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from simulated import TARGETS, simulated
 
+from erase_lib import show
 from erase_lib.study import graph
-from erase_lib.study.atlas import specific
+from erase_lib.study.atlas import specific, variance
 
 
 def test_a_planted_asymmetry_is_found_among_all_pairs():
@@ -37,6 +38,24 @@ def test_how_mutual_delta_is_against_its_ceiling():
     assert {name: both[name] for name in expected} == pytest.approx(expected, abs=0.05)
     assert both["pairs"] == TARGETS * (TARGETS - 1) // 2
     assert abs(graph.symmetry(simulated(0, 0, 1, 0.1), draws=0)["value"]) < 0.1
+
+
+def test_a_correlation_or_a_seed_that_is_none(refused):
+    found = simulated()
+    for kind in ("spearmann", "kendall", ""):
+        refused(graph.symmetry, found, kind, says=["correlation", repr(kind)])
+    web = graph.delta_graph(found.among_targets().table())
+    names = dict.fromkeys(web, 0)
+    for call, given in (
+        (graph.symmetry, [found]),
+        (graph.asymmetries, [found]),
+        (graph.communities, [web]),
+        (graph.against_labels, [web, names, dict.fromkeys(web, "a")]),
+        (graph.chance_modularity, [found.among_targets().table()]),
+        (variance, [found]),
+        (show.graph, [web, names]),
+    ):
+        refused(call, *given, seed=-1, says="seed is -1")
 
 
 def test_planted_communities_are_recovered(refused):

@@ -68,3 +68,6 @@ def test_what_is_drawn_is_the_mean_of_a_concepts_pictures(refused):
     grey = [Image.new("RGB", (4, 4), (level,) * 3) for level in (0, 20, 40)]
     assert image_space(Clip(), grey, ["a", "b", "a"], ["b", "a"]).tolist() == [[20, 1], [20, 1]]
     assert "'c'" in refused(image_space, Clip(), grey[:1], ["a"], ["a", "c"])
+    for drawn in (["a"], ["a", "b", "a", "b"]):  # some would be left out
+        said = f"{len(drawn)} concepts of 3 pictures"
+        refused(image_space, Clip(), grey, drawn, ["a"], says=said)

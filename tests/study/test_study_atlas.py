@@ -133,6 +133,8 @@ def test_an_atlas_is_read_whole_or_in_part(pairs, tmp_path, refused):
         assert words in refused(atlas.read_atlas, prefix)
     pairs.to_parquet(prefix + "_pairs.parquet")
     assert [len(table) for table in atlas.read_atlas(prefix)] == [5, len(pairs), 50]
+    for n in (0, -1):
+        refused(atlas.read_atlas, prefix, targets=n, says=f"targets is {n}")
     for table in atlas.read_atlas(prefix, targets=2):
         assert table["targets"].unique().tolist() == ["c0", "c2"]
 
