@@ -22,8 +22,8 @@ FORBIDDEN = {
     "show": {"sweep"},
 }
 # since the doors are guarded (types, bounds, damage, threads) the rooms have 850 lines more
-LINES = {"ground": 575, "core": 2700, "measure": 1605, "study": 1225, "show": 1400, "sweep": 960}
-MODULE, FILES, ALL = 365, 17, 8650
+LINES = {"ground": 575, "core": 2700, "measure": 1605, "study": 1225, "show": 1400, "sweep": 1024}
+MODULE, FILES, ALL = 365, 17, 8714
 
 
 def room(path: Path) -> str:
