@@ -26,7 +26,7 @@ from course.execute import complaints, executed
 from course.markdown import plain, to_html
 from course.plan import NOTEBOOKS, ROOT, headings, lessons, math_font, slug, tagged, title_of
 from erase_lib.errors import unknown
-from erase_lib.files import check_ours, whole_folder
+from erase_lib.files import as_path, check_ours, whole_folder
 from tools import one_line
 
 HERE = Path(__file__).parent
@@ -225,13 +225,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Build the book; the exit status says whether all of it is right."""
     parser = argparse.ArgumentParser(prog="python -m course.book", description=__doc__)
     parser.add_argument("--profile", default="course", choices=["course", "smoke"])
-    parser.add_argument("--out", type=Path, default=Path("build/book"))
+    parser.add_argument("--out", default="build/book")
     parser.add_argument("--only", nargs="*", default=[], help="names of notebooks; default: all")
     given = parser.parse_args(arguments)
-    wrong = build(given.out.resolve(), given.profile, given.only)
+    out = as_path(given.out)
+    wrong = build(out.resolve(), given.profile, given.only)
     for text in wrong:
         print(text, file=sys.stderr)
-    page = given.out / ("some" if given.only else "html") / "index.html"
+    page = out / ("some" if given.only else "html") / "index.html"
     print(f"The book: {page}" if page.is_file() else "No book was written.")
     return int(bool(wrong))
 

@@ -10,6 +10,7 @@ import argparse
 import shutil
 import sys
 import textwrap
+import zipfile
 import zlib
 from base64 import b64encode
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ import nbformat
 from nbconvert.preprocessors import TagRemovePreprocessor
 
 from course.plan import NOTEBOOKS, ROOT, lessons, notebook, tagged, title_of
-from erase_lib.files import whole_folder
+from erase_lib.errors import EraseError
+from erase_lib.files import as_path, whole, whole_folder
 from tools import one_line
 
 EDITIONS = ("student", "solutions")
@@ -82,10 +84,14 @@ def solutions_text() -> str:
 def write(edition: str, out: Path) -> Path:
     """Write an edition to out/erase-course-EDITION and, beside it, its zip. Returns the folder.
 
-    What stood there is replaced once the new one is whole.
+    What stood there is replaced once both are whole. Raises `EraseError` for a folder that is
+    itself copied.
     """
+    for name in TAKEN:
+        if out.resolve().is_relative_to((ROOT / name).resolve()):
+            raise EraseError(f"{out} lies in {ROOT / name}, which is copied: choose another folder")
     folder = out / f"erase-course-{edition}"
-    with whole_folder(folder) as new:
+    with whole(folder.with_suffix(".zip")) as (zipped,), whole_folder(folder) as new:
         for name in TAKEN:
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             if (ROOT / name).is_dir():
@@ -103,8 +109,10 @@ def write(edition: str, out: Path) -> Path:
         if edition == "solutions":
             shutil.copy(ROOT / "COURSE.md", new)
             (new / "SOLUTIONS.md").write_text(solutions_text(), "utf-8")
-    part = shutil.make_archive(str(folder) + ".part", "zip", out, folder.name)
-    Path(part).replace(folder.with_suffix(".zip"))
+        # a zip knows no year before 1980
+        with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as file:
+            for path in sorted(new.rglob("*")):
+                file.write(path, Path(folder.name) / path.relative_to(new))
     return folder
 
 
@@ -113,9 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write one of the editions and say where it is."""
     parser = argparse.ArgumentParser(prog="python -m course.editions", description=__doc__)
     parser.add_argument("edition", choices=EDITIONS)
-    parser.add_argument("--out", type=Path, default=Path("build"))
+    parser.add_argument("--out", default="build")
     given = parser.parse_args(arguments)
-    folder = write(given.edition, given.out)
+    folder = write(given.edition, as_path(given.out))
     zipped = folder.with_suffix(".zip")
     print(
         f"The {given.edition} edition: {folder}, and {zipped}, {zipped.stat().st_size / 1e6:.0f} MB"

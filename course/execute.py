@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+import re
 import time
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 
 from course.plan import NOTEBOOKS, ROOT, notebook, tagged
 from erase_lib.errors import EraseError
+from erase_lib.files import whole_folder
 from erase_lib.sweep import DONE, run_notebook
 
 # for a kernel that inherits MPLBACKEND=Agg shows no picture
@@ -54,30 +56,28 @@ def parameters(name: str, profile: str, folder: Path) -> dict[str, object]:
 def executed(name: str, profile: str, folder: Path) -> tuple[nbformat.NotebookNode, float]:
     """The notebook as run, from the folder if it was run before, and how many seconds it took.
 
-    Raises `RuntimeError` with the cell and what it said when it fails; the others stay.
+    What it writes takes the place of what it wrote before. Raises `RuntimeError` with the cell and
+    what it said when it fails, and `EraseError` where anything else would be lost; the others stay.
     """
     done = folder / "executed" / f"{name}-{digest(name, profile)}.ipynb"
     if not done.is_file():
         done.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder / "runs" / name, ignore_errors=True)
         part, begin = done.with_suffix(".part.ipynb"), time.perf_counter()
-        backend = os.environ.get("MPLBACKEND")
-        os.environ["MPLBACKEND"] = INLINE
         values = parameters(name, profile, folder)
-        try:
+        inline = mock.patch.dict(os.environ, MPLBACKEND=INLINE)
+        with whole_folder(folder / "runs" / name) as output, inline:
+            values |= {"output": str(output)} if "output" in values else {}
             found = run_notebook(NOTEBOOKS / f"{name}.ipynb", part, values, 3600, cwd=str(ROOT))
-        finally:
-            os.environ.pop("MPLBACKEND")
-            os.environ |= {"MPLBACKEND": backend} if backend else {}
-        if found["status"] != DONE:
-            where = f"{name}, cell {found['cell']}: {found['error']}"[:300]
-            raise RuntimeError(f"{where} (executed so far: {part})")
+            if found["status"] != DONE:
+                where = f"{name}, cell {found['cell']}: {found['error']}"[:300]
+                raise RuntimeError(f"{where} (executed so far: {part})")
         nb = nbformat.read(part, as_version=4)
         nb.metadata["seconds"] = round(time.perf_counter() - begin, 1)
         nbformat.write(nb, part)
         part.rename(done)
-        for old in done.parent.glob(f"{name}-*.ipynb"):
-            if old != done:
+        for old in done.parent.iterdir():
+            own = re.fullmatch(rf"{name}-[0-9a-f]{{12}}(\.part)?\.ipynb", old.name)
+            if own and old != done:
                 old.unlink()
     nb = nbformat.read(done, as_version=4)
     return nb, float(nb.metadata["seconds"])

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -21,6 +22,7 @@ from nbconvert.preprocessors import Preprocessor
 
 from course.execute import executed
 from course.plan import ROOT, headings, lessons, math_font, notebook, tagged
+from erase_lib.files import as_path, whole_folder
 from tools import one_line
 
 CONFIG = Path(__file__).parent / "slides_config.py"
@@ -71,26 +73,27 @@ def names() -> list[str]:
 def write(out: Path, profile: str, work: Path) -> list[Path]:
     """Run the notebooks that have slides, if they have not been, and write them; returns the files.
 
-    Raises `RuntimeError` when a notebook or nbconvert fails.
+    The slides that are there are replaced only by whole ones. Raises `RuntimeError` when a notebook
+    or nbconvert fails, and `EraseError`, before anything is run, where a folder would be lost that
+    is none of ours.
     """
     wanted = names()
-    out.mkdir(parents=True, exist_ok=True)
-    with as_file(files("sphinx_revealjs") / "_static" / "revealjs") as source:
-        shutil.copytree(source, out / "reveal", dirs_exist_ok=True)
-    shutil.copy(math_font(), out / "math.ttf")
-    found = []
-    for name in wanted:
-        nb, _ = executed(name, profile, work)
-        nbformat.write(nb, out / f"{name}.ipynb")
-        command = [sys.executable, "-m", "nbconvert", "--to", "slides", "--config", str(CONFIG)]
-        command += [str(out / f"{name}.ipynb"), "--output-dir", str(out)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        (out / f"{name}.ipynb").unlink()
-        if done.returncode:
-            raise RuntimeError(f"nbconvert made no slides of {name}: {done.stderr.strip()[-300:]}")
-        found.append(out / f"{name}.slides.html")
-    return found
+    with whole_folder(out) as folder, tempfile.TemporaryDirectory() as beside:
+        with as_file(files("sphinx_revealjs") / "_static" / "revealjs") as source:
+            shutil.copytree(source, folder / "reveal")
+        shutil.copy(math_font(), folder / "math.ttf")
+        for name in wanted:
+            nb, _ = executed(name, profile, work)
+            path = Path(beside) / f"{name}.ipynb"
+            nbformat.write(nb, path)
+            command = [sys.executable, "-m", "nbconvert", "--to", "slides", "--config", str(CONFIG)]
+            command += [str(path), "--output-dir", str(folder)]
+            environment = os.environ | {"PYTHONPATH": str(ROOT)}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            if done.returncode:
+                said = done.stderr.strip()[-300:]
+                raise RuntimeError(f"nbconvert made no slides of {name}: {said}")
+    return [out / f"{name}.slides.html" for name in wanted]
 
 
 @one_line
@@ -98,10 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the slides and say where they are."""
     parser = argparse.ArgumentParser(prog="python -m course.slides", description=__doc__)
     parser.add_argument("--profile", default="course", choices=["course", "smoke"])
-    parser.add_argument("--out", type=Path, default=Path("build/slides"))
-    parser.add_argument("--work", type=Path, default=Path("build/book"), help="executed notebooks")
+    parser.add_argument("--out", default="build/slides")
+    parser.add_argument("--work", default="build/book", help="executed notebooks")
     given = parser.parse_args(arguments)
-    found = write(given.out.resolve(), given.profile, given.work.resolve())
+    out, work = as_path(given.out).resolve(), as_path(given.work).resolve()
+    found = write(out, given.profile, work)
     print("Slides:", *found)
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -36,7 +37,9 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 
 def unwritable(path: object, error: BaseException) -> EraseError:
     """The error for a file that cannot be written."""
-    return EraseError(f"cannot write to {path} ({reason(error)}): free space or choose another")
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    hint = "free space or choose another" if full else "choose another, or move away what is there"
+    return EraseError(f"cannot write to {path} ({reason(error)}): {hint}")
 
 
 def reason(error: BaseException) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import uuid
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, check_range, unknown
-from erase_lib.files import alone, as_path, handled, read_mapping
+from erase_lib.files import alone, as_path, read_mapping
 from erase_lib.sweep import grid, run
+from erase_lib.sweep.ending import one_line
 from erase_lib.sweep.run import DONE, FAILED, Case, Settings, writing
 from erase_lib.sweep.table import collect, publish
 from erase_lib.sweep.workers import BACKENDS
@@ -95,13 +96,13 @@ def sweep(
             if before:
                 print(f"the sweep by {before} broke off: what it finished is kept", file=sys.stderr)
             chosen = select(cases, settings, only_failed)
-            quiet = not progress or bool(os.environ.get("CI")) or not sys.stderr.isatty()
+            seen = progress and not os.environ.get("CI") and sys.stderr and sys.stderr.isatty()
             (out / run.OWNER).write_text(settings.sweep, "utf-8")
             failed: dict[str, str] = {}
             with (
                 # an interrupt ends the workers here, not when the generator is forgotten
                 closing(BACKENDS[backend](settings, chosen, workers, scheduler)) as records,
-                tqdm(records, "sweep", len(chosen), unit="run", disable=quiet) as bar,
+                tqdm(records, "sweep", len(chosen), unit="run", disable=not seen) as bar,
             ):
                 for record in bar:
                     if record["status"] == FAILED:
@@ -129,30 +130,16 @@ def select(cases: Sequence[Case], settings: Settings, only_failed: bool) -> list
     return chosen
 
 
+@partial(one_line, bad=2, name="erase-sweep: ")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Exit status: 0 all done, 1 some failed, 2 bad input, 128 + a signal's."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    ended: list[int] = []
-
-    def end(number: int, _: object) -> None:
-        ended.append(number)
-        if len(ended) == 1:  # another would cut short how it ends
-            raise KeyboardInterrupt
-
-    try:
-        with handled(end):
-            if words[:1] != ["collect"]:
-                return started(words)
-            parser = argparse.ArgumentParser("erase-sweep collect", description=collect.__doc__)
-            parser.add_argument("out", type=Path, help="the folder of a sweep")
-            folder = parser.parse_args(words[1:]).out
-            return report(collect(folder), folder)
-    except EraseError as error:
-        print(f"erase-sweep: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("erase-sweep: interrupted; what is done is kept, run it again", file=sys.stderr)
-        return 128 + (ended or [signal.SIGINT])[0]
+    if words[:1] != ["collect"]:
+        return started(words)
+    parser = argparse.ArgumentParser("erase-sweep collect", description=collect.__doc__)
+    parser.add_argument("out", help="the folder of a sweep")
+    folder = as_path(parser.parse_args(words[1:]).out)
+    return report(collect(folder), folder)
 
 
 def started(words: Sequence[str]) -> int:
@@ -162,7 +149,7 @@ def started(words: Sequence[str]) -> int:
     note = """a value a run, + joins words; quotes keep them whole: '"Salome, 1870"+"C++"'"""
     parser.add_argument("-p", action="append", default=[], metavar="NAME=A,B", help=note)
     parser.add_argument("--grid", metavar="FILE", help="YAML: notebook, fixed, grid, zip, cases")
-    parser.add_argument("--out", type=as_path, help="runs/NOTEBOOK if absent")
+    parser.add_argument("--out", help="runs/NOTEBOOK if absent")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, help="of each worker; the cores shared if absent")
@@ -172,19 +159,21 @@ def started(words: Sequence[str]) -> int:
     parser.add_argument("--only-failed", action="store_true")
     parser.add_argument("--cell-timeout", type=int, default=3600, help="seconds")
     parser.add_argument("--most", type=int, default=grid.MOST, help="runs that a grid may have")
-    parser.add_argument("--publish", type=Path, metavar="FOLDER", help="put the table there too")
+    parser.add_argument("--publish", metavar="FOLDER", help="put the table there too")
     given = vars(parser.parse_args(words))
+    paths = {name: given[name] for name in ("notebook", "grid", "out", "publish")}
+    given |= {name: as_path(path) for name, path in paths.items() if path is not None}
     pairs, file, dry, target = map(given.pop, ("p", "grid", "dry_run", "publish"))
     spec = read_mapping(file, "grid", grid.SECTIONS) if file else {}
     if file and spec.get("notebook") is not None:  # a path from the grid file on
-        given["notebook"] = given["notebook"] or Path(file).parent / str(spec["notebook"])
+        given["notebook"] = given["notebook"] or file.parent / as_path(str(spec["notebook"]))
     if not given["notebook"]:
         raise EraseError("no notebook: name one, or write `notebook: PATH` into the grid file")
     asked = grid.read_arguments(pairs)  # they replace what the file says
     for name in ("fixed", "grid"):
         spec[name] = {k: v for k, v in grid.section(spec, name).items() if k not in asked}
     spec["grid"] |= asked
-    out = given["out"] = given["out"] or Path("runs") / Path(given["notebook"]).stem
+    out = given["out"] = given["out"] or Path("runs") / given["notebook"].stem
     if dry:
         cases = plan(given["notebook"], spec, out, given["most"])
         print(overview(cases, max(1, given["workers"])))
@@ -193,7 +182,7 @@ def started(words: Sequence[str]) -> int:
     status = report(found, out)
     if target and not status:
         with writing(target):
-            publish(found, out, target, Path(file or given["notebook"]))
+            publish(found, out, target, file or given["notebook"])
     return status
 
 

@@ -43,6 +43,7 @@ def parameters(notebook: str | Path) -> dict[str, Parameter]:
 
     path, known = Path(notebook), {}
     try:
+        path.read_bytes()  # papermill would warn of a name without .ipynb first
         found = papermill.inspect_notebook(path)
     except Exception as error:  # json, nbformat and papermill each raise their own kinds
         raise EraseError(f"{path} is missing or no notebook ({reason(error)})") from None
@@ -94,10 +95,12 @@ def convert(value: Any, kind: str, name: str) -> Any:
         return str(value).lower() == "true"
     if kind in ("int", "float") and not isinstance(value, bool):
         with suppress(TypeError, ValueError, OverflowError):
+            if isinstance(value, str) and not re.fullmatch(r"[-+.0-9eE\s]+", value):
+                raise ValueError(value)  # Python also takes 1_0, and the digits of other scripts
             number = {"int": int, "float": float}[kind](value)
             fits = kind == "float" or -(2**63) <= number < 2**63  # what a table holds
             if fits and math.isfinite(number) and (isinstance(value, str) or number == value):
-                return number
+                return number + 0  # -0.0 is 0.0
     form = f"{kind} of 64 bits" if kind == "int" else kind
     raise EraseError(f"{name} is {value!r} ({type(value).__name__}): expected {form}")
 
@@ -106,6 +109,8 @@ def read_arguments(pairs: Iterable[str]) -> Values:
     """`["method=esd,eap", "seed=0"]` as the section `{"method": ["esd", "eap"], "seed": ["0"]}`."""
     grid: dict[str, list[str]] = {}
     for pair in pairs:
+        if re.search(r"[\ud800-\udfff]", pair):  # what the locale cannot read
+            raise EraseError(f"-p {pair!r} is no text here: write UTF-8, in a locale of UTF-8")
         name, _, text = (part.strip() for part in pair.partition("="))
         if not name or not text:
             raise EraseError(f"-p {pair!r}: expected name=value or name=value,value")

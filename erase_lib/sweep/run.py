@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -20,12 +19,13 @@ from typing import Any
 from unittest import mock
 
 from erase_lib.config import PROFILES
-from erase_lib.errors import reason, unknown, unwritable
+from erase_lib.errors import EraseError, reason, unknown, unwritable
 from erase_lib.files import DATA, alone, as_path, read_text, whole
 from erase_lib.sweep.grid import OUTPUT, Parameter, Values
 
 METRICS, RECORD, EXECUTED, LOG = "metrics.json", "run.json", "executed.ipynb", "log.txt"
 LOCK, OWNER = "lock", "sweep"  # the latter beside the run folders: which sweep is at them
+WRITTEN, KILLED = ".written.json", "killed-"  # what runs wrote there; where what may be so is moved
 DONE, FAILED, RUNNING = "done", "failed", "running"
 KINDS: dict[str, Any] = {"status": str, "sweep": str, "parameters": dict, "seconds": (int, float)}
 VERSIONS = ("erase-lib", "torch", "diffusers", "transformers")
@@ -105,19 +105,23 @@ class Case:
 
 
 def computed(notebook: Path) -> str:
-    """A notebook's code without prose, comments, docstrings, `ASIDE`: a hint makes no other run."""
+    """A notebook's code without prose, comments, docstrings, `ASIDE`: a hint makes no other run.
+    Raises `EraseError` for a damaged one."""
+    try:
+        cells = [c for c in read_json(notebook).get("cells", []) if c["cell_type"] == "code"]
+        own = [c for c in cells if not ASIDE & set(c["metadata"].get("tags", []))]
+        texts = ["".join(c["source"]) for c in own]
+    except (TypeError, KeyError, AttributeError) as error:
+        raise EraseError(f"{notebook} is damaged ({reason(error)}): put back a whole one") from None
     parts = []
-    for cell in read_json(notebook).get("cells", []):
-        if cell["cell_type"] != "code" or ASIDE & set(cell["metadata"].get("tags", [])):
-            continue
-        code = "".join(cell["source"])
-        with suppress(SyntaxError):  # IPython's own, such as %matplotlib, stays as it is
-            tree = ast.parse(code)
+    for text in texts:
+        with suppress(SyntaxError, ValueError, RecursionError):  # %matplotlib stays as it is
+            tree = ast.parse(text)
             for node in ast.walk(tree):
                 if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
                     del node.body[0]
-            code = ast.unparse(tree)
-        parts.append(code)
+            text = ast.unparse(tree)
+        parts.append(text)
     return "\n".join(filter(None, parts))
 
 
@@ -170,7 +174,7 @@ class Settings:
 def execute(settings: Settings, case: Case) -> dict[str, Any]:
     """Run the notebook in the case's folder; its record, also in run.json, holds an error and its
     cell and traceback. What is done, or what another process is at, is not done twice. With `force`
-    only this sweep's result counts; older files go, as does what another commit left half done."""
+    only this sweep's result counts; what older runs wrote goes, as does another commit's half."""
     try:
         case.folder.mkdir(parents=True, exist_ok=True)
         with alone(case.folder / LOCK, wait=True):
@@ -184,6 +188,11 @@ def execute(settings: Settings, case: Case) -> dict[str, Any]:
                 return {"id": case.id, "status": FAILED, "error": "another sweep has taken over"}
             if not own or found.get("git_commit", settings.commit) != settings.commit:
                 clear(case.folder)
+            listed = read_json(case.folder / WRITTEN).get("names")
+            # what a run that was killed has written nobody knows
+            sure = listed is not None or not (case.folder / RECORD).exists()
+            (case.folder / WRITTEN).unlink(missing_ok=True)
+            others = inside(case.folder) - set(listed or [])
             record: dict[str, Any] = {"id": case.id, "status": RUNNING, "parameters": case.values}
             record |= {"notebook": settings.notebook.name, "threads": settings.threads}
             record |= {"git_commit": settings.commit} | {name: version(name) for name in VERSIONS}
@@ -195,6 +204,8 @@ def execute(settings: Settings, case: Case) -> dict[str, Any]:
             with logged(case.folder / LOG), threads_of(settings.threads):
                 record |= run_notebook(settings.notebook, copy, values, settings.cell_timeout)
             record["seconds"] = round(time.perf_counter() - begin, 2)
+            if sure:
+                write(case.folder / WRITTEN, {"names": sorted(inside(case.folder) - others)})
             write(case.folder / RECORD, record)
             return record
     except OSError as error:  # a full disk: this run cannot even be recorded, the next may
@@ -249,14 +260,28 @@ def last_begun(notebook: Path) -> int | None:
     return max((i for i, cell in enumerate(told) if cell.get("start_time")), default=None)
 
 
+def inside(folder: Path) -> set[str]:
+    """The names of all in a run's folder but its lock and its list; links are not followed."""
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    return names - {LOCK, f"{LOCK}.holder", WRITTEN}
+
+
 def clear(folder: Path) -> None:
-    """Remove an older run's files, or its finished checkpoint would answer for the new one."""
+    """Remove what older runs wrote, or a finished checkpoint would answer for the new one; all else
+    stays. Where one was killed nobody knows what is whose: it moves to a folder `KILLED…` there."""
     (folder / RECORD).unlink(missing_ok=True)  # first: without its files it still says "done"
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != LOCK:
+    names = read_json(folder / WRITTEN).get("names")
+    if names is None:
+        names, aside = [EXECUTED, LOG, METRICS], folder / f"{KILLED}{time.time_ns()}"
+        for name in inside(folder).difference(names):
+            if "/" not in name and not name.startswith(KILLED):
+                aside.mkdir(exist_ok=True)
+                (folder / name).rename(aside / name)
+    for path in (folder / name for name in sorted(inside(folder) & set(names), reverse=True)):
+        if path.is_symlink() or not path.is_dir():
             path.unlink()
+        elif not any(path.iterdir()):
+            path.rmdir()
 
 
 def fail(case: Case, error: str) -> dict[str, Any]:

@@ -21,9 +21,10 @@ FORBIDDEN = {
     "study": {"show", "sweep"},
     "show": {"sweep"},
 }
-# since the doors are guarded (types, bounds, damage, threads) the rooms have 850 lines more
-LINES = {"ground": 604, "core": 3160, "measure": 1664, "study": 1234, "show": 1410, "sweep": 930}
-MODULE, FILES, ALL = 365, 17, 8727
+# The house was 7,758 lines when its rooms were new. Since then: the doors (types, bounds, damage,
+# threads, signals, tables) have 950 lines, families and what goes to other tools 450
+LINES = {"ground": 672, "core": 3152, "measure": 1666, "study": 1236, "show": 1408, "sweep": 1020}
+MODULE, FILES, ALL = 365, 19, 9150
 
 
 def room(path: Path) -> str:

@@ -14,6 +14,8 @@ from course.exercise import NOT_YET, RIGHT, WRONG
 from course.markdown import page_of, plain, to_html
 from course.plan import NOTEBOOKS, NUMBERED, ROOT, headings, lessons, notebook, slug, tagged
 from course.slides import SlideTags
+from erase_lib.errors import EraseError
+from erase_lib.files import MADE
 
 TAGS = ("exercise", "solution", "check")
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob(NUMBERED))
@@ -178,6 +180,7 @@ def test_an_edition_is_whole_and_replaces_the_one_before(edition, tmp_path, monk
     (tmp_path / f"erase-course-{edition}" / "old").mkdir(parents=True)
     folder = editions.write(edition, tmp_path)
     files = {str(p.relative_to(tmp_path)) for p in folder.rglob("*") if p.is_file()}
+    files.remove(f"{folder.name}/{MADE}")
     with zipfile.ZipFile(folder.with_suffix(".zip")) as zipped:
         assert {n for n in zipped.namelist() if not n.endswith("/")} == files
     assert sorted(p.name for p in tmp_path.iterdir()) == [folder.name, folder.name + ".zip"]
@@ -243,11 +246,23 @@ def test_a_run_of_a_notebook_is_kept_until_something_changes(tmp_path, monkeypat
     before = kept.stat().st_mtime_ns
     assert execute.executed("one", "smoke", tmp_path)[1] == seconds
     assert kept.stat().st_mtime_ns == before
+    old, part = kept, kept.with_name(f"one-{'0' * 12}.part.ipynb")
+    for name in (part.name, "one-notes.ipynb", f"one-{'0' * 12}-Copy1.ipynb", "one-two.ipynb"):
+        (kept.parent / name).touch()
+    source.cells[-1].source = "print(profile, output)"
+    nbformat.write(source, place / "one.ipynb")
+    assert execute.executed("one", "smoke", tmp_path)[0].cells[-1].outputs
+    assert len(list(kept.parent.iterdir())) == 4 and not old.exists() and not part.exists()
+    (kept,) = (path for path in kept.parent.iterdir() if path.stat().st_size)
     source.cells[-1].source = "1 / 0"
     nbformat.write(source, place / "one.ipynb")
     with pytest.raises(RuntimeError, match=r"one, cell 3.*ZeroDivisionError: division by zero"):
         execute.executed("one", "smoke", tmp_path)
     assert kept.is_file(), "what was run before stays"
+    (mine := tmp_path / "runs" / "one" / "notes.txt").touch()
+    with pytest.raises(EraseError, match=r"notes.txt would be lost"):
+        execute.executed("one", "smoke", tmp_path)
+    assert mine.is_file()
 
 
 def test_a_book_is_written_unless_a_notebook_failed(tmp_path, monkeypatch):

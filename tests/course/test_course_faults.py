@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import zipfile
+from contextlib import suppress
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -12,6 +19,7 @@ import pytest
 from course import book, editions, execute, plan, slides
 from course.plan import NOTEBOOKS, lessons, notebook
 from erase_lib import EraseError
+from erase_lib.files import whole_folder
 from tools import one_line
 
 NAME = "01_quickstart"
@@ -121,6 +129,74 @@ def test_where_nothing_can_be_written(place, line, tmp_path):
         assert "file" in line(main, *given, "--out", tmp_path / "file" / "out")
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Slides without a notebook's run and without nbconvert."""
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# T")])
+    monkeypatch.setattr(slides, "executed", lambda *_: (made, 1.0))
+
+    def convert(command, **how):
+        path, _, folder = command[-3:]
+        (Path(folder) / f"{Path(path).stem}.slides.html").write_text(Path(path).read_text())
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(slides.subprocess, "run", convert)
+
+
+def test_slides_replace_slides_and_nothing_else(place, line, tmp_path, quick):
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    for folder in (place, place.parent):
+        assert "would be lost" in line(slides.main, "--out", folder)
+    assert before == {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    out = tmp_path / "slides"
+    for _ in range(2):
+        assert slides.main(["--out", str(out)]) == 0
+    names = [f"{name}.slides.html" for name in slides.names()]
+    found = sorted(path.name for path in out.iterdir() if path.name[0] != ".")
+    assert found == sorted([*names, "math.ttf", "reveal"])
+    (out / "math.ttf").write_text("mine")
+    assert "math.ttf would be lost" in line(slides.main, "--out", out)
+    assert (out / "math.ttf").read_text() == "mine"
+
+
+@pytest.mark.parametrize("tool", [book, slides, editions])
+def test_a_path_may_begin_at_home(line, tmp_path, monkeypatch, tool):
+    asked = []
+    name = "build" if tool is book else "write"
+    monkeypatch.setattr(tool, name, lambda *given: asked.extend(given) or [])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = ["student"] if tool is editions else ["--work=~/out"] if tool is slides else []
+    with suppress(AttributeError):  # an edition is a folder
+        assert tool.main([*given, "--out=~/out"]) == 0
+    assert asked.count(tmp_path / "out") == (2 if tool is slides else 1)
+    for wrong in ("", "~no such user/x"):
+        assert f"{wrong!r} is no path" in line(tool.main, *given, f"--out={wrong}")
+
+
+def test_an_edition_with_a_file_of_1970_and_one_within_itself(place, line, tmp_path):
+    os.utime(place / "GLOSSARY.md", (0, 0))
+    folder = editions.write("student", tmp_path / "out")
+    with zipfile.ZipFile(folder.with_suffix(".zip")) as zipped:
+        assert f"{folder.name}/notebooks/GLOSSARY.md" in zipped.namelist()
+    before = sorted(place.rglob("*"))
+    for inside in (place, place / "deep" / "out"):
+        assert "which is copied" in line(editions.main, "student", "--out", inside)
+    assert sorted(place.rglob("*")) == before
+
+
+def test_an_edition_without_its_zip_replaces_none(place, tmp_path, monkeypatch):
+    folder = editions.write("student", tmp_path)
+    before = sorted(tmp_path.rglob("*")), folder.stat().st_ino
+
+    def full(*given, **how):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(editions.zipfile, "ZipFile", full)
+    with pytest.raises(OSError, match="No space"):
+        editions.write("student", tmp_path)
+    assert (sorted(tmp_path.rglob("*")), folder.stat().st_ino) == before
+
+
 def test_a_name_that_is_no_notebook_replaces_no_book(line, tmp_path):
     (tmp_path / "html").mkdir()
     (tmp_path / "html" / "index.html").write_text("the book")
@@ -175,6 +251,10 @@ def test_a_notebook_without_parameters(place, tmp_path):
         (EraseError("a is 1: expected 2"), 1, "a is 1: expected 2"),
         (RuntimeError("one\ntwo"), 1, "one two"),
         (PermissionError(13, "Permission denied", "out"), 1, "Permission denied: out"),
+        (OSError(36, "File name too long", "x" * 5000), 1, "File name too long: xxx"),
+        (ValueError("ZIP does not support it"), 1, "ZIP does not"),
+        (UnicodeError(), 1, "UnicodeError"),
+        (EraseError("'\udcff' is no église"), 1, r"'\udcff' is no"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
@@ -185,6 +265,51 @@ def test_a_command_line_ends_in_one_line(capsys, error, status, said):
     assert one_line(main)() == status
     text = capsys.readouterr().err
     assert said in text and text.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_a_command_line_and_its_unfinished_folder(tmp_path, capsys, number):
+    kind = getattr(signal, number)
+    before = signal.signal(kind, signal.SIG_DFL)  # ignored, under nohup
+
+    def main(arguments=None):
+        with whole_folder(tmp_path / "out") as folder:
+            (folder / "page").touch()
+            signal.raise_signal(kind)
+
+    try:
+        assert one_line(main)() == 128 + kind
+        assert signal.getsignal(kind) is signal.SIG_DFL
+    finally:
+        signal.signal(kind, before)
+    assert capsys.readouterr().err.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_whatever_the_streams_are(capsys, monkeypatch):
+    def main(arguments=None):
+        print(text)
+        raise EraseError(text)
+
+    text = "église \udcff"
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), "ascii", "strict"))
+    assert one_line(main)() == 1
+    for stream in (sys.stdout, sys.stderr):
+        assert stream.buffer.getvalue() == rb"\xe9glise \udcff" + b"\n"
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "stderr", None)
+    assert one_line(main)() == 1
+    assert capsys.readouterr().out.count("glise") == 2
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_nobody_reads_on(capsys, monkeypatch, size):
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "stdout", os.fdopen(writer, "w"))
+    assert one_line(lambda arguments: print("x" * size))() == 141
+    assert sys.stdout.closed or not sys.stdout.flush()  # Python does not complain as it ends
+    assert capsys.readouterr().err == ""
 
 
 def test_a_fault_of_our_own_is_not_hidden():

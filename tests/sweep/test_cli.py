@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -167,6 +168,40 @@ def test_bad_input_is_one_line(arguments, out, capsys, monkeypatch, given):
     assert main([*arguments, *given.split()]) == 2
     error = capsys.readouterr().err
     assert WRONG[given] in error and error.count("\n") == 1 and not out.exists()
+
+
+@pytest.mark.parametrize("given", ["NAME", "collect NAME", "BOOK --out NAME", "--grid NAME"])
+def test_a_name_too_long_is_one_line(book, capsys, monkeypatch, given):
+    monkeypatch.chdir(book.parent)
+    words = given.replace("NAME", "x" * 400).replace("BOOK", book.name).split()
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "File name too long" in error and error.count("\n") == 1
+
+
+def test_every_path_may_begin_at_home(book, capsys, monkeypatch):
+    (book.parent / "here").mkdir()
+    monkeypatch.chdir(book.parent / "here")
+    monkeypatch.setenv("HOME", str(book.parent))
+    Path("../g.yaml").write_text("notebook: ~/book.ipynb\n")
+    assert main(["--grid=~/g.yaml", "--out=~/o", "--publish=~/p"]) == 0
+    assert main(["~/book.ipynb", "--out=~/o", "--dry-run"]) == main(["collect", "~/o"]) == 0
+    assert not list(Path().iterdir()) and Path("../o/results.csv").is_file()
+    assert sorted(path.name for path in Path("../p").iterdir()) == ["g.csv", "g.json", "g.yaml"]
+    for option in ("--grid", "--out", "--publish"):
+        for wrong in ("", "~no such user/x"):
+            capsys.readouterr()
+            assert main([str(book), f"{option}={wrong}"]) == 2
+            assert f"{wrong!r} is no path" in capsys.readouterr().err
+    assert not list(Path().iterdir())
+
+
+def test_a_sweep_whose_stderr_is_closed_runs(arguments, out):
+    call = f"exec {shlex.join([*SWEEP, *arguments, '-p'])} "
+    done = subprocess.run(f"{call} number=0 2>&-", shell=True, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0 and "1 of 1 runs done" in done.stdout
+    done = subprocess.run(f"{call} number=x 2>&-", shell=True, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and "number is 'x'" in done.stdout
 
 
 @pytest.fixture

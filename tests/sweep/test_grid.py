@@ -41,6 +41,11 @@ def test_parameters_come_from_the_cell(known, notebook):
     assert grid.check(plain, [{"seed": "3"}]) == [{"seed": 3, "lam": 5.0}]
 
 
+def test_no_zero_is_another(known):
+    cases = grid.check(known, [{"lam": value} for value in ("0.0", "-0.0", -0.0, 0, "-0")])
+    assert {str(case["lam"]) for case in cases} == {"0.0"}
+
+
 READ = {
     "float": [("1e-5", 1e-5), (1, 1.0)],  # YAML 1.1 takes 1e-5 for a text
     "int": [("7", 7), (3.0, 3)],
@@ -51,8 +56,8 @@ READ = {
     "Optional[list[str]]": [([], [])],
 }
 REFUSED = {
-    "float": ["abc", "nan", "1e999"],
-    "int": [True, 1.5, "1.5", 10**400, 2**63, "9" * 26],
+    "float": ["abc", "nan", "1e999", "1_0.5", "١.٥"],
+    "int": [True, 1.5, "1.5", 10**400, 2**63, "9" * 26, "1_0", "١٢"],
     "bool": ["yes"],
     "str": [1, None],
     "list[str]": [{"a": 1}, [], [1]],
@@ -182,7 +187,7 @@ def test_a_wrong_case_is_refused(known, pair):
 def test_pairs_of_the_command_line():
     found = grid.read_arguments(["a=1,2", "b = fuel pump+dog"])
     assert found == {"a": ["1", "2"], "b": ["fuel pump+dog"]}
-    for wrong in (["a"], ["=1"], ["a="], ["a=1", "a=2"]):
+    for wrong in (["a"], ["=1"], ["a="], ["a=1", "a=2"], ["a=\udcff"], ["\udcc3\udca9=1"]):
         with pytest.raises(EraseError, match="^-p"):
             grid.read_arguments(wrong)
 

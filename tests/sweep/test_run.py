@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pandas as pd
+import pytest
 
 from erase_lib.sweep import collect, run
 from erase_lib.sweep.cli import plan, sweep
@@ -29,9 +30,7 @@ def test_a_sweep_fills_a_table_and_skips_what_is_done(book, out, logs, numbers):
     pd.testing.assert_frame_equal(pd.read_parquet(out / "results.parquet"), collect(out))
     more = sweep(book, numbers(0, 1, 2), out, threads=1)
     assert len(more) == 3 and all(log == ["started", "finished"] for log in logs().values())
-    (out / more["id"][2] / "checkpoint").mkdir()  # would answer for a run that is forced
     sweep(book, numbers(2), out, threads=1, force=True)
-    assert not (out / more["id"][2] / "checkpoint").exists()
     assert all(log == ["started", "finished"] for log in logs().values())
 
 
@@ -81,7 +80,7 @@ def test_a_run_that_another_process_is_at_is_waited_for(book, out, logs, wait_fo
     assert logs()[case.id] == ["started", "finished"]
 
 
-def test_a_forced_run_replaces_only_what_is_older_than_its_sweep(book, out, numbers):
+def test_a_forced_run_replaces_only_what_is_older_than_its_sweep(book, out, logs, numbers):
     (case,) = plan(book, numbers(0), out)
     first = run.execute(run.Settings(book, "first"), case)
     forced = run.Settings(book, "second", force=True)
@@ -91,7 +90,51 @@ def test_a_forced_run_replaces_only_what_is_older_than_its_sweep(book, out, numb
     assert run.execute(forced, case) == second and (case.folder / "mark").exists()
     (case.folder / run.RECORD).write_text("{}")  # a clear that was cut off
     run.execute(forced, case)
-    assert not (case.folder / "mark").exists()
+    assert logs()[case.id] == ["started", "finished"] and (case.folder / "mark").exists()
+
+
+WRITES = """
+(Path(output) / "checkpoint" / "deep").mkdir(parents=True, exist_ok=True)
+with open(Path(output) / "checkpoint" / "deep" / "steps", "a") as steps:
+    steps.write("x")
+if wait:
+    raise ValueError("unlucky")
+"""
+
+
+@pytest.mark.parametrize("how", ["forced", "of another commit", "killed, and of another commit"])
+def test_a_new_run_removes_what_runs_wrote_and_nothing_else(notebook, out, tmp_path, how):
+    book, failing = notebook(more=WRITES), how == "of another commit"
+    (case,) = plan(book, {"fixed": {"wait": 0.1 * failing}}, out)
+    folder, mine = case.folder, tmp_path / "mine"
+    first = run.execute(run.Settings(book, "one", commit="one"), case)
+    mine.mkdir()
+    (mine / "picture").touch()
+    (folder / "notes.txt").write_text("my notes")
+    (folder / "link").symlink_to(mine)
+    (folder / "checkpoint" / "loop").symlink_to(folder)
+    if "killed" in how:
+        run.write(folder / run.RECORD, first | {"status": "running"})
+        (folder / run.WRITTEN).unlink()
+    new = run.Settings(book, "two", commit="two", force=how == "forced")
+    for _ in range(2):  # the second time it is done, or has failed
+        record = run.execute(new, case)
+        assert record.get("error") == ("ValueError: unlucky" if failing else None)
+    assert (folder / "checkpoint" / "deep" / "steps").read_text() == "x" * (1 + failing)
+    (place,) = folder.glob("killed-*") if "killed" in how else [folder]
+    assert (place / "notes.txt").read_text() == "my notes"
+    assert (place / "link" / "picture").exists() and (place / "checkpoint" / "loop").is_symlink()
+
+
+CELLS = [5, ["a", 5], None]
+CELLS = [{"cell_type": "code", "metadata": {}, "source": of} for of in CELLS]
+CELLS += ["x", {"source": ""}, {"cell_type": "code", "metadata": [], "source": ""}]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_damaged_cell_is_one_line(book, out, refused, cell):
+    run.write(book, run.read_json(book) | {"cells": [cell]})
+    refused(run.computed, book, says="book.ipynb is damaged")
 
 
 def test_what_another_commit_left_half_done_is_begun_anew(book, out, numbers):
