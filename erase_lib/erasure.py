@@ -135,7 +135,7 @@ class Erasure:
             _check(tensors, strength)
             made = cls(tensors, config, str(found["base"]), rows, strength, partial)
         except FileNotFoundError as error:
-            raise EraseError(f"{error}: give a folder where Erasure.save left its files") from None
+            raise EraseError(f"{error}, it is missing: give a folder of Erasure.save") from None
         except Exception as error:  # safetensors, json and pandas each raise their own kinds
             damage = f"erasure in {folder} is damaged ({reason(error)})"
             raise EraseError(f"{damage}: run it again") from None

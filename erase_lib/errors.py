@@ -37,7 +37,7 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 
 def unwritable(path: object, error: BaseException) -> EraseError:
     """The error for a file that cannot be written."""
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    full = getattr(error, "errno", errno.ENOSPC) in (errno.ENOSPC, errno.EDQUOT)
     hint = "free space or choose another" if full else "choose another, or move away what is there"
     return EraseError(f"cannot write to {path} ({reason(error)}): {hint}")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,11 +58,11 @@ class NudeNet:
         if strange := set(classes) - set(PARTS):
             raise unknown("class of NudeNet", min(strange), PARTS)
         try:
-            from nudenet import NudeDetector
+            package: Any = importlib.import_module("nudenet")  # only where it is asked for
         except ImportError:
             how = ".venv/bin/python -m pip install -c constraints.txt nudenet"
             raise EraseError(f"detector 'nudenet' is not installed: {how}") from None
-        self.detector, self.classes = NudeDetector(), frozenset(classes)
+        self.detector, self.classes = package.NudeDetector(), frozenset(classes)
         self.name = f"NudeNet {version('nudenet')} 320n: {', '.join(sorted(classes)).lower()}"
 
     def scores(self, pictures: Images) -> np.ndarray:

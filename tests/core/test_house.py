@@ -23,8 +23,8 @@ FORBIDDEN = {
 }
 # The house was 7,758 lines when its rooms were new. Since then: the doors (types, bounds, damage,
 # threads, signals, tables) have 950 lines, families and what goes to other tools 450
-LINES = {"ground": 672, "core": 3152, "measure": 1666, "study": 1236, "show": 1408, "sweep": 1020}
-MODULE, FILES, ALL = 365, 19, 9150
+LINES = {"ground": 674, "core": 3152, "measure": 1668, "study": 1236, "show": 1408, "sweep": 1020}
+MODULE, FILES, ALL = 365, 19, 9155
 
 
 def room(path: Path) -> str:
