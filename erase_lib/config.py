@@ -30,6 +30,7 @@ METHODS = {
     "age": Method("searched", "searched"),
 }
 CLOSED_FORMS = ("uce", "rece", "speed", "eap_closed")
+ELSEWHERE = "other"  # the method of an erasure that others made: `Erasure.between`
 TRAIN_METHODS = ("kv", "xattn", "noxattn", "full", "selfattn")
 MOVABLE = ("kv", "xattn", "full")  # those that train K and V
 SCHEDULES = ("published", "replay")
@@ -211,7 +212,7 @@ class EraseConfig:
 
 
 _CHOICES = {
-    "method": (*METHODS, *CLOSED_FORMS),
+    "method": (*METHODS, *CLOSED_FORMS, ELSEWHERE),
     "train_method": TRAIN_METHODS,
     "schedule": SCHEDULES,
     "search": SEARCHES,

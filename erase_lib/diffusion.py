@@ -118,15 +118,20 @@ def trajectory(
     yield torch.zeros_like(t), z
 
 
-def noise(pipe: Pipeline, n: int, g: torch.Generator) -> Tensor:
-    """Pure noise `(n, c, h, w)`, drawn on the CPU so that every device sees the same."""
-    return torch.randn(n, *latent_shape(pipe), generator=g, dtype=torch.float32).to(pipe.device)
+def noise(
+    pipe: Pipeline, n: int, g: torch.Generator, size: tuple[int, int] | None = None
+) -> Tensor:
+    """Pure noise `(n, c, h, w)`, drawn on the CPU so that every device sees the same; `size`: h and
+    w, or else the model's own."""
+    channels, *own = latent_shape(pipe)
+    z = torch.randn(n, channels, *(size or own), generator=g, dtype=torch.float32)
+    return z.to(pipe.device)
 
 
-def start_noise(pipe: Pipeline, seeds: list[int]) -> Tensor:
+def start_noise(pipe: Pipeline, seeds: list[int], size: tuple[int, int] | None = None) -> Tensor:
     """Pure noise `(n, c, h, w)`, each picture's from its own seed, whatever the batch."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return torch.cat([noise(pipe, 1, g) for g in generators])
+    return torch.cat([noise(pipe, 1, g, size) for g in generators])
 
 
 @torch.no_grad()
@@ -164,11 +169,14 @@ def generate(
     guidance_scale: float = 4.0,
     batch_size: int = 16,
     progress: bool = True,
+    negative_prompt: str = "",
+    size: tuple[int, int] | None = None,
 ) -> list[Image.Image]:
     """Pictures of the prompts: prompt i starts from seed + i, or from seed[i] of a list. No prompts
-    give no pictures. Raises `EraseError` for a number of seeds other than that of the prompts,
-    steps or a batch size below 1, a guidance scale that is not finite, and as
-    `models.check_pipeline` and `decode`."""
+    give no pictures. `size`: height and width in pixels, or else the model's own. Raises
+    `EraseError` for a number of seeds other than that of the prompts, steps or a batch size below
+    1, a guidance scale that is not finite, a size or negative prompt that the model cannot take,
+    and as `models.check_pipeline` and `decode`."""
     seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
     if len(seeds) != len(prompts):
         raise EraseError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
@@ -180,11 +188,20 @@ def generate(
         check_range("seed", one, 0, 2**63 - 1)
     with using(pipe, "drawing"):
         sampler(pipe, steps)  # says so when steps is out of range
-        empty, pictures = encode_prompts(pipe, [""]), list[Image.Image]()
+        if negative_prompt and family(pipe).guided == 1:
+            raise EraseError(f"{type(pipe).__name__} takes no negative_prompt: leave it out")
+        unit = pipe.vae_scale_factor * (2 if family(pipe).patched else 1)
+        if size and not all(0 < side <= 8192 and side % unit == 0 for side in size):
+            raise EraseError(f"size is {size}: expected height and width, multiples of {unit}")
+        high = size and (size[0] // pipe.vae_scale_factor, size[1] // pipe.vae_scale_factor)
+        empty, pictures = encode_prompts(pipe, [negative_prompt]), list[Image.Image]()
         starts = range(0, len(prompts), batch_size)
         for a in tqdm(starts, desc="draw", disable=not progress, leave=False):
             part = slice(a, a + batch_size)
-            embeddings, z = encode_prompts(pipe, prompts[part]), start_noise(pipe, seeds[part])
+            embeddings, z = (
+                encode_prompts(pipe, prompts[part]),
+                start_noise(pipe, seeds[part], high),
+            )
             *_, (_, z) = trajectory(pipe, z, embeddings, empty, steps, guidance_scale)
             pictures.extend(decode(pipe, z))
         return pictures

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from erase_lib import export
 from erase_lib.checkpoint import load_checked, save_checked
-from erase_lib.config import EraseConfig
+from erase_lib.config import ELSEWHERE, EraseConfig
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.families import Pipeline, denoiser
@@ -144,6 +144,19 @@ class Erasure:
                 damage = f"{path} is damaged, or of another erasure than {weights.name}"
                 raise EraseError(f"{damage}, which holds all that is in it: delete {path.name}")
         return made
+
+    @classmethod
+    def between(cls, pipe: Pipeline, other: Pipeline | str | Path, targets: list[str]) -> Erasure:
+        """What others edited, as an erasure of the pipeline's: `other` is an edited pipeline, its
+        folder, or a .safetensors file: the denoiser's tensors by their names, as ESD and UCE
+        publish them, or a LoRA or differences in the keys of PEFT or kohya. Tensors that differ but
+        by rounding are left out. Raises `EraseError` for another base, keys that are none of these,
+        and an edit of the text encoder, which is no part of an erasure."""
+        config = EraseConfig(tuple(targets), ELSEWHERE, styles=())
+        with using(pipe, "reading its weights", draws=False):
+            base = {n: p.detach() for n, p in plain(denoiser(pipe)).named_parameters()}
+            tensors = export.edited(pipe, base, other)
+            return cls(tensors, config, fingerprint(denoiser(pipe)))
 
     def export(
         self, pipe: Pipeline, folder: str | Path, kind: str = "pipeline", rank: int | None = None

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from erase_lib.bank import Bank, Latents
 from erase_lib.closed_form import erase_closed_form
-from erase_lib.config import CLOSED_FORMS, METHODS, EraseConfig
+from erase_lib.config import CLOSED_FORMS, ELSEWHERE, METHODS, EraseConfig
 from erase_lib.diffusion import predict_clean
 from erase_lib.doors import gate
 from erase_lib.erasure import Erasure, Interrupted
@@ -301,6 +301,8 @@ def erase(
     `search.Search`. The methods of `CLOSED_FORMS`, which do not train, take neither.
     """
     closed = config.method in CLOSED_FORMS
+    if config.method == ELSEWHERE:
+        raise EraseError("method 'other' is of erasures made elsewhere: choose one to erase by")
     with using(pipe, f"erasing {', '.join(config.targets)}", weights=True, draws=not closed):
         if closed:
             return erase_closed_form(pipe, config)

@@ -8,9 +8,9 @@ import torch
 import yaml
 from diffusers import DDIMScheduler, DiffusionPipeline
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from erase_lib import EraseConfig, erase, generate, load_pipeline
+from erase_lib import EraseConfig, Erasure, erase, generate, load_pipeline
 from erase_lib.diffusion import start_noise
 from erase_lib.export import KINDS, LORA
 from erase_lib.families import denoiser, family
@@ -173,3 +173,58 @@ def test_a_transformer_has_a_lora_and_no_delta(tmp_path, refused):
     assert family(plain).flow
     for name, tensor in edit.tensors.items():
         torch.testing.assert_close(named[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["pipeline", "lora", "delta", "own names", "folder", "half"])
+def test_what_others_edited_is_an_erasure_like_any_other(tiny, tmp_path, kind):
+    edit = erase(tiny, config("esd"), []).scaled(tiny, 4.0)
+    if kind == "own names":
+        other = tmp_path / "esd.safetensors"
+        save_file({f"unet.{n}": t for n, t in edit.tensors.items()}, other)
+    elif kind in ("lora", "delta"):
+        folder = edit.export(tiny, tmp_path / "x", kind=kind, rank=16 if kind == "lora" else None)
+        (other,) = folder.glob("*.safetensors")
+    else:
+        other = edit.export(tiny, tmp_path / "x")
+        if kind != "folder":
+            dtype = torch.bfloat16 if kind == "half" else torch.float32
+            other = load_pipeline(other, device="cpu", dtype=dtype)
+    found = Erasure.between(tiny, other, ["church"])
+    named = dict(tiny.unet.named_parameters())
+    moved = {n for n, t in edit.tensors.items() if not torch.equal(t, named[n])}
+    assert set(found.tensors) <= moved if kind == "half" else set(found.tensors) == moved
+    rough = {"rtol": 1e-2, "atol": 1e-2} if kind == "half" else {"rtol": 1e-4, "atol": 1e-5}
+    for name, t in found.tensors.items():
+        torch.testing.assert_close(t, edit.tensors[name], **rough)
+    assert found.config.method == "other" and found.base == edit.base
+    saved = Erasure.load(found.save(tmp_path / "saved"))
+    assert largest(drawn(tiny, saved), drawn(tiny, edit)) <= (12 if kind == "half" else 1)
+
+
+def test_a_lora_of_kohya_s_is_read_with_its_alpha(tiny, tmp_path):
+    name = next(n for n, p in tiny.unet.named_parameters() if n.endswith("attn2.to_k.weight"))
+    key = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
+    up, down = torch.randn(16, 4), torch.randn(4, 16)
+    parts = {"lora_up.weight": up, "lora_down.weight": down, "alpha": torch.tensor(2.0)}
+    save_file({f"{key}.{end}": t for end, t in parts.items()}, tmp_path / "k.safetensors")
+    found = Erasure.between(tiny, tmp_path / "k.safetensors", ["church"])
+    expected = tiny.unet.get_parameter(name) + up @ down / 2
+    torch.testing.assert_close(found.tensors, {name: expected.detach()})
+
+
+def test_what_is_no_edit_of_this_model(tiny, tmp_path, refused):
+    name = "conv_in.weight"
+    own = tiny.unet.get_parameter(name).detach().contiguous()
+    for keys, says in (
+        ({name: own}, "changes no tensor"),
+        ({name: torch.zeros(3)}, "another base"),
+        ({"lora_te_text_model.lora_up.weight": own}, "text encoder"),
+        ({"lora_unet_nowhere.lora_up.weight": own}, "lora_unet_nowhere"),
+        ({"model.diffusion_model.out.0.weight": own}, "no layer"),
+    ):
+        save_file(keys, tmp_path / "x.safetensors")
+        refused(Erasure.between, tiny, tmp_path / "x.safetensors", ["church"], says=[says])
+    (tmp_path / "x.safetensors").write_bytes(b"PK\x03\x04 a pickle")
+    refused(Erasure.between, tiny, tmp_path / "x.safetensors", ["church"], says="safetensors")
+    refused(Erasure.between, tiny, tmp_path / "nowhere", ["church"], says="does not exist")
+    refused(erase, tiny, config("other"), says="elsewhere")

@@ -41,14 +41,17 @@ def largest(a, b):
     return max(np.abs(np.asarray(x, float) - np.asarray(y, float)).max() for x, y in pairs)
 
 
-def stock(pipe, steps=4):
+def stock(pipe, steps=4, size=None, **more):
     """What the pipeline itself draws from the same noise."""
-    z, more = start_noise(pipe, [0, 1]), {}
+    z = start_noise(pipe, [0, 1], size)
+    if size:
+        more |= {"height": size[0] * pipe.vae_scale_factor}
+        more |= {"width": size[1] * pipe.vae_scale_factor}
     if hasattr(pipe, "unet"):
         pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     if pipe.__class__.__name__ == "FluxPipeline":
-        side = z.shape[-1] * pipe.vae_scale_factor
-        z, more = pipe._pack_latents(z, *z.shape), {"height": side, "width": side}
+        high, wide = (side * pipe.vae_scale_factor for side in z.shape[-2:])
+        z, more = pipe._pack_latents(z, *z.shape), more | {"height": high, "width": wide}
     if longest := getattr(pipe, family(pipe).longest).model_max_length:
         more |= {} if hasattr(pipe, "unet") else {"max_sequence_length": longest}
     return pipe(PROMPTS, latents=z, num_inference_steps=steps, guidance_scale=4.0, **more).images
@@ -63,6 +66,21 @@ def test_pictures_are_those_of_the_stock_pipeline(pipe):
     assert largest(drawn, stock(pipe)) <= 1
     other = generate(pipe, ["a guitar", "a house"], steps=4, progress=False)
     assert largest(drawn, other) > 3  # the prompt matters
+
+
+def test_a_negative_prompt_and_a_size_are_those_of_the_stock_call(pipe, refused):
+    options = {"steps": 4, "progress": False, "size": (8, 16)}
+    no = {} if family(pipe).guided == 1 else {"negative_prompt": "a guitar"}
+    drawn = generate(pipe, PROMPTS, **options, **no)
+    assert drawn[0].size == (16, 8)
+    if no:
+        assert largest(drawn, generate(pipe, PROMPTS, **options)) > 1
+        no = {"negative_prompt": ["a guitar"] * 2}
+    else:
+        refused(generate, pipe, PROMPTS, negative_prompt="a guitar", says="negative_prompt")
+    assert largest(drawn, stock(pipe, size=(8, 16), **no)) <= 1
+    for size in ((0, 8), (8, 10**6), (7.5, 8), (8,)):
+        refused(generate, pipe, PROMPTS, size=size, says="size")
 
 
 @pytest.mark.parametrize(

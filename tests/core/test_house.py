@@ -22,9 +22,9 @@ FORBIDDEN = {
     "show": {"sweep"},
 }
 # The house was 7,758 lines when its rooms were new. Since then: the doors (types, bounds, damage,
-# threads, signals, tables) have 950 lines, families and what goes to other tools 450
-LINES = {"ground": 674, "core": 3152, "measure": 1668, "study": 1236, "show": 1408, "sweep": 1020}
-MODULE, FILES, ALL = 365, 19, 9155
+# threads, signals, tables) have 950 lines, families and what goes to and comes from other tools 550
+LINES = {"ground": 674, "core": 3250, "measure": 1668, "study": 1236, "show": 1408, "sweep": 1020}
+MODULE, FILES, ALL = 365, 19, 9255
 
 
 def room(path: Path) -> str:

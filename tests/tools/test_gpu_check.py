@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 import torch
@@ -15,7 +17,7 @@ def test_toy_on_a_cpu(capsys):
     assert "gpu-check: all is well" in out
     rows = [line.split() for line in out.splitlines() if "float" in line]
     kinds = [["float32", "False"], ["bfloat16", "False"], ["bfloat16", "True"]]
-    assert [row[:2] for row in rows] == kinds
+    assert [row[1:3] for row in rows] == kinds
 
 
 REFUSED = {
@@ -45,3 +47,12 @@ def test_faults_are_named():
     ):
         (found,) = faults(pd.DataFrame(good | {name: values}))
         assert words in found
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3"])
+def test_other_families_and_a_table_in_a_file(family, capsys, tmp_path):
+    given = ["--tiny", "--device", "cpu", "--updates", "2", "--family", family]
+    assert main([*given, "--out", str(tmp_path / "gpu.json")]) == 0, capsys.readouterr().out
+    told = json.loads((tmp_path / "gpu.json").read_text("utf-8"))
+    assert [row["family"] for row in told["rows"]] == [family] * 3
+    assert all(row["teacher_kept"] and row["finite"] for row in told["rows"])

@@ -1,16 +1,19 @@
 """Does an erasure run on this GPU? `make gpu-check`: seconds and memory at Stable Diffusion's size.
 
-The weights are random and of the shapes of Stable Diffusion v1.4, so nothing is downloaded.
+The weights are random and of the shapes of Stable Diffusion v1.4, or with --family of SDXL or SD 3,
+so nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,9 +25,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from erase_lib.config import EraseConfig
 from erase_lib.diffusion import generate
 from erase_lib.errors import EraseError
+from erase_lib.families import denoiser
+from erase_lib.files import as_path, whole
 from erase_lib.models import EMBEDDED, Pipeline, pick_device
 from erase_lib.train import erase
 from tools import one_line
+from tools.benchmarks import shapes
 
 ATTENTION, PLAIN = "CrossAttn{}Block2D", "{}Block2D"
 
@@ -127,7 +133,7 @@ def measure(pipe: Pipeline, config: EraseConfig) -> dict[str, Any]:
     which warms up), peak_gib (NaN on a CPU), l1 (of the first update), finite, teacher_kept.
     """
     cuda = pipe.device.type == "cuda"
-    before = {name: t.to("cpu", copy=True) for name, t in pipe.unet.state_dict().items()}
+    before = {n: t.to("cpu", copy=True) for n, t in denoiser(pipe).state_dict().items()}
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -140,13 +146,13 @@ def measure(pipe: Pipeline, config: EraseConfig) -> dict[str, Any]:
         generate(pipe, [config.targets[0]], steps=2, progress=False)
     losses = [row[name] for row in erasure.history for name in ("l1", "l2", "l2_search")]
     return {
-        "precision": str(pipe.unet.dtype).removeprefix("torch."),
+        "precision": str(denoiser(pipe).dtype).removeprefix("torch."),
         "recompute": config.gradient_checkpointing,
         "seconds": (times[-1] - times[1]) / (len(times) - 2) if len(times) > 2 else math.nan,
         "peak_gib": peak,
         "l1": losses[0] if losses else math.nan,
         "finite": len(erasure.history) == config.steps and all(map(math.isfinite, losses)),
-        "teacher_kept": _equal(before, pipe.unet.state_dict()),
+        "teacher_kept": _equal(before, denoiser(pipe).state_dict()),
     }
 
 
@@ -154,9 +160,13 @@ def _equal(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
     return all(torch.equal(before[name], tensor.cpu()) for name, tensor in after.items())
 
 
-def check(device: str, tiny: bool, updates: int = 4) -> pd.DataFrame:
+def check(device: str, tiny: bool, updates: int = 4, family: str = "sd") -> pd.DataFrame:
     """Rows of `measure`: float32 for reference, then bfloat16 without and with recomputation."""
-    pipe = random_pipeline(TINY if tiny else SD).to(pick_device(device))
+    if family == "sd":
+        pipe = random_pipeline(TINY if tiny else SD)
+    else:
+        pipe = shapes.random_family(family, None if tiny else shapes.SHAPES[family])
+    pipe.to(pick_device(device))
     settings = {"sampling_steps": 4, "nearest": 12, "candidates": 6} if tiny else {}
     table = []
     for dtype, recompute in (
@@ -171,9 +181,9 @@ def check(device: str, tiny: bool, updates: int = 4) -> pd.DataFrame:
             gradient_checkpointing=recompute,
             **settings,
         )
-        for part in (pipe.unet, pipe.text_encoder, pipe.vae):
+        for part in (p for p in pipe.components.values() if isinstance(p, nn.Module)):
             nn.Module.to(part, dtype)  # diffusers' own `to` warns of parts that these do not have
-        table.append(measure(pipe, config))
+        table.append({"family": family} | measure(pipe, config))
     return pd.DataFrame(table)
 
 
@@ -197,6 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1 ... or, with --tiny, cpu")
     parser.add_argument("--tiny", action="store_true", help="a toy of a few thousand weights")
     parser.add_argument("--updates", type=int, default=4, help="updates a row, at least 2")
+    known = ("sd", *shapes.SHAPES)
+    parser.add_argument("--family", choices=known, default="sd", help="whose shapes")
+    parser.add_argument("--out", type=Path, help="a JSON file for the table, such as gpu.json")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.device.startswith("cuda") and not torch.cuda.is_available():
@@ -213,9 +226,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gpu-check: {error}", file=sys.stderr)
         return 2
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else str(place)
-    print(f"{name}, torch {torch.__version__}, {'a toy' if chosen.tiny else 'SD v1.4 shapes'}")
-    table = check(chosen.device, chosen.tiny, chosen.updates)
+    whose = "a toy" if chosen.tiny else f"{chosen.family}'s shapes"
+    print(f"{name}, torch {torch.__version__}, {whose}")
+    table = check(chosen.device, chosen.tiny, chosen.updates, chosen.family)
     print(table.to_string(index=False, float_format="{:.3g}".format))
+    if chosen.out:
+        told = {"device": name, "torch": torch.__version__, "rows": table.to_dict("records")}
+        with whole(as_path(chosen.out)) as (temporary,):
+            temporary.write_text(json.dumps(told, indent=2), "utf-8")
     found = faults(table)
     print("gpu-check: " + ("; ".join(found) if found else "all is well"))
     return 1 if found else 0
