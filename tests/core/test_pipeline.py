@@ -174,17 +174,15 @@ def custom_signal(number):
         ENDINGS.remove(number)
 
 
-def test_an_autocast_of_the_caller_s_changes_nothing(tiny):
-    for config in (smoke(), smoke(method="uce")):
-        plain = erase(tiny, config, [])
-        with torch.autocast("cpu", torch.bfloat16):
-            assert equal(erase(tiny, config, []), plain)
+def more_tokens(pipe):
+    pipe.tokenizer = copy.deepcopy(pipe.tokenizer)  # which other tests have too
+    pipe.tokenizer.add_tokens([f"<{i}>" for i in range(7000)])
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda p: p.tokenizer.add_tokens([f"<{i}>" for i in range(7000)]), "16384|resize"),
+        (more_tokens, "16384|resize"),
         (lambda p: p.unet.to(torch.float64) and p.text_encoder.to(torch.float64), "float64"),
         (lambda p: setattr(p, "image_processor", None), "no image_processor"),
     ],
