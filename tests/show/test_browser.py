@@ -84,10 +84,14 @@ def test_the_sensitivity_explorer(tmp_path):
         page.get_by_label("score").select_option(SCORES["judge"])
         changed(page, bars)
         page.get_by_label("method").select_option("uce")
-        page.get_by_text("not measured yet: press Measure").wait_for()
+        missing = page.get_by_text("not measured yet: press Measure")
+        missing.wait_for()
         page.get_by_label("method").select_option("esd")
+        missing.wait_for(state="hidden")
         strip = picture(page, 1)
         page.get_by_label("method").select_option("uce")  # in a second, unlike ESD
+        # while the kernel is busy a page keeps a choice back, but sends a click at once
+        missing.wait_for()
         press(page, "Measure")
         page.get_by_text("concepts measured").wait_for()
         press(page, "Draw before / after")
