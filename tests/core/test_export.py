@@ -79,6 +79,16 @@ def test_a_lora_is_read_by_stock_diffusers(kind, method, rank, tiny_folder, sdxl
     assert len(ranks) == 1  # or diffusers reads some at another strength
 
 
+def test_a_pipeline_that_carries_a_lora_is_not_erased_from(tiny, tiny_folder, tmp_path, refused):
+    folder = erase(tiny, config("uce"), []).export(tiny, tmp_path / "lora", kind="lora", rank=4)
+    pipe = load_pipeline(tiny_folder, device="cpu")
+    pipe.load_lora_weights(folder)
+    refused(erase, pipe, config("esd"), [], says="adapter unload_lora_weights")
+    refused(generate, pipe, PROMPTS, says="adapter")
+    pipe.unload_lora_weights()
+    assert largest(drawn(pipe), drawn(tiny)) == 0
+
+
 def test_a_lora_says_what_it_leaves_out(tiny, tmp_path, refused):
     edit = erase(tiny, config("esd"), [])
     with pytest.warns(UserWarning, match=r"rank 1 leaves out \d+%"):
