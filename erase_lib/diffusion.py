@@ -19,14 +19,14 @@ from erase_lib.models import latent_shape, precision, using
 from erase_lib.text import encode_prompts
 
 
-def sampler(pipe: Pipeline, steps: int) -> Any:
+def sampler(pipe: Pipeline, steps: int, size: Sequence[int] = ()) -> Any:
     """A deterministic scheduler (DDIM, or Euler's of a flow) with the pipeline's noise schedule,
     set to `steps` timesteps. Raises `EraseError` for less than one step, or more than the model
     was trained with."""
     most = pipe.scheduler.config.num_train_timesteps
     if not 1 <= steps <= most:
         raise EraseError(f"{steps} sampling steps: expected 1 to {most}")
-    return family(pipe).sampler(pipe, steps)
+    return family(pipe).sampler(pipe, steps, size or latent_shape(pipe)[1:])
 
 
 def alpha_bar(pipe: Pipeline, t: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def trajectory(
     """Guided sampling from noise `z (n, c, h, w)`: yields (t, z_t) before each step, last (0, z_0).
     `embeddings` `(n, tokens, dim)`, or a list with those of each step. `outputs` is given the
     denoiser's output for them at each step, unguided."""
-    scheduler = sampler(pipe, steps)
+    scheduler = sampler(pipe, steps, z.shape[-2:])
     each = [embeddings] * steps if isinstance(embeddings, Tensor) else embeddings
     for t, c in zip(scheduler.timesteps, each, strict=True):
         yield t, z

@@ -7,7 +7,7 @@ pooled embedding, that as a last row, padded with zeros.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -72,8 +72,9 @@ class StableDiffusion:
         alphas = pipe.scheduler.alphas_cumprod.to(t.device)
         return alphas[t.long()].view(-1, 1, 1, 1)
 
-    def sampler(self, pipe: Pipeline, steps: int) -> Any:
-        """A deterministic scheduler with the pipeline's noise, set to `steps` timesteps."""
+    def sampler(self, pipe: Pipeline, steps: int, size: Sequence[int]) -> Any:
+        """A deterministic scheduler with the pipeline's noise for latents of this height and width,
+        set to `steps` timesteps."""
         # not every scheduler's config says that latents are never clipped
         made = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
         made.set_timesteps(steps, device=pipe.device)
@@ -151,14 +152,12 @@ class StableDiffusion3(StableDiffusion):
     def share(self, pipe: Pipeline, t: Tensor) -> Tensor:
         return 1 - (t.float() / pipe.scheduler.config.num_train_timesteps).view(-1, 1, 1, 1)
 
-    def sampler(self, pipe: Pipeline, steps: int, **given: Any) -> Any:
+    def sampler(self, pipe: Pipeline, steps: int, size: Sequence[int], **given: Any) -> Any:
         made = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)
         if made.config.use_dynamic_shifting:  # larger pictures are given more noise
-            _, size = self.shape(pipe)
-            high, wide = size if isinstance(size, (list, tuple)) else (size, size)
             names = "base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift"
             line = [made.config[name] for name in names]
-            given |= {"mu": calculate_shift(high * wide // self.patch(pipe) ** 2, *line)}
+            given |= {"mu": calculate_shift(size[0] * size[1] // self.patch(pipe) ** 2, *line)}
         made.set_timesteps(**{"num_inference_steps": steps, "device": pipe.device} | given)
         return made
 
@@ -192,8 +191,8 @@ class Flux(StableDiffusion3):
         factor = pipe.vae_scale_factor
         return pipe._unpack_latents(found, high * factor, wide * factor, factor)
 
-    def sampler(self, pipe: Pipeline, steps: int, **given: Any) -> Any:
-        return super().sampler(pipe, steps, sigmas=np.linspace(1, 1 / steps, steps))
+    def sampler(self, pipe: Pipeline, steps: int, size: Sequence[int], **given: Any) -> Any:
+        return super().sampler(pipe, steps, size, sigmas=np.linspace(1, 1 / steps, steps))
 
     def patch(self, pipe: Pipeline) -> int:
         return 2

@@ -69,16 +69,16 @@ def test_pictures_are_those_of_the_stock_pipeline(pipe):
 
 
 def test_a_negative_prompt_and_a_size_are_those_of_the_stock_call(pipe, refused):
-    options = {"steps": 4, "progress": False, "size": (8, 16)}
+    options = {"steps": 4, "progress": False, "size": (32, 64)}
     no = {} if family(pipe).guided == 1 else {"negative_prompt": "a guitar"}
     drawn = generate(pipe, PROMPTS, **options, **no)
-    assert drawn[0].size == (16, 8)
+    assert drawn[0].size == (64, 32)
     if no:
         assert largest(drawn, generate(pipe, PROMPTS, **options)) > 1
         no = {"negative_prompt": ["a guitar"] * 2}
     else:
         refused(generate, pipe, PROMPTS, negative_prompt="a guitar", says="negative_prompt")
-    assert largest(drawn, stock(pipe, size=(8, 16), **no)) <= 1
+    assert largest(drawn, stock(pipe, size=(32, 64), **no)) <= 1
     for size in ((0, 8), (8, 10**6), (7.5, 8), (8,)):
         refused(generate, pipe, PROMPTS, size=size, says="size")
 
