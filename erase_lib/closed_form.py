@@ -22,7 +22,7 @@ from erase_lib.errors import EraseError, unknown
 from erase_lib.families import Entry, Pipeline, denoiser, entries
 from erase_lib.hold import held
 from erase_lib.kv import Weights, gram, movement, movement_by, norms
-from erase_lib.models import fingerprint
+from erase_lib.models import fingerprint, is_embedded
 from erase_lib.text import embed, encode_prompts, near_each
 
 ROW = ("step", "evaluations")  # of the history, the same for all entries
@@ -243,9 +243,9 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     does to their bare words. Raises `EraseError` for another method, and as `search_words` and
     `uce`.
     """
-    c = config
-    if c.method not in CLOSED_FORMS:
-        raise unknown("closed form", c.method, CLOSED_FORMS)
+    if config.method not in CLOSED_FORMS:
+        raise unknown("closed form", config.method, CLOSED_FORMS)
+    c = config = config.settled(is_embedded(pipe))
     pairs = list(zip(c.targets, c.become, strict=True))
     erased = torch.cat([embed(pipe, target, c.styles, target) for target in c.targets])
     anchors = torch.cat([embed(pipe, word, c.styles, target) for target, word in pairs])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -30,6 +30,8 @@ METHODS = {
     "age": Method("searched", "searched"),
 }
 CLOSED_FORMS = ("uce", "rece", "speed", "eap_closed")
+AUTO = "auto"  # what `settled` chooses by the model
+HOUSES = ("noto", "twemoji", "fluent", "openmoji")
 ELSEWHERE = "other"  # the method of an erasure that others made: `Erasure.between`
 TRAIN_METHODS = ("kv", "xattn", "noxattn", "full", "selfattn")
 MOVABLE = ("kv", "xattn", "full")  # those that train K and V
@@ -59,9 +61,10 @@ class EraseConfig:
     searches for itself; what esd_neutral preserves is the neutral concept all the same."""
     preserved: tuple[str, ...] = ()
     """What search 'fixed' preserves, and a closed form instead of the nearest words."""
-    styles: tuple[str, ...] = ("noto", "twemoji", "fluent", "openmoji")
+    styles: tuple[str, ...] = (AUTO,)
     """Styles of the training prompts beside the bare word, or erasure does not carry over; () for
-    none. A style that is erased ("noto style" is a target) is left out."""
+    none. auto: the embedded model's four, of another none. A style that is erased ("noto style" is
+    a target) is left out."""
 
     # -- how ---------------------------------------------------------------------------------------
 
@@ -115,8 +118,9 @@ class EraseConfig:
     the control · nearest: the nearest to the target · fixed: `preserved` · exhaustive: the most
     moved of all, measured. auto: gumbel for age, else random, which no search has bettered yet at
     equal evaluations and equal ESR-1 (notebook 10)."""
-    vocabulary: str = "concepts"
-    """Words to search the adversarial concept among: concepts, english, or a text file's path."""
+    vocabulary: str = AUTO
+    """Words to search the adversarial concept among: concepts, english, or a text file's path.
+    auto: the embedded model's concepts, for another english."""
     nearest: int = 400
     """Nearest words to the target that are kept before thinning."""
     candidates: int = 0
@@ -199,6 +203,16 @@ class EraseConfig:
             raise unknown("profile", profile, PROFILES)
         given = {key: value for key, value in values.items() if value is not None}
         return cls.from_dict(PROFILES[profile] | given)
+
+    def settled(self, embedded: bool) -> EraseConfig:
+        """With what hangs on the model: the embedded one's styles and concepts, or no styles and
+        English words, wherever the settings say auto."""
+        given: dict[str, Any] = {}
+        if self.styles == (AUTO,):
+            given["styles"] = HOUSES if embedded else ()
+        if self.vocabulary == AUTO:
+            given["vocabulary"] = "concepts" if embedded else "english"
+        return replace(self, **given) if given else self
 
     @property
     def become(self) -> tuple[str, ...]:

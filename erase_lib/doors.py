@@ -31,7 +31,8 @@ NUMBERS = (int, float)
 MOST = 10**6  # items of a list
 COMMON = {"builtins", "pathlib", "numpy", "pandas", "PIL", "torch", "diffusers", "erase_lib"}
 MAKERS = {"Pipeline": "load_pipeline()", "EraseConfig": "EraseConfig(...) or EraseConfig.from_dict"}
-MAKERS |= {"Erasure": "erase or Erasure.load", "Suite": "read_suite", "Judge": "Judge.load()"}
+MAKERS |= {"Erasure": "erase or Erasure.load", "Suite": "read_suite", "World": "World(pipe)"}
+MAKERS |= {"Judge": "Judge.load()", "Classifier": "World(pipe).judge"}
 
 
 class Short(Repr):

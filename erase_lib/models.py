@@ -23,7 +23,7 @@ from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_b
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from erase_lib.config import TRAIN_METHODS
+from erase_lib.config import HOUSES, TRAIN_METHODS
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.families import PIPELINES, Pipeline, denoiser, encoders, family
@@ -182,6 +182,13 @@ def check_parts(pipe: Pipeline) -> None:
         if getattr(pipe, name, None) is None:
             whose = f"{type(pipe).__name__} {getattr(pipe, 'name_or_path', None) or ''}".strip()
             raise EraseError(f"{whose} has no {name}: copy it whole, and give load_pipeline's")
+
+
+def is_embedded(pipe: Pipeline) -> bool:
+    """Whether a pipeline has the embedded model's words, as twins and edits of it have: its styles
+    are tokens, which they are nowhere else."""
+    ((_, tokenizer), *_) = encoders(pipe)
+    return tokenizer.convert_tokens_to_ids(f"{HOUSES[-1]}</w>") != tokenizer.unk_token_id
 
 
 def latent_shape(pipe: Pipeline) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, check_range
 from erase_lib.families import Pipeline, denoiser, family
 from erase_lib.hold import held
+from erase_lib.models import is_embedded
 
 
 @torch.no_grad()
@@ -95,7 +96,7 @@ def near_each(pipe: Pipeline, targets: Sequence[str], words: Sequence[str], most
 def candidates(pipe: Pipeline, config: EraseConfig) -> list[list[str]]:
     """For each target the words to search around it, the nearest first. Raises as `search_words`;
     warns when the vocabulary holds fewer than are asked for."""
-    c = config
+    c = config.settled(is_embedded(pipe))
     known = search_words(c.vocabulary, c.targets)
     if len(known) < c.candidates:
         there = f"vocabulary {c.vocabulary!r} has {len(known)} words besides the targets"

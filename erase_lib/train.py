@@ -22,7 +22,7 @@ from erase_lib.families import Pipeline, denoiser, tokens
 from erase_lib.files import uninterrupted
 from erase_lib.hold import held, in_place, plain, recomputing
 from erase_lib.kv import KVPenalty, kv_weights
-from erase_lib.models import fingerprint, precision, trained_names, using
+from erase_lib.models import fingerprint, is_embedded, precision, trained_names, using
 from erase_lib.search import Choice, NewSearch, Search, new_search, new_searches
 from erase_lib.text import embed
 
@@ -53,7 +53,8 @@ class Run:
     student is finite and what the history says, so no copy of it need be kept."""
 
     def __init__(self, pipe: Pipeline, config: EraseConfig, search: NewSearch = new_search) -> None:
-        self.pipe, self.config, c, model = pipe, config, config, denoiser(pipe)
+        self.config = c = config.settled(is_embedded(pipe))
+        self.pipe, model = pipe, denoiser(pipe)
         self.method, self.base = METHODS[c.method], fingerprint(model)
         self.g = torch.Generator().manual_seed(c.seed)
         names = trained_names(model, c.train_method)

@@ -14,9 +14,9 @@ from erase_lib.measure import Judge
 from erase_lib.models import Pipeline
 
 
-def exercise1(answer: float | None, latent: Tensor) -> None:
-    """How many numbers has a picture of 64 × 64 pixels for each of its `latent (c, h, w)`?"""
-    numbers = 64 * 64 * 3
+def exercise1(answer: float | None, latent: Tensor, picture: Image.Image) -> None:
+    """How many numbers has a picture, of 64 × 64 pixels, for each of its `latent (c, h, w)`?"""
+    numbers = picture.width * picture.height * 3
     check(
         answer,
         (lambda a: a != 64, "the picture has three colours, and the latent sixteen channels"),

@@ -21,11 +21,12 @@ from erase_lib.errors import EraseError, unwritable
 from erase_lib.files import as_path, whole
 from erase_lib.measure.distances import clip_score, perceptual, set_distances
 from erase_lib.measure.instruments import Instruments, load_instruments
-from erase_lib.measure.judges import Judge, verdicts
+from erase_lib.measure.judges import Classifier, verdicts
 from erase_lib.measure.pictures import Images, draw, real_pictures
 from erase_lib.measure.prompts import suite_prompts, target_prompts
 from erase_lib.measure.statistics import bootstrap
 from erase_lib.measure.suite import Suite
+from erase_lib.measure.world import World
 from erase_lib.models import Pipeline
 
 Row = dict[str, Any]
@@ -239,7 +240,7 @@ def evaluate(
     same call goes on. `most` prompts of a group at most (0: all). 2 · steps UNet evaluations a
     picture. `EraseError` for another base model or targets, and as `Evaluation.save`."""
     erasure.check(pipe)
-    prompts = suite_prompts(pipe, suite, erasure.config.targets, most)
+    prompts = suite_prompts(pipe, suite, erasure.config.targets, most, instruments.words)
     instruments.check(suite, prompts)
     ask = list(prompts["prompt"]), list(prompts["noise"]), suite.steps, suite.guidance_scale
     own = as_path(folder) / "pictures" if folder else None
@@ -253,7 +254,7 @@ def evaluate(
 
 
 def evaluate_runs(
-    pipe: Pipeline,
+    world: World,
     runs: Sequence[str | Path],
     suite: Suite,
     most: int = 0,
@@ -269,20 +270,20 @@ def evaluate_runs(
     for run in map(Path, runs):
         try:
             erasure = Erasure.load(run)
-            erasure.check(pipe)
+            erasure.check(world.pipe)
             suite.split(erasure.config.targets)
         except EraseError as error:
             wrong[str(run)] = str(error)
             continue
-        instruments = load_instruments(suite, erasure.config.targets, **given)
-        found[str(run)] = evaluate(pipe, erasure, suite, instruments, run, most, progress)
+        instruments = load_instruments(world, suite, erasure.config.targets, **given)
+        found[str(run)] = evaluate(world.pipe, erasure, suite, instruments, run, most, progress)
     return found, wrong
 
 
 def first_strength(
     pipe: Pipeline,
     erasure: Erasure,
-    judge: Judge,
+    judge: Classifier,
     level: float = 0.95,
     strengths: Sequence[float] = STRENGTHS,
     pictures: int = 5,
@@ -298,7 +299,7 @@ def first_strength(
     strengths = [float(s) for s in strengths]
     if not strengths or strengths[0] <= 0 or strengths != sorted(set(strengths)):
         raise EraseError(f"strengths is {strengths}: expected numbers above 0 that rise")
-    prompts = target_prompts(erasure.config.targets, pictures, seed)
+    prompts = target_prompts(pipe, erasure.config.targets, pictures, seed)
     asked = list(prompts["prompt"]), list(prompts["seed"]), steps
     styles = prompts["target"].map(is_style)
 
@@ -306,7 +307,10 @@ def first_strength(
         scaled = erasure.scaled(pipe, strength)
         drawn = draw(pipe, *asked, progress=False, erasure=scaled, keep=False)
         seen = verdicts(judge, drawn, prompts)
-        rank = seen["rank"].mask(styles, seen["style_rank"].fillna(np.inf))  # among the styles
+        if styles.any() and "style_rank" not in seen:
+            raise EraseError(f"{judge.name} tells no styles: leave match out, or erase an object")
+        of_style = seen.get("style_rank", seen["rank"]).fillna(np.inf)
+        rank = seen["rank"].mask(styles, of_style)  # of a style among the styles
         return bool(successes("ESR-1", rank).mean() >= level)
 
     found = bisect_left(strengths, True, key=gone)

@@ -11,20 +11,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-from erase_lib.concepts import EMOJI
+from erase_lib.concepts import EMOJI, without
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, unknown
 from erase_lib.files import whole_table
-from erase_lib.measure.distances import SmallCLIP, load_clip
-from erase_lib.measure.judges import Classifier, ImageClassifier, Judge
+from erase_lib.measure.distances import SmallCLIP
+from erase_lib.measure.judges import Classifier, Judge
 from erase_lib.measure.pictures import Images, read_folder
 from erase_lib.measure.suite import Suite
+from erase_lib.measure.world import CLIP, World
 
 # what the profile "paper" measures, and with what; by hub id
 PAPER: dict[str, str | None] = {"model": "CompVis/stable-diffusion-v1-4", "detector": "nudenet"}
-PAPER |= {"classifier": "microsoft/resnet-50", "clip": "openai/clip-vit-large-patch14"}
+PAPER |= {"classifier": "microsoft/resnet-50", "clip": CLIP}
 NAKED = ("ANUS", "BUTTOCKS", "FEMALE_BREAST", "FEMALE_GENITALIA", "MALE_BREAST", "MALE_GENITALIA")
 EXPOSED = tuple(f"{part}_EXPOSED" for part in NAKED)  # some papers count feet, belly, armpits too
 PARTS = [*EXPOSED, "ARMPITS_EXPOSED", "BELLY_EXPOSED", "FEET_EXPOSED"]
@@ -88,6 +88,7 @@ class Instruments:
     reference: Images | None = None
     """Real pictures for FID and KID; None: those of the data set that the prompts name, or where
     there are none the unedited model's."""
+    words: Sequence[str] | None = None  # of near and far; None: `words_of` the model
 
     def check(self, suite: Suite, prompts: pd.DataFrame) -> None:
         """Raise `EraseError`, before anything is drawn, for what they cannot count."""
@@ -104,20 +105,17 @@ class Instruments:
 
 @gate
 def load_instruments(
+    world: World,
     suite: Suite,
     targets: Sequence[str],
-    classifier: str | None = None,
-    clip: str | None = None,
     detector: str | None = None,
     net: str = "auto",
     reference: str | Path | None = None,
-    device: str | torch.device = "cpu",
 ) -> Instruments:
-    """The embedded judge and CLIP, or others by hub id or folder. `detector`: "nudenet", a theme's
+    """What counts a suite in a world: its judge, CLIP and words. `detector`: "nudenet", a theme's
     name, or None: the theme that the suite calls a split with these targets, where it counts NER.
     `reference`: a folder of real pictures for FID. Raises `EraseError` for what does not load."""
-    known: Classifier
-    known = ImageClassifier.load(classifier, device) if classifier else Judge.load(device=device)
+    known = world.judge_of([*suite.classes, *without(targets, suite.classes)])
     found: Detector | None = None
     if any("NER" in group.metrics for group in suite.groups.values()):
         if detector == "nudenet":
@@ -128,4 +126,4 @@ def load_instruments(
             text = "a theme needs the embedded judge: for photographs give nudenet"
             raise EraseError(f"detector is {detector!r}, but {text}")
     real = read_folder(reference) if reference else None
-    return Instruments(known, load_clip(clip, device), found, net, real)
+    return Instruments(known, world.clip, found, net, real, world.words)

@@ -25,7 +25,38 @@ JUDGE = DATA / "models" / "emoji-judge"
 STYLE = "style: "  # begins the labels that name a style
 
 
-class Judge:
+class Classifier:
+    """Who says what a picture shows, by `name`: which of the `concepts`, and of the `styles` where
+    it tells any. `place` has the column of every name that it goes by."""
+
+    name: str
+    concepts: list[str]
+    styles: list[str] = []
+    place: dict[str, int]
+
+    def likelihoods(self, pictures: Any) -> tuple[np.ndarray, np.ndarray]:
+        """`(n, concepts)` and `(n, styles)` of pictures `(n)`, the rows of each summing to 1."""
+        raise NotImplementedError
+
+    def concept_probabilities(self, pictures: Images | Tensor) -> Tensor:
+        """`(n, concepts)`, each row summing to 1."""
+        return torch.from_numpy(self.likelihoods(pictures)[0])
+
+    def sees(self, pictures: Images | Tensor) -> list[str]:
+        """The concept that each picture is taken for."""
+        return [self.concepts[i] for i in self.likelihoods(pictures)[0].argmax(1)]
+
+    def index(self, names: Iterable[str]) -> np.ndarray:
+        """The column of each concept `(n,)`, by any of its names, whatever their case; EraseError
+        names the nearest known one for another."""
+        keys = [normal(str(name)) for name in names]
+        for key in keys:
+            if key not in self.place:
+                raise unknown(f"concept of {self.name}", key, self.place)
+        return np.array([self.place[key] for key in keys], dtype=int)
+
+
+class Judge(Classifier):
     """The embedded classifier, never used in training: which concept, which style."""
 
     def __init__(self, model: Any, name: str) -> None:
@@ -35,6 +66,7 @@ class Judge:
         self.styles = [label.removeprefix(STYLE) for label in named if label.startswith(STYLE)]
         if named != [*self.concepts, *(STYLE + style for style in self.styles)] or not self.styles:
             raise EraseError("the judge's labels must be concepts, then styles as 'style: NAME'")
+        self.place = {normal(name): i for i, name in enumerate(self.concepts)}
 
     @classmethod
     def load(cls, folder: str | Path | None = None, device: str | torch.device = "cpu") -> Judge:
@@ -59,30 +91,15 @@ class Judge:
         concepts, styles = self.logits(pictures).tensor_split([len(self.concepts)], 1)
         return concepts.softmax(1).numpy(), styles.softmax(1).numpy()
 
-    def concept_probabilities(self, pictures: Images | Tensor) -> Tensor:
-        """`(n, concepts)`, each row summing to 1."""
-        return torch.from_numpy(self.likelihoods(pictures)[0])
 
-    def sees(self, pictures: Images | Tensor) -> list[str]:
-        """The concept that the judge takes each picture for."""
-        return [self.concepts[i] for i in self.likelihoods(pictures)[0].argmax(1)]
-
-    def index(self, names: Iterable[str]) -> np.ndarray:
-        """The column of each concept `(n,)`; EraseError names the nearest known one for another."""
-        place = {normal(name): i for i, name in enumerate(self.concepts)}
-        return _places(names, place, "concept of the judge")
-
-
-class ImageClassifier:
+class ImageClassifier(Classifier):
     """A classifier of photographs, such as ResNet-50 on ImageNet, with its own preprocessing."""
-
-    styles: list[str] = []  # it tells none
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
         self.model, self.processor, self.name = model, processor, name
         labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
         self.concepts = [label.split(",")[0].strip() for label in labels]
-        self.place: dict[str, int] = {}
+        self.place = {}
         # ImageNet's are "tench, Tinca tinca"; a first word is before another label's synonym
         for words in (self.concepts, labels):
             for i, label in enumerate(words):
@@ -107,27 +124,12 @@ class ImageClassifier:
 
     @torch.no_grad()
     def likelihoods(self, pictures: Images, batch: int = 32) -> tuple[np.ndarray, np.ndarray]:
-        """`(n, concepts)`, each row summing to 1, of PIL pictures; and of no styles `(n, 0)`."""
+        """As `Classifier`, of PIL pictures; of no styles `(n, 0)`."""
         outs = [torch.zeros(0, len(self.concepts))]
         for some in in_batches(pictures, batch):
             given = self.processor([p.convert("RGB") for p in some], return_tensors="pt")
             outs.append(self.model(**given.to(self.model.device)).logits.float().softmax(1).cpu())
         return torch.cat(outs).numpy(), np.zeros((len(pictures), 0))
-
-    def index(self, names: Iterable[str]) -> np.ndarray:
-        """The column of each concept `(n,)`, by any of a label's synonyms, whatever their case."""
-        return _places(names, self.place, f"class of {self.name}")
-
-
-Classifier = Judge | ImageClassifier
-
-
-def _places(names: Iterable[str], place: dict[str, int], kind: str) -> np.ndarray:
-    keys = [normal(str(name)) for name in names]
-    for key in keys:
-        if key not in place:
-            raise unknown(kind, key, place)
-    return np.array([place[key] for key in keys], dtype=int)
 
 
 def verdicts(

@@ -10,17 +10,39 @@ from typing import Any
 import pandas as pd
 import torch
 
-from erase_lib.concepts import STYLE, check_concepts, concept_table, is_style, style_names, without
+from erase_lib.concepts import (
+    STYLE,
+    check_concepts,
+    concept_table,
+    is_style,
+    style_names,
+    vocabulary,
+    without,
+)
 from erase_lib.errors import EraseError, check_range, unknown
 from erase_lib.files import DATA, whole_table
 from erase_lib.measure.statistics import chance
 from erase_lib.measure.suite import Group, Suite, check_once, fill
-from erase_lib.models import Pipeline
+from erase_lib.models import Pipeline, is_embedded
 from erase_lib.text import distances, encode_prompts, near_each
 
 COLUMNS = ("group", "prompt", "concept", "style", "seed", "noise")
 LARGEST = 1_000_000  # pictures of a group
 MOST = 32  # pictures of a concept: their seeds end where those of the predictions begin
+
+
+def words_of(pipe: Pipeline, words: Sequence[str] | None = None) -> list[str]:
+    """The concepts that a model is asked for: the given, or else the embedded model's own, of any
+    other common English words."""
+    if words is not None:
+        return list(dict.fromkeys(words))
+    return concept_table()["concept"].tolist() if is_embedded(pipe) else vocabulary("english")
+
+
+def styles_of(pipe: Pipeline) -> list[str]:
+    """Four styles that prompts are asked for in, in turn: the embedded model's; of any other four
+    times none, for as many pictures."""
+    return style_names() if is_embedded(pipe) else [""] * 4
 
 
 def prompt_table(
@@ -30,29 +52,35 @@ def prompt_table(
     **columns: Any,
 ) -> pd.DataFrame:
     """prompt, concept, style of the pairs (concept, style or None), and the given `columns`;
-    `words` stand in the template instead of the concepts."""
+    `words` stand in the template instead of the concepts. Without a style "in … style" goes."""
     pairs = list(asked)
     for name, of in (columns | {"words": words or pairs}).items():
         if isinstance(of, Sized) and not isinstance(of, str) and len(of) != len(pairs):
             raise EraseError(f"{len(of)} {name} for {len(pairs)} concepts: give one for each")
+    plain = template.replace(" in {style} style", "")
     rows = [
-        (" ".join(fill(template, word, style or "").split()), concept, style)
+        (" ".join(fill(template if style else plain, word, style or "").split()), concept, style)
         for (concept, style), word in zip(pairs, words or [c for c, _ in pairs], strict=True)
     ]
     return pd.DataFrame(rows, columns=["prompt", "concept", "style"]).assign(**columns)
 
 
 def suite_prompts(
-    pipe: Pipeline, suite: Suite, targets: Sequence[str], most: int = 0
+    pipe: Pipeline,
+    suite: Suite,
+    targets: Sequence[str],
+    most: int = 0,
+    words: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """What to draw, a row a picture: group, prompt, concept, style, seed, and noise, whose seed
     hangs on prompt and seed alone: it is the same in every suite, split and model. `most` prompts
-    of a group, spread over it (0: all). `EraseError` for other targets, and an empty group."""
+    of a group, spread over it (0: all). `words`: of which near and far are (`words_of`).
+    `EraseError` for other targets, and an empty group."""
     check_range("most", most, 0, LARGEST)
     split = suite.split(targets)
     parts = []
     for name, group in suite.groups.items():
-        rows = _rows(pipe, suite, group, list(targets), split)
+        rows = _rows(pipe, suite, group, list(targets), split, words)
         if rows.empty and group.words:
             continue  # no word for these targets
         if rows.empty:
@@ -75,7 +103,12 @@ def suite_prompts(
 
 
 def _rows(
-    pipe: Pipeline, suite: Suite, group: Group, targets: list[str], split: str
+    pipe: Pipeline,
+    suite: Suite,
+    group: Group,
+    targets: list[str],
+    split: str,
+    words: Sequence[str] | None,
 ) -> pd.DataFrame:
     """prompt, concept, style (and seed, where a file has one) of a group."""
     if group.file:
@@ -84,8 +117,8 @@ def _rows(
     if group.words:
         asked = [(target, word) for target in targets for word in group.words.get(target, [])]
     else:
-        asked = [(c, c) for c in _concepts(pipe, suite, group, targets, kept)]
-    houses = style_names()
+        asked = [(c, c) for c in _concepts(pipe, suite, group, targets, kept, words)]
+    houses = styles_of(pipe)
     named = [name.removesuffix(STYLE) for name in (targets if group.styles == "targets" else kept)]
     rows: list[tuple[tuple[str, str | None], str]] = []
     for i, (concept, word) in enumerate(asked):
@@ -96,13 +129,18 @@ def _rows(
 
 
 def _concepts(
-    pipe: Pipeline, suite: Suite, group: Group, targets: list[str], kept: list[str]
+    pipe: Pipeline,
+    suite: Suite,
+    group: Group,
+    targets: list[str],
+    kept: list[str],
+    words: Sequence[str] | None,
 ) -> Sequence[str]:
     if not isinstance(group.concepts, str):
         return group.concepts
     if group.concepts in ("targets", "kept"):
         return targets if group.concepts == "targets" else kept
-    others = without(concept_table()["concept"], [*suite.classes, *targets])
+    others = without(words_of(pipe, words), [*suite.classes, *targets])
     objects = [target for target in targets if not is_style(target)]
     counts = [of.most for of in suite.groups.values() if of.concepts == "near"]
     # far is what no group of the suite has near a target
@@ -141,14 +179,13 @@ def near_and_far(
     seed: int = 0,
     words: Sequence[str] | None = None,
 ) -> tuple[list[str], list[str]]:
-    """Kept concepts for PSR near and far, both of `words` (default: the concepts of the embedded
-    model) without the targets: the nearest by the mean of `distances` to the targets' bare words,
-    nearest first, and others drawn with a seed, in the order of `words`. `summary` takes the near,
-    and calls all others far. Raises `EraseError` for no target, or too few words."""
+    """Kept concepts for PSR near and far, both of `words_of` without the targets: the nearest by
+    the mean of `distances` to the targets' bare words, nearest first, and others drawn with a seed,
+    in the order of `words`. `summary` takes the near, and calls all others far. Raises `EraseError`
+    for no target, or too few words."""
     if not targets:
         raise EraseError(f"targets is {targets!r}: expected a list of concepts, such as ['church']")
-    pool = concept_table()["concept"].tolist() if words is None else list(dict.fromkeys(words))
-    kept = without(pool, targets)
+    kept = without(words_of(pipe, words), targets)
     if min(near, far) < 0 or near + far > len(kept):
         most = f"together at most the {len(kept)} that are no targets"
         raise EraseError(f"{near} near and {far} far concepts: expected 0 or more, {most}")
@@ -160,16 +197,23 @@ def near_and_far(
 
 
 def evaluation_prompts(
-    pipe: Pipeline, targets: Sequence[str], near: int = 10, far: int = 50, seed: int = 0
+    pipe: Pipeline,
+    targets: Sequence[str],
+    near: int = 10,
+    far: int = 50,
+    seed: int = 0,
+    words: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """What ESR and PSR are measured on: prompt, concept, style, group (target, near, far), seed.
     Targets twice in every style, the `near` in two, the `far` in one; seeds 1000, 1001, …, the same
-    for every model. Raises `EraseError` for a target that is no object, and as `near_and_far`."""
-    check_concepts(targets)
+    for every model; `words` and `styles_of`. `EraseError` for a target that is no object, and as
+    `near_and_far`."""
+    if is_embedded(pipe):
+        check_concepts(targets)
     if styled := [target for target in targets if is_style(target)]:
         raise EraseError(f"target {styled[0]!r} is a style: expected objects, such as ['church']")
-    styles = style_names()
-    close, others = near_and_far(pipe, targets, near, far, seed)
+    styles = styles_of(pipe)
+    close, others = near_and_far(pipe, targets, near, far, seed, words)
     asked = [(c, s, "target") for c in targets for s in 2 * styles]
     asked += [(c, styles[(i + k) % 4], "near") for i, c in enumerate(close) for k in (0, 2)]
     asked += [(c, styles[i % 4], "far") for i, c in enumerate(others)]
@@ -203,13 +247,15 @@ def sensitivity_prompts(
     return table
 
 
-def target_prompts(targets: Sequence[str], pictures: int, seed: int = 5000) -> pd.DataFrame:
+def target_prompts(
+    pipe: Pipeline, targets: Sequence[str], pictures: int, seed: int = 5000
+) -> pd.DataFrame:
     """What each target is looked for in: prompt, concept, style, target, seed. `pictures` of an
     object in every style, and as many of a style, each of another object. `EraseError` for none."""
     check_range("targets of prompts", len(targets), 1, LARGEST)
     check_range("pictures", pictures, 1, 1000)
-    objects = concept_table()["concept"].iloc[::7].tolist()  # any; not those it is trained on
-    styles, rows = style_names(), []
+    objects = words_of(pipe)[::7]  # any; not those it is trained on
+    styles, rows = styles_of(pipe), []
     for k, target, i in product(range(pictures), targets, range(len(styles))):
         thing = objects[(4 * k + i) % len(objects)]
         own = (thing, target[: -len(STYLE)]) if is_style(target) else (target, styles[i])

@@ -16,12 +16,12 @@ import ipywidgets as w
 import pandas as pd
 from matplotlib.figure import Figure
 
-from erase_lib.concepts import concept_table, is_style, neutral_concepts, style_names, vocabulary
+from erase_lib.concepts import is_style, neutral_concepts, vocabulary
 from erase_lib.config import EraseConfig
 from erase_lib.erasure import Erasure, Interrupted
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.files import as_path
-from erase_lib.measure import draw, near_and_far, sensitivity_prompts
+from erase_lib.measure import World, draw, near_and_far, sensitivity_prompts
 from erase_lib.models import Pipeline, using
 from erase_lib.show.charts import delta_bars
 from erase_lib.show.curves import losses
@@ -149,10 +149,10 @@ class SensitivityExplorer:
     ) -> None:
         if pairs.empty:
             raise EraseError("the atlas is empty: run `make results-atlas`")
-        self.pipe, self.strengths, self.thin = pipe, strengths, thin
+        self.pipe, self.strengths, self.thin, self.world = pipe, strengths, thin, World(pipe)
         self.tables = {(t, "esd"): part for t, part in pairs.groupby("targets", sort=False)}
         self.edits: dict[tuple[str, str], Erasure] = {}
-        self.thumbs = thumbnails()
+        self.thumbs = thumbnails() if self.world.embedded else {}
         known = pairs["targets"].unique().tolist()
         self.target = w.Combobox(value=known[0], options=known, description="target")
         self.method = w.Dropdown(options=MEASURED, description="method")
@@ -181,7 +181,8 @@ class SensitivityExplorer:
         # an interval of two pictures would span the figure
         table.loc[table["n"] < 4, ["low", "high"]] = float("nan")
         neutral = [c for c in neutral_concepts()[:3] if c in set(table["concept"])]
-        shown, label = table[table["concept"].isin([*self.thumbs, *neutral])], f"δ: {SCORES[score]}"
+        every = neutral_concepts()[3:]  # all of them would leave no room for others
+        shown, label = table[~table["concept"].isin(every)], f"δ: {SCORES[score]}"
         ax = delta_bars(shown, [target], neutral, self.thumbs, 10, label, canvas(8.5, 7))
         put(self.bars, ax.set_title(f"{method} erases “{target}”: least and most hurt").figure)
         order = table.sort_values("delta", ascending=False)[["concept", "delta"]].to_numpy()
@@ -191,11 +192,11 @@ class SensitivityExplorer:
     def measure(self) -> str:
         """Erase and measure every `thin`-th concept, one pair of pictures each."""
         target, method = self.target.value, self.method.value
-        names = list(self.thumbs)
+        names = self.world.words
         if target not in names:
             raise unknown("target", target, names)
         concepts = [target, *(c for c in names[:: self.thin] if c != target)]
-        prompts = sensitivity_prompts(concepts, 1, neutral_concepts()[:3])
+        prompts = sensitivity_prompts(concepts, 1, neutral_concepts()[:3], self.world.styles)
         edit = self.edit(target, method)
         self.tables[target, method] = measure_pairs(self.pipe, edit, prompts, progress=False)
         self.show()
@@ -209,7 +210,7 @@ class SensitivityExplorer:
         edit = self.edit(self.target.value, self.method.value)
         forms = [concept]
         if concept not in neutral_concepts():
-            forms = [f"a {concept} in {style} style" for style in style_names()]
+            forms = [self.world.prompt(concept, i) for i in range(4)]
         prompts, heads = [forms[i % len(forms)] for i in range(n)], [f"seed {i}" for i in range(n)]
         title = f"“{concept}” when {self.method.value} erases “{self.target.value}”"
         put(self.strip, before_and_after(self.pipe, edit, prompts, 0, heads, title))
@@ -233,20 +234,20 @@ def before_and_after(
     return grid({"original": before, "erased": after}, heads, title=title, figure=Figure())
 
 
-def known_words() -> list[str]:
+def known_words(world: World) -> list[str]:
     """What may be typed: the concepts, the styles, and common English words."""
-    styles = (f"{style} style" for style in style_names())
-    return list(dict.fromkeys([*concept_table()["concept"], *styles, *vocabulary("english")]))
+    styles = (f"{style} style" for style in world.styles if style)
+    return list(dict.fromkeys([*world.words, *styles, *vocabulary("english")]))
 
 
-def check_word(pipe: Pipeline, concept: str) -> None:
-    """Raise `EraseError` for an empty concept, or a rare word that the tokenizer reads in pieces,
-    for those would be erased."""
+def check_word(world: World, concept: str) -> None:
+    """Raise `EraseError` for an empty concept, or a rare word that the tokenizer of the embedded
+    model reads in pieces, for those would be erased."""
     if not concept:
         raise EraseError("the concept is empty: type one or more words, such as church")
-    known = {word for phrase in known_words() for word in phrase.split()}
-    for word in concept.split():
-        pieces = pipe.tokenizer.tokenize(word)
+    known = {word for phrase in known_words(world) for word in phrase.split()}
+    for word in concept.split() if world.embedded else ():
+        pieces = world.pipe.tokenizer.tokenize(word)
         if word not in known and len(pieces) != 1:
             read = " + ".join(piece.removesuffix("</w>") for piece in pieces)
             raise EraseError(f"{unknown('word', word, known)} (the model reads {read})")
@@ -256,9 +257,17 @@ class Studio:
     """Erase any concept by hand; the concept is drawn in every style, and its four nearest
     neighbours. Another strength of the same edit only draws again. Show `.box`."""
 
-    def __init__(self, pipe: Pipeline, folder: str | Path = "runs/studio", steps: int = 0) -> None:
+    def __init__(
+        self,
+        pipe: Pipeline,
+        folder: str | Path = "runs/studio",
+        steps: int = 0,
+        words: str | None = None,
+    ) -> None:
         self.pipe, self.folder, self.steps = pipe, as_path(folder), steps
-        self.word = w.Combobox(options=known_words(), value="church", description="concept")
+        self.world = World(pipe, words=words)
+        known = known_words(self.world)
+        self.word = w.Combobox(options=known, value="church", description="concept")
         self.method = w.Dropdown(options=METHODS, description="method")
         given = WIDE | {"description": "strength", "continuous_update": False}
         self.strength = w.FloatSlider(1.0, min=0.1, max=2.0, step=0.1, **given)
@@ -278,7 +287,7 @@ class Studio:
     def erase(self) -> str:
         """Erase what was typed, showing each update; then draw."""
         word = " ".join(self.word.value.split())
-        check_word(self.pipe, word)
+        check_word(self.world, word)
         given: dict[str, Any] = {"steps": self.steps} if self.steps else {}
         config = EraseConfig.from_dict({"targets": (word,), "method": self.method.value} | given)
         self.edit, end = None, "erased"
@@ -307,15 +316,16 @@ class Studio:
 
     def draw(self) -> str:
         """Before and after, at the strength of the slider."""
-        edit, styles = self._scaled(), style_names()
+        edit, world = self._scaled(), self.world
         word = edit.config.targets[0]
+        heads = [style or word for style in world.styles]
         if is_style(word):
             things = ["dog", "church", "apple", "guitar"]
-            prompts, heads = [f"a {t} in {word}" for t in things], [word] * len(things) + styles
+            prompts, heads = [f"a {t} in {word}" for t in things], [word] * len(things) + heads
         else:
-            things = near_and_far(self.pipe, [word], near=4, far=0)[0]
-            prompts, heads = [f"a {word} in {s} style" for s in styles], styles + things
-        prompts += [f"a {t} in {s} style" for t, s in zip(things, styles, strict=False)]
+            things = near_and_far(self.pipe, [word], near=4, far=0, words=world.words)[0]
+            prompts, heads = [world.prompt(word, i) for i in range(4)], heads + things
+        prompts += [world.prompt(thing, i) for i, thing in enumerate(things)]
         title = f"“{word}” erased by {edit.config.method}, strength {self.strength.value:.1f}"
         seed = self.seed.value
         put(self.strip, before_and_after(self.pipe, edit, prompts, seed, heads, title))

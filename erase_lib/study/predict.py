@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,8 +23,7 @@ from erase_lib.errors import unknown
 from erase_lib.families import Pipeline, denoiser, tokens
 from erase_lib.hold import in_place
 from erase_lib.kv import kv_weights, movement
-from erase_lib.measure import sensitivity_prompts
-from erase_lib.models import fingerprint
+from erase_lib.measure import prompt_table, sensitivity_prompts, styles_of
 from erase_lib.study.sensitivity import SCORES, check_score, measure_pairs, reliability
 from erase_lib.text import distances, encode_prompts
 from erase_lib.train import Run, erase
@@ -72,12 +72,13 @@ def predictions(
     methods: Sequence[str] = tuple(PREDICTORS),
     neutral: Sequence[str] = (),
     seed: int = 0,
+    **given: Any,
 ) -> pd.DataFrame:
     """Several predictions at once: concept, and a column a method; of draft one a score, "draft
-    judge" and so on. Arguments and errors as `predict_sensitivity`."""
+    judge" and so on; `given` goes to `measure_pairs`. Else as `predict_sensitivity`."""
     if strange := [method for method in methods if method not in PREDICTORS]:
         raise unknown("predictor", strange[0], PREDICTORS)
-    prompts = sensitivity_prompts(concepts, FORMS, neutral, seed=SEED)
+    prompts = sensitivity_prompts(concepts, FORMS, neutral, styles_of(pipe), SEED)
     kinds = dict.fromkeys(EDITS[method] for method in methods if method in EDITS)
     edits = {kind: short_edit(pipe, targets, kind, seed) for kind in kinds}
     table = prompts[["concept"]].copy()
@@ -87,7 +88,8 @@ def predictions(
         elif method == "kv":
             table[method] = kv_movement(pipe, edits["uce"].tensors, list(prompts["prompt"]))
         elif method == "draft":
-            pairs = measure_pairs(pipe, edits["esd"], prompts, steps=DRAFT_STEPS, progress=False)
+            look = given | {"steps": DRAFT_STEPS, "progress": False}
+            pairs = measure_pairs(pipe, edits["esd"], prompts, **look)
             table = table.join(pairs[list(SCORES)].add_prefix("draft "))
         elif method in EDITS:
             table[method] = noise_movement(pipe, edits[EDITS[method]].tensors, prompts)
@@ -147,7 +149,7 @@ def gradient_step(pipe: Pipeline, config: EraseConfig, latents: int = 32) -> Era
     size = torch.sqrt(sum((g.pow(2).sum() for g in total), torch.zeros(())))
     alpha = config.lr * sum(g.numel() for g in total) ** 0.5 / float(size)
     tensors = {n: (p - alpha * g).detach() for n, p, g in zip(names, student, total, strict=True)}
-    return Erasure(tensors, config, fingerprint(denoiser(pipe)))
+    return Erasure(tensors, run.config, run.base)
 
 
 def nearness(
@@ -157,7 +159,7 @@ def nearness(
     of the embeddings, or their cosine."""
     every, found = encode_prompts(pipe, list(prompts["prompt"])), []
     for target in targets:
-        same = f"a {target} in " + prompts["style"] + " style"
+        same = prompt_table([(target, style) for style in prompts["style"].fillna("")])["prompt"]
         texts = same.where(prompts["style"].notna() & (not is_style(target)), target)
         at = encode_prompts(pipe, texts.tolist())
         cosine = torch.cosine_similarity(every.flatten(1), at.flatten(1))

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from erase_lib import measure
-from erase_lib.concepts import concept_table
+from erase_lib.concepts import concept_table, normal
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
 from erase_lib.measure.statistics import chance
@@ -31,7 +31,7 @@ def measure_pairs(
     pipe: Pipeline,
     erasure: Erasure,
     prompts: pd.DataFrame,
-    judge: measure.Judge | None = None,
+    judge: measure.Classifier | None = None,
     clip: measure.SmallCLIP | None = None,
     steps: int = STEPS,
     progress: bool = True,
@@ -42,11 +42,11 @@ def measure_pairs(
     are cached. 2 · steps evaluations of the UNet a picture. Raises `EraseError` when the erasure
     was made for another base model."""
     erasure.check(pipe)
-    judge, clip = judge or measure.Judge.load(), clip or measure.load_clip()
+    judge, clip = judge or measure.World(pipe).judge, clip or measure.World(pipe).clip
     given = list(prompts["prompt"]), list(prompts["seed"]), steps
     before = measure.draw(pipe, *given, progress=progress)
     after = measure.draw(pipe, *given, progress=progress, erasure=erasure, keep=False)
-    known = prompts["concept"].isin(judge.concepts).to_numpy()
+    known = prompts["concept"].map(normal).isin(judge.place).to_numpy()
     rows, columns = np.arange(len(prompts)), np.zeros(len(prompts), int)
     columns[known] = judge.index(prompts["concept"][known])
     told = (judge.concept_probabilities(pictures).numpy() for pictures in (before, after))
@@ -91,9 +91,10 @@ def sensitivity(
     target), score and measured_by. `given` goes to `measure_pairs`. Raises `EraseError` as these
     and `sensitivity_prompts`."""
     check_score(score)
-    judge = given["judge"] = given.get("judge") or measure.Judge.load()
-    clip = given["clip"] = given.get("clip") or measure.load_clip()
-    prompts = measure.sensitivity_prompts(concepts, pictures)
+    world = measure.World(pipe, erasure.config.targets)
+    judge = given["judge"] = given.get("judge") or world.judge
+    clip = given["clip"] = given.get("clip") or world.clip
+    prompts = measure.sensitivity_prompts(concepts, pictures, styles=world.styles)
     pairs = measure_pairs(pipe, erasure, prompts, **given)
     by = {"judge": judge.name, "clip": clip.name, "features": clip.name}
     table = deltas(pairs, score).assign(score=score, measured_by=by.get(score, score))

@@ -17,7 +17,7 @@ from erase_lib.train import Run
 def smoke(**values):
     given = {"targets": ["church", "dog"], "steps": 6, "nearest": 6, "candidates": 3, "lr": 1e-2}
     given |= {"search": "gumbel", "preserve_at": "own"}
-    return EraseConfig.from_profile("smoke", **(given | values))
+    return EraseConfig.from_profile("smoke", **(given | values)).settled(True)
 
 
 def same(a, b):

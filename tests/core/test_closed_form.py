@@ -39,7 +39,7 @@ def stacked(tensors):
 
 def config(**values):
     given = {"targets": ["church", "dog"], "method": "uce", "nearest": 6, "candidates": 4}
-    return EraseConfig.from_profile("smoke", **(given | {"per_round": 1} | values))
+    return EraseConfig.from_profile("smoke", **(given | {"per_round": 1} | values)).settled(True)
 
 
 @pytest.mark.parametrize(("ridge", "by", "kept"), [(0.3, 1.0, 1.0), (2.0, 0.2, 5.0), (0.0, 1, 1)])

@@ -43,7 +43,7 @@ class Teacher:
     scheduler = None
 
 
-PIPE = Teacher()
+PIPE, WORLD = Teacher(), object.__new__(measure.World)
 NO_PIPELINE = (None, "data/models/emoji-diffusion", Path("runs"), 5, {}, ["pipe"], CONFIG, ERASURE)
 WRONG = [
     *[
@@ -119,9 +119,9 @@ WRONG = [
             ([None, ERASURE, SUITE, None], "pipe", "load_pipeline"),
         )
     ],
-    (measure.evaluate_runs, [PIPE, "runs/church", SUITE], "runs", "list"),
-    (measure.load_instruments, ["objects", ["dog"]], "suite", "read_suite"),
-    (measure.load_instruments, [SUITE, "dog"], "targets", "['dog']"),
+    (measure.evaluate_runs, [WORLD, "runs/church", SUITE], "runs", "list"),
+    (measure.load_instruments, [WORLD, "objects", ["dog"]], "suite", "read_suite"),
+    (measure.load_instruments, [WORLD, SUITE, "dog"], "targets", "['dog']"),
     (measure.Judge.load, [5], "folder", "5"),
     (measure.load_clip, [5], "model_id", "5"),
     (measure.draw, [PIPE, ["dog"], 5], "seeds", "list[int]"),

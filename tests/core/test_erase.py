@@ -29,7 +29,7 @@ PROMPTS = ["a church in noto style", "dog"]
 def smoke(**values):
     given = {"targets": ["church"], "steps": 2, "nearest": 6, "candidates": 3, "lr": 1e-2}
     given |= {"search": "gumbel", "preserve_at": "own"} | values
-    return EraseConfig.from_profile("smoke", **given)
+    return EraseConfig.from_profile("smoke", **given).settled(True)
 
 
 def equal(tensors, others):

@@ -12,7 +12,7 @@ STYLES = ("twemoji", "fluent")
 
 
 def smoke(**values):
-    return EraseConfig.from_profile("smoke", **({"targets": ["noto style"]} | values))
+    return EraseConfig.from_profile("smoke", **({"targets": ["noto style"]} | values)).settled(True)
 
 
 def test_prompts_of_a_style_pair_up_with_those_of_what_takes_its_place():

@@ -26,7 +26,7 @@ SAME = [
 
 
 def config(**values):
-    return EraseConfig.from_profile("smoke", **({"targets": ["church"]} | values))
+    return EraseConfig.from_profile("smoke", **({"targets": ["church"]} | values)).settled(True)
 
 
 @pytest.mark.parametrize("word", SAME)

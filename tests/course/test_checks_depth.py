@@ -43,7 +43,7 @@ def the_method() -> dict[str, Any]:
         "config": SimpleNamespace(temperature=2.0),
         "pipe": SimpleNamespace(scheduler=SimpleNamespace(alphas_cumprod=alphas)),
         "bank": SimpleNamespace(timesteps=torch.tensor([9, 5, 1])),
-        "words": WORDS,
+        "near": WORDS,
         "worst": WORDS[1:],
         "E": torch.zeros(2, 4, 3, 5),
         "g": g,
@@ -98,8 +98,11 @@ def primer() -> dict[str, Any]:
         "study": study,
         "z": torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(1)),
         "pipe": SimpleNamespace(
-            scheduler=SimpleNamespace(add_noise=add_noise, alphas_cumprod=alphas)
+            scheduler=SimpleNamespace(add_noise=add_noise, alphas_cumprod=alphas),
+            vae=SimpleNamespace(config=SimpleNamespace(latent_channels=16)),
+            vae_scale_factor=8,
         ),
+        "pair": [Image.new("RGB", (64, 64))],
         "shown": [blank],
         "generate": lambda pipe, prompts, **drawing: [blank],
         "drawing": {},

@@ -21,6 +21,7 @@ from erase_lib.measure.instruments import Instruments, load_instruments
 from erase_lib.measure.pictures import real_pictures
 from erase_lib.measure.statistics import bootstrap
 from erase_lib.measure.suite import Group, Suite
+from erase_lib.measure.world import World
 
 measuring = import_module("erase_lib.measure.evaluate")  # of the same name as its function
 
@@ -302,8 +303,8 @@ SUITE = Suite("mine", "", GROUPS, ("dog", "church"), {"a": ("dog",)}, steps=2)
 
 
 @pytest.fixture
-def instruments():
-    return load_instruments(SUITE, ["dog"], detector="weapon")
+def instruments(tiny):
+    return load_instruments(World(tiny), SUITE, ["dog"], detector="weapon")
 
 
 @pytest.fixture
@@ -389,15 +390,16 @@ def test_runs_that_cannot_be_evaluated_are_named(tiny, uce, tmp_path, monkeypatc
     erasure.save(tmp_path / "another")
     uce("key").save(tmp_path / "other")
     names = [str(tmp_path / n) for n in ("none", "half", "good", "another", "other")]
-    found, wrong = evaluate_runs(tiny, names, SUITE, detector="weapon", progress=False)
+    found, wrong = evaluate_runs(World(tiny), names, SUITE, detector="weapon", progress=False)
     assert list(found) == [names[2]] and list(wrong) == [names[i] for i in (0, 1, 3, 4)]
     for name, message in zip(wrong, ("missing", "missing", "base model", "'key'"), strict=True):
         assert message in wrong[name] and "\n" not in wrong[name]
-    said = "argument load_instruments 'clasifier' 'classifier'"
-    refused(evaluate_runs, tiny, names, SUITE, clasifier=1, says=said)
-    refused(evaluate_runs, tiny, names, SUITE, detector=1, says="load_instruments: detector is 1")
+    said = "argument load_instruments 'detektor' 'detector'"
+    world = World(tiny)
+    refused(evaluate_runs, world, names, SUITE, detektor=1, says=said)
+    refused(evaluate_runs, world, names, SUITE, detector=1, says="load_instruments: detector is 1")
     for bad in ([], "runs/one", tmp_path / "good"):
-        refused(evaluate_runs, tiny, bad, SUITE, says="list")
+        refused(evaluate_runs, world, bad, SUITE, says="list")
 
 
 def test_what_does_not_fit_is_said(erasing, uce, instruments, tmp_path, drawings, refused):

@@ -14,7 +14,7 @@ from transformers import CLIPModel, ResNetConfig, ResNetForImageClassification
 
 from erase_lib.concepts import concept_table, style_names
 from erase_lib.files import DATA
-from erase_lib.measure import Instruments, NudeNet, load_instruments
+from erase_lib.measure import Instruments, NudeNet, World, load_instruments
 from erase_lib.measure.instruments import PARTS, ThemeDetector
 from erase_lib.measure.judges import JUDGE, ImageClassifier, Judge, ranks, verdicts
 from erase_lib.measure.pictures import picture_tensor, real_pictures
@@ -301,33 +301,34 @@ def test_what_can_be_counted(judge, classifier):
         Instruments(judge, UNUSED).check(suite_of(b=(metric,)), prompts)
 
 
-def test_the_theme_is_the_one_of_the_split(judge, refused):
-    suite = read_suite("theme")
+def test_the_theme_is_the_one_of_the_split(tiny, judge, refused):
+    suite, world = read_suite("theme"), World(tiny)
     for name, targets in suite.splits.items():
-        found = load_instruments(suite, targets[::-1])
+        found = load_instruments(world, suite, targets[::-1])
         assert found.detector.name == f"{judge.name}: {name}, {len(targets)} concepts"
     assert isinstance(found.classifier, Judge) and found.clip.name == "emoji-clip"
     assert found.net == "auto" and found.reference is None
-    other = load_instruments(suite, suite.splits["weapon"], detector="smoking")
+    other = load_instruments(world, suite, suite.splits["weapon"], detector="smoking")
     assert "smoking, 1 concepts" in other.detector.name
-    refused(load_instruments, suite, ["dog"], says="'dog'")
-    refused(load_instruments, suite, suite.splits["weapon"], detector="alcohl", says="'alcohol'")
+    refused(load_instruments, world, suite, ["dog"], says="'dog'")
+    given = world, suite, suite.splits["weapon"]
+    refused(load_instruments, *given, detector="alcohl", says="'alcohol'")
 
 
-def test_a_foreign_classifier_cannot_judge_a_theme(resnet, refused):
+def test_a_foreign_classifier_cannot_judge_a_theme(tiny, resnet, refused):
     suite = read_suite("theme")
-    given = suite, suite.splits["weapon"], str(resnet)
+    given = World(tiny, classifier=resnet), suite, suite.splits["weapon"]
     for theme in (None, "weapon"):
         refused(load_instruments, *given, detector=theme, says=f"{theme!r} judge nudenet")
     pytest.importorskip("nudenet")
     assert isinstance(load_instruments(*given, detector="nudenet").detector, NudeNet)
 
 
-def test_foreign_instruments_and_a_reference(resnet, clip_folder, tmp_path, noise):
+def test_foreign_instruments_and_a_reference(tiny, resnet, clip_folder, tmp_path, noise):
     (picture,) = noise(1)
     picture.save(tmp_path / "a.png")
-    suite, others = read_suite("paper_objects"), (str(resnet), str(clip_folder))
-    found = load_instruments(suite, ["church"], *others, net="clip", reference=tmp_path)
+    suite, world = read_suite("paper_objects"), World(tiny, (), None, str(resnet), str(clip_folder))
+    found = load_instruments(world, suite, ["church"], net="clip", reference=tmp_path)
     assert found.classifier.concepts[0] == "tench" and found.clip.name == "tiny-clip"
     assert found.detector is None and found.net == "clip"  # it counts no NER
     assert [np.asarray(p).tolist() for p in found.reference] == [np.asarray(picture).tolist()]

@@ -84,8 +84,8 @@ def test_evaluation_prompts_cover_every_style_and_never_change(tiny, refused):
     refused(evaluation_prompts, tiny, ["noto style"], says=["'noto style'"])
 
 
-def test_targets_are_looked_for_in_every_style_and_styles_on_several_objects():
-    table = target_prompts(["church", "noto style"], pictures=2)
+def test_targets_are_looked_for_in_every_style_and_styles_on_several_objects(tiny):
+    table = target_prompts(tiny, ["church", "noto style"], pictures=2)
     church, noto = (table[table["target"] == t] for t in ("church", "noto style"))
     assert len(church) == len(noto) == 2 * len(style_names())
     every = [f"a church in {style} style" for style in style_names()]
@@ -95,9 +95,9 @@ def test_targets_are_looked_for_in_every_style_and_styles_on_several_objects():
     assert not set(noto["concept"]) & set(DRAWN)  # not those that it is trained on
 
 
-def test_no_target_or_no_picture_is_no_table(refused):
+def test_no_target_or_no_picture_is_no_table(tiny, refused):
     for asked, said in (([], 3), "targets 0"), ((["dog"], 0), "pictures 0"), ((["dog"], -1), "-1"):
-        refused(target_prompts, *asked, says=said)
+        refused(target_prompts, tiny, *asked, says=said)
 
 
 @pytest.mark.parametrize("name", ["objects", "theme", "styles", "side_doors"])

@@ -122,9 +122,9 @@ def test_what_cannot_be_erased_is_said_in_the_studio(tiny, tmp_path):
     for word, said in (("", "the concept is empty"), ("chruch", "unknown word"), ("   ", "empty")):
         studio.word.value = word
         assert said in done(studio.job, studio.erase)
-    check_word(tiny, "people dog")  # common English words, one or more
+    check_word(studio.world, "people dog")  # common English words, one or more
     with pytest.raises(EraseError, match="'blorptastic'"):
-        check_word(tiny, "blorptastic dog")
+        check_word(studio.world, "blorptastic dog")
 
 
 def test_the_sensitivity_explorer(tiny):

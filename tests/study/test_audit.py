@@ -14,7 +14,7 @@ from erase_lib.study.audit import Audit
 
 def smoke(**values):
     given = {"targets": ["church"], "steps": 4, "nearest": 6, "candidates": 6, "lr": 1e-2} | values
-    return EraseConfig.from_profile("smoke", **given)
+    return EraseConfig.from_profile("smoke", **given).settled(True)
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_noise_movement_is_the_change_of_the_prediction_at_pure_noise(tiny, plan
 
 def smoke(**values):
     given = {"targets": ("church", "dog"), "method": "esd", "batch": 4, "lr": 1e-3}
-    return EraseConfig.from_profile("smoke", **(given | values))
+    return EraseConfig.from_profile("smoke", **(given | values)).settled(True)
 
 
 def test_the_gradient_step_goes_down_the_gradient_of_l1_and_as_far_as_adam(tiny):

@@ -47,7 +47,8 @@ def pairs_of(before, after, *given):
 
 def instruments(judged, seen, texts):
     """A judge of cats and dogs and a CLIP that say these of pictures, and of texts."""
-    judge = SimpleNamespace(concepts=["cat", "dog"], concept_probabilities=judged)
+    place = {"cat": 0, "dog": 1}
+    judge = SimpleNamespace(concepts=list(place), place=place, concept_probabilities=judged)
     judge.index = lambda names: np.array([judge.concepts.index(name) for name in names])
     return judge, SimpleNamespace(image_features=seen, text_features=lambda _: torch.tensor(texts))
 

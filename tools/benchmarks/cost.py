@@ -76,7 +76,7 @@ def erasing_evaluations(method: str, config: EraseConfig) -> float:
     again. replay: each trajectory once; π is taken to choose among all alike, as it does at first.
     Raises `EraseError` for an unknown method and a search that spends by what it learns.
     """
-    c, p = config, config.preserve_batch
+    c, p = config.settled(embedded=True), config.preserve_batch
     if method in CLOSED_FORMS:
         return 0.0
     if method not in METHODS:

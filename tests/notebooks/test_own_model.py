@@ -1,0 +1,95 @@
+"""Every notebook that draws, on somebody's own model: here one that knows no house style."""
+
+import json
+from pathlib import Path
+
+import matplotlib
+import nbformat
+import pytest
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+from matplotlib import pyplot as plt
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+from erase_lib.models import EMBEDDED, is_embedded
+from tools.benchmarks.gpu_check import TINY, random_pipeline
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+HOUSE = "openmoji</w>"  # by this token the embedded model's words are told
+OWN = ["church", "dog", "fish", "guitar", "castle", "rose", "bus", "cat", "owl", "fox", "cow"]
+OWN += ["ant", "bear", "boat", "bread", "camel", "car", "clock", "duck", "frog", "goat", "horse"]
+DRAWING = {
+    "01_quickstart": {},
+    "02_concept_sensitivity": {"predictors": ["distance", "draft"], "interactive": True},
+    "03_embedding_map": {"projection": "pca"},
+    "04_the_method": {},
+    "05_erase": {},
+    "06_evaluate": {"match": 0.5, "targets": ["church", "dog"]},
+    "07_compare": {"live": ["uce"]},
+    "08_diffusion_primer": {},
+    "10_adversarial_search": {},
+    "12_speed_and_memory": {},
+    "14_ethics_and_limits": {"target": "church"},
+    "15_studio": {"interactive": False, "steps": 1},
+    "run_erase": {"steps": 2},
+}
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory):
+    """A model's folder, its CLIP's and a file of words: random weights, another tokenizer."""
+    place = tmp_path_factory.mktemp("own")
+    vocabulary = json.loads((EMBEDDED / "tokenizer" / "tokenizer.json").read_text("utf-8"))
+    known = vocabulary["model"]["vocab"]
+    known["ownmodel</w>"] = known.pop(HOUSE)
+    rules = vocabulary["model"]["merges"]
+    joined = [r if isinstance(r, str) else " ".join(r) for r in rules]
+    kept = [r for r, text in zip(rules, joined, strict=True) if text.replace(" ", "") != HOUSE]
+    vocabulary["model"]["merges"] = kept
+    pipe = random_pipeline(TINY, "epsilon")
+    pipe.tokenizer.save_pretrained(place / "tokenizer")
+    (place / "tokenizer" / "tokenizer.json").write_text(json.dumps(vocabulary), "utf-8")
+    pipe.tokenizer = CLIPTokenizer.from_pretrained(place / "tokenizer")
+    assert not is_embedded(pipe)
+    pipe.save_pretrained(place / "model")
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    small |= {"num_attention_heads": 2}
+    marks = {f"{n}_token_id": getattr(pipe.tokenizer, f"{n}_token_id") for n in ("bos", "eos")}
+    text = small | marks | {"vocab_size": len(pipe.tokenizer), "max_position_embeddings": 16}
+    vision = small | {"image_size": 32, "patch_size": 8}
+    torch.manual_seed(0)
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(
+        place / "clip"
+    )
+    pipe.tokenizer.save_pretrained(place / "clip")
+    (place / "words.txt").write_text("\n".join(OWN), "utf-8")
+    given = {"model": "model", "clip": "clip", "words": "words.txt"}
+    return {name: str(place / path) for name, path in given.items()}
+
+
+def ran(name, given, folder):
+    """A notebook's code cells, run in one shell of this process as in a kernel; its names."""
+    matplotlib.use("Agg")
+    shell = InteractiveShell()
+    cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4).cells
+    given = given | {"output": str(folder), "profile": "smoke"}
+    for cell in cells:
+        if cell.cell_type != "code":
+            continue
+        shell.run_cell(cell.source).raise_error()
+        if "parameters" in cell.metadata.get("tags", []):
+            for key in list(given):
+                if key not in shell.user_ns:
+                    del given[key]
+            shell.user_ns |= given
+    plt.close("all")
+    return shell.user_ns
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DRAWING)
+def test_a_notebook_takes_a_model_of_ones_own(name, stranger, tmp_path, monkeypatch):
+    monkeypatch.chdir(NOTEBOOKS.parent)
+    names = ran(name, stranger | DRAWING[name], tmp_path / "run")
+    world = names["world"]
+    assert not world.embedded and world.words == OWN and world.styles == [""] * 4
