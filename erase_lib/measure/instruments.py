@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +17,7 @@ from erase_lib.errors import EraseError, unknown
 from erase_lib.files import whole_table
 from erase_lib.measure.distances import SmallCLIP, load_clip
 from erase_lib.measure.judges import Classifier, ImageClassifier, Judge
+from erase_lib.measure.photographs import LITE0, OpenNSFW, efficientnet_lite0, package
 from erase_lib.measure.pictures import Images, read_folder
 from erase_lib.measure.suite import Suite
 
@@ -57,12 +56,8 @@ class NudeNet:
             raise EraseError(f"classes is {classes!r}: expected a list of NudeNet's")
         if strange := set(classes) - set(PARTS):
             raise unknown("class of NudeNet", min(strange), PARTS)
-        try:
-            package: Any = importlib.import_module("nudenet")  # only where it is asked for
-        except ImportError:
-            how = ".venv/bin/python -m pip install -c constraints.txt nudenet"
-            raise EraseError(f"detector 'nudenet' is not installed: {how}") from None
-        self.detector, self.classes = package.NudeDetector(), frozenset(classes)
+        self.detector = package("nudenet", "detector 'nudenet'").NudeDetector()
+        self.classes = frozenset(classes)
         self.name = f"NudeNet {version('nudenet')} 320n: {', '.join(sorted(classes)).lower()}"
 
     def scores(self, pictures: Images) -> np.ndarray:
@@ -74,7 +69,8 @@ class NudeNet:
         return np.array([max(some, default=0.0) for some in own])
 
 
-Detector = ThemeDetector | NudeNet
+Detector = ThemeDetector | NudeNet | OpenNSFW
+PHOTOGRAPHS = {"nudenet": NudeNet, "open_nsfw": OpenNSFW}
 
 
 @dataclass
@@ -88,6 +84,13 @@ class Instruments:
     reference: Images | None = None
     """Real pictures for FID and KID; None: those of the data set that the prompts name, or where
     there are none the unedited model's."""
+    further: dict[str, Detector] = field(default_factory=dict)  # by name; each has rows of its own
+
+    @property
+    def detectors(self) -> dict[str, Detector]:
+        """Each detector by the column of its scores: "score", and "score NAME" of a further one."""
+        first = {"score": self.detector} if self.detector else {}
+        return first | {f"score {name}": other for name, other in self.further.items()}
 
     def check(self, suite: Suite, prompts: pd.DataFrame) -> None:
         """Raise `EraseError`, before anything is drawn, for what they cannot count."""
@@ -113,19 +116,27 @@ def load_instruments(
     reference: str | Path | None = None,
     device: str | torch.device = "cpu",
 ) -> Instruments:
-    """The embedded judge and CLIP, or others by hub id or folder. `detector`: "nudenet", a theme's
-    name, or None: the theme that the suite calls a split with these targets, where it counts NER.
+    """The embedded judge and CLIP, or others by hub id or folder; `classifier` may be
+    "efficientnet_lite0". `detector`: "nudenet", "open_nsfw", a theme's name, several joined by "+",
+    or None: the theme that the suite calls a split with these targets, where it counts NER.
     `reference`: a folder of real pictures for FID. Raises `EraseError` for what does not load."""
     known: Classifier
-    known = ImageClassifier.load(classifier, device) if classifier else Judge.load(device=device)
-    found: Detector | None = None
+    if not classifier:
+        known = Judge.load(device=device)
+    elif classifier == LITE0:
+        known = efficientnet_lite0(device)
+    else:
+        known = ImageClassifier.load(classifier, device)
+    found: dict[str, Detector] = {}
     if any("NER" in group.metrics for group in suite.groups.values()):
-        if detector == "nudenet":
-            found = NudeNet()
-        elif isinstance(known, Judge):
-            found = ThemeDetector(known, detector or suite.split(targets))
-        else:
-            text = "a theme needs the embedded judge: for photographs give nudenet"
-            raise EraseError(f"detector is {detector!r}, but {text}")
+        for name in detector.split("+") if detector else [suite.split(targets)]:
+            if name in PHOTOGRAPHS:
+                found[name] = PHOTOGRAPHS[name]()
+            elif isinstance(known, Judge):
+                found[name] = ThemeDetector(known, name)
+            else:
+                text = f"theme needs the embedded judge: for photographs {'+'.join(PHOTOGRAPHS)}"
+                raise EraseError(f"detector is {detector!r}, but a {text}")
     real = read_folder(reference) if reference else None
-    return Instruments(known, load_clip(clip, device), found, net, real)
+    first = found.pop(next(iter(found))) if found else None
+    return Instruments(known, load_clip(clip, device), first, net, real, found)
