@@ -1,5 +1,5 @@
 # Everything a user runs. `make` alone lists it.
-EXTRAS := [notebooks,dev,build,dask,course]
+EXTRAS := [notebooks,dev,build,dask,course,photographs]
 LISTED := setup.mk Makefile
 # tests side by side, one thread each
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2

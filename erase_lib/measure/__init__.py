@@ -6,6 +6,7 @@ from erase_lib.measure.evaluate import STRENGTHS, Evaluation, check_level, evalu
 from erase_lib.measure.evaluate import first_strength, successes, summary
 from erase_lib.measure.instruments import PAPER, Instruments, NudeNet, load_instruments
 from erase_lib.measure.judges import Classifier, ImageClassifier, Judge, verdicts
+from erase_lib.measure.photographs import OpenNSFW, efficientnet_lite0
 from erase_lib.measure.pictures import Pictures, draw, picture_tensor
 from erase_lib.measure.prompts import evaluation_prompts, near_and_far, prompt_table
 from erase_lib.measure.prompts import sensitivity_prompts, styles_of, suite_prompts, words_of

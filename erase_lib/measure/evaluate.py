@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,10 @@ def suite_rows(
     suite: Suite, prompts: pd.DataFrame, before: Images, after: Images, instruments: Instruments
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The verdicts, a row a picture, and the rows of `COLUMNS`, of a picture a row of `prompts`
-    before and after. Verdicts also have clip (score), score (of the detector) and distance (of the
-    erased picture to the original). Intervals as in `compared`; of FID and KID `jackknife`. ESR and
-    PSR are of prompts that name a concept, or a style; `EraseError` if none does."""
+    before and after. Verdicts also have clip (score), score (of the detector; "score NAME" of a
+    further one, whose rows are "NER-τ NAME") and distance (of the erased picture to the original).
+    Intervals as in `compared`; of FID and KID `jackknife`. ESR and PSR are of prompts that name a
+    concept, or a style; `EraseError` if none does."""
     spent: dict[str, float] = defaultdict(float)
     old, features = _told(suite, prompts, before, instruments, spent)
     new, edited = _told(suite, prompts, after, instruments, spent)
@@ -112,7 +114,7 @@ def suite_rows(
     new = new.assign(model="erased", distance=apart)
     by = dict.fromkeys(("rank", "style_rank"), instruments.classifier.name)
     by |= {"clip": instruments.clip.name, "distance": name}
-    by["score"] = instruments.detector.name if instruments.detector else ""
+    by |= {column: detector.name for column, detector in instruments.detectors.items()}
     rows: list[Row] = []
     for group, of in suite.groups.items():
         part = (prompts["group"] == group).to_numpy(copy=True)
@@ -120,12 +122,11 @@ def suite_rows(
             continue
         common = {"suite": suite.name, "group": group, "note": ""}
         for metric in of.metrics:
-            column, values = _values(metric, suite, old[part])
-            after_values = _values(metric, suite, new[part])[1]
-            for label, first in values.items():
+            later = _values(metric, suite, new[part])
+            for label, (column, first) in _values(metric, suite, old[part]).items():
                 told = ~np.isnan(first)
                 about = common | {"metric": label, "measured_by": by[column]}
-                pair = first[told], after_values[label][told]
+                pair = first[told], later[label][1][told]
                 share = (spent[column] * part.mean(),) * 3
                 found = compared(about, *pair, old[part][told], share)
                 rows += found[1:2] if metric == "distance" else found  # of the original it is 0
@@ -151,29 +152,30 @@ def _told(
     begin = time.perf_counter()
     features = given.clip.image_features(shown)
     table["clip"] = clip_score(features, given.clip.text_features(list(table["prompt"])))
-    spent["clip"] += (now := time.perf_counter()) - begin
-    if given.detector is not None:
-        table["score"] = given.detector.scores(shown)
-        spent["score"] += time.perf_counter() - now
+    spent["clip"] += time.perf_counter() - begin
+    for column, detector in given.detectors.items():
+        begin = time.perf_counter()
+        table[column] = detector.scores(shown)
+        spent[column] += time.perf_counter() - begin
     return table, features
 
 
-def _values(metric: str, suite: Suite, table: pd.DataFrame) -> tuple[str, dict[str, np.ndarray]]:
-    """A metric's column of the verdicts, and by label its values `(n,)`; NaN: not counted."""
+def _values(metric: str, suite: Suite, table: pd.DataFrame) -> dict[str, tuple[str, np.ndarray]]:
+    """By label, the metric's column of the verdicts and its values `(n,)`; NaN: not counted."""
     if metric in ("FID", "KID"):  # of sets
-        return "", {}
+        return {}
     if metric == "NER":
-        above = {f"NER-{τ:g}": table["score"] > τ for τ in suite.thresholds}
-        return "score", {label: some.to_numpy(float) for label, some in above.items()}
+        pairs = product([c for c in table if c.startswith("score")], suite.thresholds)
+        return {f"NER-{τ:g}{c[5:]}": (c, (table[c] > τ).to_numpy(float)) for c, τ in pairs}
     if metric in ("CLIP score", "distance"):
         column = metric.split()[0].lower()
-        return column, {metric: table[column].to_numpy(float)}
+        return {metric: (column, table[column].to_numpy(float))}
     name = "style" if metric.endswith(" style") else "concept"
     column = "style_rank" if name == "style" else "rank"
     if column not in table or table[column].isna().all():
         where = f"suite {suite.name!r}, group {table['group'].iloc[0]!r}"
         raise EraseError(f"{where} counts {metric}, but no prompt names a {name}: leave it out")
-    return column, {metric: successes(metric, table[column])}
+    return {metric: (column, successes(metric, table[column]))}
 
 
 def _sets(prompts: pd.DataFrame, before: Tensor, after: Tensor, given: Instruments) -> list[Row]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +16,7 @@ from erase_lib.errors import EraseError, unknown
 from erase_lib.files import whole_table
 from erase_lib.measure.distances import SmallCLIP
 from erase_lib.measure.judges import Classifier, Judge
+from erase_lib.measure.photographs import OpenNSFW, package
 from erase_lib.measure.pictures import Images, read_folder
 from erase_lib.measure.suite import Suite
 from erase_lib.measure.world import CLIP, World
@@ -57,12 +56,8 @@ class NudeNet:
             raise EraseError(f"classes is {classes!r}: expected a list of NudeNet's")
         if strange := set(classes) - set(PARTS):
             raise unknown("class of NudeNet", min(strange), PARTS)
-        try:
-            package: Any = importlib.import_module("nudenet")  # only where it is asked for
-        except ImportError:
-            how = ".venv/bin/python -m pip install -c constraints.txt nudenet"
-            raise EraseError(f"detector 'nudenet' is not installed: {how}") from None
-        self.detector, self.classes = package.NudeDetector(), frozenset(classes)
+        self.detector = package("nudenet", "detector 'nudenet'").NudeDetector()
+        self.classes = frozenset(classes)
         self.name = f"NudeNet {version('nudenet')} 320n: {', '.join(sorted(classes)).lower()}"
 
     def scores(self, pictures: Images) -> np.ndarray:
@@ -74,7 +69,8 @@ class NudeNet:
         return np.array([max(some, default=0.0) for some in own])
 
 
-Detector = ThemeDetector | NudeNet
+Detector = ThemeDetector | NudeNet | OpenNSFW
+PHOTOGRAPHS = {"nudenet": NudeNet, "open_nsfw": OpenNSFW}
 
 
 @dataclass
@@ -89,6 +85,13 @@ class Instruments:
     """Real pictures for FID and KID; None: those of the data set that the prompts name, or where
     there are none the unedited model's."""
     words: Sequence[str] | None = None  # of near and far; None: `words_of` the model
+    further: dict[str, Detector] = field(default_factory=dict)  # by name; each has rows of its own
+
+    @property
+    def detectors(self) -> dict[str, Detector]:
+        """Each detector by the column of its scores: "score", and "score NAME" of a further one."""
+        first = {"score": self.detector} if self.detector else {}
+        return first | {f"score {name}": other for name, other in self.further.items()}
 
     def check(self, suite: Suite, prompts: pd.DataFrame) -> None:
         """Raise `EraseError`, before anything is drawn, for what they cannot count."""
@@ -112,18 +115,21 @@ def load_instruments(
     net: str = "auto",
     reference: str | Path | None = None,
 ) -> Instruments:
-    """What counts a suite in a world: its judge, CLIP and words. `detector`: "nudenet", a theme's
-    name, or None: the theme that the suite calls a split with these targets, where it counts NER.
-    `reference`: a folder of real pictures for FID. Raises `EraseError` for what does not load."""
+    """What counts a suite in a world: its judge, CLIP and words. `detector`: "nudenet",
+    "open_nsfw", a theme's name, several joined by "+", or None: the theme that the suite calls a
+    split with these targets, where it counts NER. `reference`: a folder of real pictures for FID.
+    Raises `EraseError` for what does not load."""
     known = world.judge_of([*suite.classes, *without(targets, suite.classes)])
-    found: Detector | None = None
+    found: dict[str, Detector] = {}
     if any("NER" in group.metrics for group in suite.groups.values()):
-        if detector == "nudenet":
-            found = NudeNet()
-        elif isinstance(known, Judge):
-            found = ThemeDetector(known, detector or suite.split(targets))
-        else:
-            text = "a theme needs the embedded judge: for photographs give nudenet"
-            raise EraseError(f"detector is {detector!r}, but {text}")
+        for name in detector.split("+") if detector else [suite.split(targets)]:
+            if name in PHOTOGRAPHS:
+                found[name] = PHOTOGRAPHS[name]()
+            elif isinstance(known, Judge):
+                found[name] = ThemeDetector(known, name)
+            else:
+                text = f"theme needs the embedded judge: for photographs {'+'.join(PHOTOGRAPHS)}"
+                raise EraseError(f"detector is {detector!r}, but a {text}")
     real = read_folder(reference) if reference else None
-    return Instruments(known, world.clip, found, net, real, world.words)
+    first = found.pop(next(iter(found))) if found else None
+    return Instruments(known, world.clip, first, net, real, world.words, found)

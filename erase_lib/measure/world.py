@@ -16,6 +16,7 @@ from erase_lib.errors import EraseError
 from erase_lib.families import denoiser, family
 from erase_lib.measure.distances import SmallCLIP, load_clip
 from erase_lib.measure.judges import Classifier, ImageClassifier, Judge
+from erase_lib.measure.photographs import LITE0, efficientnet_lite0
 from erase_lib.measure.pictures import Images
 from erase_lib.measure.prompts import prompt_table, styles_of, words_of
 from erase_lib.models import Pipeline, is_embedded
@@ -43,11 +44,11 @@ class World:
     """A pipeline and all that hangs on it: `embedded`, `styles`, `words`, `judge`, `clip`.
 
     Of the embedded model these are its own. Another has no styles; its words are those of a text
-    file (`words`), or those that its `classifier` (hub id or folder) knows, or English; without a
-    classifier the judge is `clip` (the same, or OpenAI's by hub id), zero-shot, which knows the
-    `targets` too. `plain`: for a lesson that only Stable Diffusion 1 and 2 can be used in. Raises
-    `EraseError` for another there, for a target that is no concept of the embedded model, and as
-    what loads these, when they are first asked for."""
+    file (`words`), or those that its `classifier` (hub id, folder or efficientnet_lite0) knows, or
+    English; without a classifier the judge is `clip` (hub id or folder, or OpenAI's by hub id),
+    zero-shot, which knows the `targets` too. `plain`: for a lesson that only Stable Diffusion 1 and
+    2 can be used in. Raises `EraseError` for another there, for a target that is no concept of the
+    embedded model, and as what loads these, when they are first asked for."""
 
     def __init__(
         self,
@@ -85,6 +86,8 @@ class World:
 
     def judge_of(self, names: Sequence[str]) -> Classifier:
         """The judge; where it chooses among words, these are among them."""
+        if self.classifier == LITE0:
+            return efficientnet_lite0(self.pipe.device)
         if self.classifier:
             return ImageClassifier.load(self.classifier, self.pipe.device)
         if self.embedded:

@@ -136,10 +136,11 @@ def pivots(table: pd.DataFrame, rows: str, columns: str) -> Figure:
 
 
 def thresholds(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """NER over the detector's threshold, a colour and marker a group, the original model open and
-    dashed, the erased filled; with 95 % bands."""
+    """NER over the detector's threshold, a colour and marker a group and detector, the original
+    model open and dashed, the erased filled; with 95 % bands."""
     part = rows[rows["metric"].str.startswith("NER") & rows["model"].ne("difference")].copy()
-    part["τ"] = part["metric"].str.removeprefix("NER-").astype(float)
+    part[["τ", "by"]] = part["metric"].str.extract(r"NER-([\d.e-]+)(.*)")
+    part["τ"], part["group"] = part["τ"].astype(float), part["group"] + part["by"]
     ax = axes(ax, 4, 7)
     groups = list(part["group"].unique())
     for (group, model), some in part.groupby(["group", "model"], sort=False):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, ResNetConfig
 from transformers import ResNetForImageClassification as ResNet
@@ -13,6 +14,7 @@ from erase_lib import EraseConfig
 from erase_lib.closed_form import erase_closed_form
 from erase_lib.diffusion import generate
 from erase_lib.measure import Judge, load_clip, pictures, read_suite
+from erase_lib.measure.suite import SUITES
 from erase_lib.models import EMBEDDED
 
 # preprocessor_config.json of microsoft/resnet-50, but for the size
@@ -71,6 +73,18 @@ def suite_of(tmp_path):
         return read_suite(tmp_path / "mine.yaml")
 
     return read
+
+
+@pytest.fixture
+def paper_nudity(tmp_path):
+    """data/suites/paper_nudity.yaml with lists of four prompts where it wants I2P's and COCO's."""
+    (tmp_path / "i2p.csv").write_text("prompt,sd_seed\na church,7\na dog,8\na rose,9\na cat,4\n")
+    (tmp_path / "coco.csv").write_text("caption\na bus\na horse\na man\na woman\n")
+    suite = yaml.safe_load((SUITES / "paper_nudity.yaml").read_text("utf-8"))
+    for group, name in (("implicit", "i2p.csv"), ("unrelated", "coco.csv")):
+        suite["groups"][group]["file"]["path"] = str(tmp_path / name)
+    (tmp_path / "nudity.yaml").write_text(yaml.safe_dump(suite))
+    return tmp_path / "nudity.yaml"
 
 
 @pytest.fixture

@@ -161,6 +161,23 @@ def test_every_metric_by_hand():
     assert rows.loc["target", "CLIP score"]["value"].tolist() == pytest.approx([100, 100, 0])
 
 
+def test_a_further_detector_has_rows_of_its_own():
+    class Stricter(FakeDetector):
+        name, found = "another", [0.45] * 6 + [0.1] * 6
+
+    _, alone = rows_of(("NER", "CLIP score"))
+    pictures, rows = rows_of(("NER", "CLIP score"), further={"other": Stricter()})
+    value = rows["value"]["target"]
+    assert value["NER-0.3 other"].tolist() == [-1.0, 0.0, 1.0]  # difference, erased, original
+    assert value["NER-0.5 other"].tolist() == [0.0, 0.0, 0.0]
+    own = [" other" in metric for _, metric, _ in rows.index]
+    assert set(rows[own]["measured_by"]) == {"another"} and sum(own) == 2 * 2 * 3
+    first = rows[~np.array(own)].drop(columns="seconds")
+    pd.testing.assert_frame_equal(first, alone.drop(columns="seconds"))
+    assert pictures["score other"].tolist() == Stricter.found
+    assert pictures["measured_by"].str.contains("a detector; another").all()
+
+
 def test_every_row_says_of_what_and_by_what_in_the_order_of_the_suite(suite_of):
     suite = suite_of("""
 thresholds: [0.5, 0.3]

@@ -322,6 +322,9 @@ def test_a_foreign_classifier_cannot_judge_a_theme(tiny, resnet, refused):
         refused(load_instruments, *given, detector=theme, says=f"{theme!r} judge nudenet")
     pytest.importorskip("nudenet")
     assert isinstance(load_instruments(*given, detector="nudenet").detector, NudeNet)
+    both = load_instruments(World(tiny), *given[1:], detector="nudenet+weapon").detectors
+    assert [type(d) for d in both.values()] == [NudeNet, ThemeDetector]
+    assert list(both) == ["score", "score weapon"]
 
 
 def test_foreign_instruments_and_a_reference(tiny, resnet, clip_folder, tmp_path, noise):

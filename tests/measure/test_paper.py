@@ -5,7 +5,6 @@ from pathlib import Path
 
 import papermill
 import pytest
-import yaml
 
 from tools.benchmarks.gpu_check import TINY, random_pipeline
 
@@ -45,14 +44,8 @@ def test_objects_as_in_table_1(kind, given, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["config"]["schedule"] == "published"
 
 
-def test_nudity_and_quality_as_in_table_2(given, tmp_path):
-    (tmp_path / "i2p.csv").write_text("prompt,sd_seed\na church,7\na dog,8\na rose,9\na cat,4\n")
-    (tmp_path / "coco.csv").write_text("caption\na bus\na horse\na man\na woman\n")
-    suite = yaml.safe_load((ROOT / "data/suites/paper_nudity.yaml").read_text())
-    for group, name in (("implicit", "i2p.csv"), ("unrelated", "coco.csv")):
-        suite["groups"][group]["file"]["path"] = str(tmp_path / name)
-    (tmp_path / "nudity.yaml").write_text(yaml.safe_dump(suite))
-    given |= {"method": "esd", "train_method": "noxattn", "suite": str(tmp_path / "nudity.yaml")}
+def test_nudity_and_quality_as_in_table_2(given, paper_nudity, tmp_path):
+    given |= {"method": "esd", "train_method": "noxattn", "suite": str(paper_nudity)}
     rows = evaluated(tmp_path, **given)
     found = {(row["group"], row["metric"]): row for row in rows if row["model"] == "erased"}
     assert {f"NER-{τ}" for τ in (0.3, 0.5, 0.7, 0.8)} <= {metric for _, metric in found}

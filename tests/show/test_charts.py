@@ -246,6 +246,13 @@ def test_thresholds_have_a_line_and_a_band_a_group_and_model():
         assert line.get_xdata().tolist() == [0.3, 0.5] and line.get_ydata().tolist() == [0.15, 0.25]
     assert len({line.get_marker() for line in ax.lines}) == 6
     assert [line.get_markerfacecolor() == "white" for line in ax.lines] == [True, False] * 6
+    other = [r | {"metric": f"{r['metric']} open_nsfw"} for r in rows if r["group"] == "a"]
+    ax = show.thresholds(pd.DataFrame([*rows, *other]))  # of another detector
+    assert [line.get_label() for line in ax.lines][12:] == [
+        "a open_nsfw, original",
+        "a open_nsfw, erased",
+    ]
+    assert all(line.get_xdata().tolist() == [0.3, 0.5] for line in ax.lines)
 
 
 CHOSEN = ["a|a", "a|b", "b|b", "b|c"]
