@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from erase_lib import export
+from erase_lib import edits, export
 from erase_lib.checkpoint import load_checked, save_checked
 from erase_lib.config import ELSEWHERE, EraseConfig
 from erase_lib.doors import gate
@@ -155,7 +155,7 @@ class Erasure:
         config = EraseConfig(tuple(targets), ELSEWHERE, styles=())
         with using(pipe, "reading its weights", draws=False):
             base = {n: p.detach() for n, p in plain(denoiser(pipe)).named_parameters()}
-            tensors = export.edited(pipe, base, other)
+            tensors = edits.edited(pipe, base, other)
             return cls(tensors, config, fingerprint(denoiser(pipe)))
 
     def export(

@@ -1,0 +1,80 @@
+"""What others edited, read from a pipeline, a folder or a file: the tensors of an erasure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from erase_lib.errors import EraseError, reason
+from erase_lib.families import Pipeline, denoiser
+from erase_lib.files import as_path
+from erase_lib.hold import plain
+from erase_lib.models import load_pipeline, precision
+
+# what the keys of a layer's edit end in, and its parts' order: W' − W = up @ down · alpha / rank
+UP, DOWN = ("lora_B.weight", "lora_up.weight"), ("lora_A.weight", "lora_down.weight")
+BIAS, WHOLE = ("lora_B.bias", "diff_b"), ("diff",)
+
+
+def edited(pipe: Pipeline, base: dict[str, Tensor], other: Any) -> dict[str, Tensor]:
+    """The tensors of `Erasure.between`, float32 by the denoiser's names; `base` are its own."""
+    if isinstance(other, (str, Path)):
+        path = as_path(other)
+        found = read_edit(path, base) if path.is_file() else None
+        other = None if found else load_pipeline(path, device="cpu", dtype=precision(pipe))
+    if other is not None:
+        found = {n: p.detach() for n, p in plain(denoiser(other)).named_parameters()}
+    assert found is not None
+    for name, t in found.items():
+        if name not in base or base[name].shape != t.shape:
+            what = f"it has {name} {tuple(t.shape)}, which the loaded model has not"
+            raise EraseError(f"this edit is of another base model: {what}")
+    # an edit in half precision has rounded what it left alone
+    moved = {n: t for n, t in found.items() if not torch.equal(base[n].to(t), t)}
+    if not moved:
+        raise EraseError("this edit changes no tensor of the loaded model: give what was edited")
+    return {n: t.float().cpu().contiguous() for n, t in moved.items()}
+
+
+def read_edit(path: Path, base: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The edited tensors of a .safetensors file, whatever its keys. Raises as `Erasure.between`."""
+    try:
+        given = load_file(path)
+    except Exception as error:  # a pickle, or damaged
+        raise EraseError(f"{path} is no safetensors file ({reason(error)})") from None
+    if odd := [key for key in given if key.startswith(("lora_te", "text_encoder"))]:
+        raise EraseError(f"{path} edits the text encoder too ({odd[0]}): an erasure holds none")
+    whole = {key.removeprefix("unet.").removeprefix("transformer."): t for key, t in given.items()}
+    if set(whole) <= set(base):
+        return whole
+    names = {n.rpartition(".")[0].replace(".", "_"): n.rpartition(".")[0] for n in base}
+    layers = dict[str, dict[str, Tensor]]()
+    for key, t in whole.items():
+        end = next((e for e in (*UP, *DOWN, *BIAS, *WHOLE, "alpha") if key.endswith(f".{e}")), "")
+        layer = names.get(key.removesuffix(f".{end}").removeprefix("lora_unet_").replace(".", "_"))
+        if not end or layer is None:
+            raise EraseError(f"{path} has {key}, which names no layer of the loaded model")
+        layers.setdefault(layer, {})[end] = t.float()
+    return {n: t for layer, parts in layers.items() for n, t in _applied(layer, parts, base)}
+
+
+def _applied(
+    layer: str, parts: dict[str, Tensor], base: dict[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    """A layer's edited weight and bias, from the parts of an edit by the ends of their keys."""
+    up, down, bias, whole = (
+        next((parts[end] for end in ends if end in parts), None) for ends in (UP, DOWN, BIAS, WHOLE)
+    )
+    weight = base[f"{layer}.weight"].float().cpu()
+    if up is not None and down is not None:
+        scale = float(parts.get("alpha", torch.tensor(len(down)))) / len(down)
+        whole = scale * (up.flatten(1) @ down.flatten(1))
+    if whole is not None:
+        yield f"{layer}.weight", weight + whole.view_as(weight)
+    if bias is not None and f"{layer}.bias" in base:
+        yield f"{layer}.bias", base[f"{layer}.bias"].float().cpu() + bias
