@@ -23,9 +23,9 @@ from erase_lib import edits, export
 from erase_lib.checkpoint import load_checked, save_checked
 from erase_lib.config import ELSEWHERE, EraseConfig
 from erase_lib.doors import gate
-from erase_lib.errors import EraseError, reason, unwritable
+from erase_lib.errors import EraseError, reason
 from erase_lib.families import Pipeline, denoiser
-from erase_lib.files import as_path, read_text, whole
+from erase_lib.files import as_path, read_text, whole, writing
 from erase_lib.hold import in_place, plain
 from erase_lib.models import DTYPES, fingerprint, using
 
@@ -111,14 +111,12 @@ class Erasure:
             _copies(text)[1].encode()  # half a character is no text
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise EraseError(f"erasure not saved to {folder} ({reason(error)})") from None
-        try:
+        with writing(folder, SafetensorError):
             folder.mkdir(parents=True, exist_ok=True)
             with whole(*paths) as temporary:  # the first holds all, so a kill in between loses none
                 save_checked(temporary[0], text, tensors)
                 for path, copy in zip(temporary[1:], _copies(text), strict=True):
                     path.write_text(copy, encoding="utf-8")
-        except (OSError, SafetensorError) as error:
-            raise unwritable(folder, error) from None
         return folder
 
     @classmethod

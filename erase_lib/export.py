@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from erase_lib.config import CLOSED_FORMS
-from erase_lib.errors import EraseError, unknown, unwritable
+from erase_lib.errors import EraseError, unknown
 from erase_lib.families import Pipeline, denoiser, entries, family
-from erase_lib.files import whole_folder
+from erase_lib.files import whole_folder, writing
 from erase_lib.hold import plain
 from erase_lib.models import quiet
 
@@ -39,18 +39,14 @@ def write(erasure: Erasure, pipe: Pipeline, folder: Path, kind: str, rank: int |
         raise EraseError(
             f"rank is {rank}, but a {kind} has none: leave it out, or choose kind lora"
         )
-    try:
-        with whole_folder(folder) as temporary, quiet():
-            told = KINDS[kind](erasure, pipe, temporary, **({} if rank is None else {"rank": rank}))
-            card = read_me(erasure, pipe, kind, told)
-            (temporary / "README.md").write_text(card, "utf-8")
-            source = Path(str(getattr(pipe, "name_or_path", None) or ""))
-            for path in source.glob("LICEN[CS]E*") if str(source) != "." else ():
-                shutil.copyfile(path, temporary / path.name)  # the base's goes with it
-    except EraseError:
-        raise
-    except Exception as error:  # diffusers, tokenizers and safetensors raise their own kinds
-        raise unwritable(folder, error) from None
+    # diffusers, tokenizers and safetensors raise their own kinds
+    with writing(folder, Exception), whole_folder(folder) as temporary, quiet():
+        told = KINDS[kind](erasure, pipe, temporary, **({} if rank is None else {"rank": rank}))
+        card = read_me(erasure, pipe, kind, told)
+        (temporary / "README.md").write_text(card, "utf-8")
+        source = Path(str(getattr(pipe, "name_or_path", None) or ""))
+        for path in source.glob("LICEN[CS]E*") if str(source) != "." else ():
+            shutil.copyfile(path, temporary / path.name)  # the base's goes with it
     return folder
 
 
