@@ -136,9 +136,9 @@ def writing(path: Path, *kinds: type[Exception]) -> Iterator[None]:
     of other `kinds`, as libraries raise their own."""
     try:
         yield
-    except EraseError:
-        raise
-    except (OSError, *kinds) as error:
+    except Exception as error:
+        if isinstance(error, EraseError) or not isinstance(error, (OSError, *kinds)):
+            raise
         raise unwritable(path, error) from None
 
 
