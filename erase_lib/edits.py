@@ -62,8 +62,7 @@ def read_edit(path: Path, base: dict[str, Tensor], pipe: Pipeline) -> dict[str, 
     no_weights = set(model.state_dict()) - set(base)
     whole = {key.removeprefix("unet.").removeprefix("transformer."): t for key, t in given.items()}
     whole = {key: t for key, t in whole.items() if key not in no_weights}
-    if set(whole) <= set(names):
-        return {names[key]: t for key, t in whole.items()}
+    found = {names[key]: whole.pop(key) for key in list(whole) if key in names}
     names = {ldm.layer(key).replace(".", "_"): ldm.layer(name) for key, name in names.items()}
     layers = dict[str, dict[str, Tensor]]()
     for key, t in whole.items():
@@ -72,7 +71,8 @@ def read_edit(path: Path, base: dict[str, Tensor], pipe: Pipeline) -> dict[str, 
         if not end or layer is None:
             raise EraseError(f"{path} has {key}, which names no layer of the loaded model")
         layers.setdefault(layer, {})[end] = t.float()
-    return {n: t for layer, parts in layers.items() for n, t in _applied(layer, parts, base)}
+    edited = (_applied(layer, parts, base) for layer, parts in layers.items())
+    return found | {name: t for pairs in edited for name, t in pairs}
 
 
 def same(a: Tensor, b: Tensor) -> bool:

@@ -4,7 +4,6 @@ its layers; CLIP's are those of its own code, OpenCLIP's of theirs."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +201,7 @@ def heading(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return {name: torch.empty(shape, device="meta") for name, shape in every.items()}, said
 
 
-def holds(keys: Iterable[str], part: str) -> bool:
-    """Whether a single file with these keys has the part of a pipeline."""
+def holds(file: Path | None, part: str) -> bool:
+    """Whether a single file, if there is one, has the part of a pipeline."""
+    keys = heading(file)[0] if file else {}
     return any(key.startswith(HELD.get(part, ())) for key in keys)

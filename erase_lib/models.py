@@ -83,8 +83,8 @@ def load_pipeline(
     model_id = EMBEDDED if model_id is None else model_id
     file = path if (path := as_path(model_id)).is_file() else None
     if given := (variant if file else config):
-        takes = "variant, which a folder has" if file else "config, which a single file takes"
-        raise EraseError(f"{str(given)!r} is a {takes}, but not {model_id}: leave it out")
+        what = "single file takes no variant" if file else "folder takes no config"
+        raise EraseError(f"a {what}, but {str(given)!r} is given for {model_id}: leave it out")
     source, files = _config(file, config) if file else _find(model_id)
     with nullcontext() if files else quiet():  # a download keeps its bars
         pipe = _read(source, dtype, files, variant, file)
@@ -125,10 +125,11 @@ def _find(model_id: str | Path) -> tuple[str, list[str] | None]:
 
 
 def _config(file: Path, config: str | Path | None) -> tuple[str, list[str] | None]:
-    """As `_find`, the model that says what a single file does not: the one that is given, or else
-    the first of the kind that diffusers takes it for."""
+    """Where what a single file does not say stands, as `_find`; by default for all of its kind."""
     kind = config or fetch_diffusers_config(ldm.heading(file)[0])["pretrained_model_name_or_path"]
     try:
+        if config is None and "stable-diffusion-2" in str(kind):
+            raise EraseError("SD 2 predicts epsilon or v")
         return _find(kind)
     except EraseError as error:
         what = f"{file} does not say all of itself: give config=, a folder of a model of its kind"
@@ -138,30 +139,28 @@ def _config(file: Path, config: str | Path | None) -> tuple[str, list[str] | Non
 def _read(
     source: str, dtype: torch.dtype, files: list[str] | None, variant: str | None, file: Path | None
 ) -> Pipeline:
-    """The pipeline as stored, of a single file what is in there. `EraseError` for another kind of
-    model, or one that is not whole."""
+    """The pipeline as stored. `EraseError` for another kind of model, or one that is not whole."""
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": files is None}
     if files is None:
         files = [p.relative_to(source).as_posix() for p in Path(source).rglob("*.safetensors")]
-    inside = ldm.heading(file)[0] if file else {}
     try:
         config = diffusers.DiffusionPipeline.load_config(source, **options)
         if (kind := config["_class_name"]) not in PIPELINES:
             kinds = ", ".join(PIPELINES)
             raise EraseError(f"model {source} is a {kind}: expected a text-to-image {kinds}")
         parts, models = dict[str, Any](), _models(config)
-        there = {name: _variants(files, name) for name, _ in models}
-        known = {found for every in there.values() for found in every}
-        if variant and variant not in known:
+        of = {name: _variants(files, name) for name, _ in models}
+        if variant and variant not in (known := {v for found in of.values() for v in found}):
             has = ", ".join(sorted(filter(None, known))) or "none"
             raise EraseError(f"model {source} has no weights of variant {variant!r}: it has {has}")
         for name, model in models:  # one by one, for only so do they say what is missing
-            if ldm.holds(inside, name):
+            if ldm.holds(file, name):
                 continue
-            if file and (name == PIPELINES[kind].part or not there[name]):
+            if file and (name == PIPELINES[kind].part or not of[name]):
                 raise EraseError(f"{file} has no {name} in LDM's keys, nor has {source} one for it")
-            first = there[name][0] if there[name] and None not in there[name] else None
-            options["variant"] = variant if variant in there[name] else first
+            options["variant"] = next(
+                (v for v in (variant, None, *of[name]) if v in of[name]), None
+            )
             given = options | {"subfolder": name, "output_loading_info": True}
             parts[name], seen = model.from_pretrained(source, **given)
             if missing := sorted(seen["missing_keys"]):
@@ -189,7 +188,7 @@ def _read(
 
 
 def _variants(files: list[str], part: str) -> list[str | None]:
-    """Which variant each file of a part's weights is of."""
+    """Which variant each file of a part's weights is of, None for none."""
     found = [WEIGHTS.fullmatch(f) for f in files if f.startswith(f"{part}/")]
     return [match["variant"] for match in found if match]
 
