@@ -16,15 +16,16 @@ from erase_lib.errors import EraseError, reason
 from erase_lib.families import SDXL, Pipeline, denoiser, family
 from erase_lib.hold import plain
 
-UNET = "model.diffusion_model."
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
 OUTSIDE = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2"}
 OUTSIDE |= {"add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
 OUTSIDE |= {"conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}
 RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1"}
 RESNET |= {"norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
-LAYER = re.compile(r"(down|mid|up)_blocks?(?:\.(\d+))?\.([a-z]+)\.(\d+)\.(.+)\.(\w+)")
+PARTS = "resnets|attentions|downsamplers|upsamplers"
+LAYER = re.compile(rf"(down|mid|up)_blocks?(?:\.(\d+))?\.({PARTS})\.(\d+)\.(.+)\.(\w+)")
 # each in turn, of a whole name
-VAE = {
+CODER = {
     r"conv_norm_out": "norm_out",
     r"conv_shortcut": "nin_shortcut",
     r"(down|up)_blocks\.(\d+)\.resnets": r"\1.\2.block",
@@ -52,7 +53,7 @@ OPEN_CLIP = {
 HELD = {
     "unet": (UNET,),
     "transformer": (UNET, "double_blocks.", "joint_blocks.", "transformer_blocks."),
-    "vae": ("first_stage_model.", "vae."),
+    "vae": (VAE, "vae."),
     "text_encoder": ("cond_stage_model.", "conditioner.embedders.0.", "text_encoders.clip_l."),
     "text_encoder_2": ("conditioner.embedders.1.", "text_encoders.clip_g."),
     "text_encoder_3": ("text_encoders.t5xxl.",),
@@ -70,8 +71,9 @@ def _unet_name(name: str, rows: Any, names: list[str]) -> str:
     layer, _, leaf = name.rpartition(".")
     if layer in OUTSIDE:
         return f"{OUTSIDE[layer]}.{leaf}"
-    if not (found := LAYER.fullmatch(name)) or type(rows) is not int:
-        raise EraseError(f"{name} has no name in LDM's keys: export kind pipeline, lora")
+    found = LAYER.fullmatch(name)
+    if not found or type(rows) is not int or found[3] == "resnets" and found[5] not in RESNET:
+        raise EraseError(f"{name} has no name in LDM's keys: export kind pipeline or lora")
     side, block, part, i, rest, leaf = found.groups()
     rest = RESNET[rest] if part == "resnets" else rest
     at, first = int(block or 0) * (rows + 1), {"resnets": 0, "attentions": 1}
@@ -118,10 +120,11 @@ def whole(pipe: Pipeline) -> dict[str, Tensor]:
     model = plain(denoiser(pipe))
     if family(pipe).flow:
         return model.state_dict()
-    names, found = unet_names(model), words(pipe) | vae_weights(pipe.vae)
-    if family(pipe) is SDXL and pipe.scheduler.config.prediction_type == "v_prediction":
-        found["v_pred"] = torch.zeros(0)  # by which ComfyUI knows it
-    return found | {UNET + names[name]: p for name, p in model.named_parameters()}
+    found, noise = dict[str, Tensor](), pipe.scheduler.config
+    if family(pipe) is SDXL and noise.prediction_type == "v_prediction":
+        found["v_pred"] = torch.zeros(0)  # by which ComfyUI knows it, and its noise
+        found |= {"ztsnr": torch.zeros(0)} if noise.get("rescale_betas_zero_snr") else {}
+    return found | unet_weights(model) | vae_weights(pipe.vae) | words(pipe)
 
 
 def words(pipe: Pipeline) -> dict[str, Tensor]:
@@ -142,6 +145,12 @@ def words(pipe: Pipeline) -> dict[str, Tensor]:
     return {key: torch.cat(parts) for key, parts in found.items()}
 
 
+def unet_weights(unet: nn.Module) -> dict[str, Tensor]:
+    """A UNet's weights by LDM's keys. Raises as `unet_names`."""
+    names = unet_names(unet)
+    return {UNET + names[name]: p for name, p in plain(unet).named_parameters()}
+
+
 def vae_weights(vae: nn.Module) -> dict[str, Tensor]:
     """A VAE's weights by LDM's keys, where the decoder's blocks count from the end and attention
     is of convolutions."""
@@ -149,9 +158,7 @@ def vae_weights(vae: nn.Module) -> dict[str, Tensor]:
     for name, tensor in plain(vae).named_parameters():
         wide = ".attentions." in name and tensor.ndim == 2
         name = re.sub(r"up_blocks\.(\d+)", lambda m: f"up_blocks.{last - int(m[1])}", name)
-        found["first_stage_model." + renamed(name, VAE)] = (
-            tensor[..., None, None] if wide else tensor
-        )
+        found[VAE + renamed(name, CODER)] = tensor[..., None, None] if wide else tensor
     return found
 
 
@@ -162,13 +169,13 @@ def read(file: Path, kind: Any, source: str, variant: str | None = None, **given
     try:
         pipe = kind.from_single_file(str(file), config=source, **given)
     except NotImplementedError:  # diffusers moves weights that it has not
-        with torch.device("meta"):
-            unet, vae = (
-                made.from_config(made.load_config(source, subfolder=name))
-                for name, made in {"unet": UNet2DConditionModel, "vae": AutoencoderKL}.items()
-            )
-        asked = [*(UNET + name for name in unet_names(unet).values()), *vae_weights(vae)]
-        raise _lacks(file, [name for name in asked if name not in held]) from None
+        asked, there = ["what cannot be named"], {re.sub(r"^vae\.", VAE, key) for key in held}
+        named: Any = {"unet": (UNet2DConditionModel, unet_weights)}
+        for name, (made, weights) in (named | {"vae": (AutoencoderKL, vae_weights)}).items():
+            if (Path(source) / name).is_dir():
+                with torch.device("meta"):
+                    asked += weights(made.from_config(made.load_config(source, subfolder=name)))
+        raise _lacks(file, [key for key in asked[1:] if key not in there] or asked) from None
     parts = {n: part for n, part in pipe.components.items() if isinstance(part, nn.Module)}
     if lost := [f"{n}.{k}" for n, x in parts.items() for k, p in x.named_parameters() if p.is_meta]:
         raise _lacks(file, lost)

@@ -263,6 +263,19 @@ def test_a_variant_is_what_is_asked_for(tiny_folder, tmp_path, refused):
     refused(load_pipeline, tiny_folder, variant="fp16", says="'fp16' none")
 
 
+def test_what_a_single_file_says_and_cannot_say(sdxl, tmp_path, refused):
+    pipe = load_pipeline(sdxl[0], device="cpu")
+    edit = erase(pipe, config(method="uce"), [])
+    noise = deepcopy(pipe.scheduler)
+    assert not {"v_pred", "ztsnr"} & set(ldm.whole(pipe))
+    pipe.scheduler.register_to_config(prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    assert {"v_pred", "ztsnr"} <= set(ldm.whole(pipe))  # by which ComfyUI knows it
+    pipe.scheduler = noise
+    pipe.unet.register_to_config(layers_per_block=[2, 2, 2])
+    for kind in ("single", "kohya", "delta"):
+        refused(edit.export, pipe, tmp_path / "x", kind=kind, says="no name in LDM")
+
+
 def test_a_base_in_a_single_file_is_not_exported_over(sdxl, refused):
     folder, whole = sdxl
     pipe = load_pipeline(whole, device="cpu", config=folder)
