@@ -55,7 +55,7 @@ HELD = {
     "transformer": (UNET, "double_blocks.", "joint_blocks.", "transformer_blocks."),
     "vae": (VAE, "vae."),
     "text_encoder": ("cond_stage_model.", "conditioner.embedders.0.", "text_encoders.clip_l."),
-    "text_encoder_2": ("conditioner.embedders.1.", "text_encoders.clip_g."),
+    "text_encoder_2": ("conditioner.embedders.1.", "text_encoders.clip_g.", "text_encoders.t5xxl."),
     "text_encoder_3": ("text_encoders.t5xxl.",),
 }
 
@@ -177,6 +177,8 @@ def read(file: Path, kind: Any, source: str, variant: str | None = None, **given
                     asked += weights(made.from_config(made.load_config(source, subfolder=name)))
         raise _lacks(file, [key for key in asked[1:] if key not in there] or asked) from None
     parts = {n: part for n, part in pipe.components.items() if isinstance(part, nn.Module)}
+    for part in parts.values():  # T5's embeddings stand in a file but once
+        getattr(part, "tie_weights", dict)()
     if lost := [f"{n}.{k}" for n, x in parts.items() for k, p in x.named_parameters() if p.is_meta]:
         raise _lacks(file, lost)
     predicts = said.get("modelspec.prediction_type") or ("v" if "v_pred" in held else "")
