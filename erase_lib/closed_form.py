@@ -19,10 +19,10 @@ from erase_lib.concepts import prompts_of, search_words
 from erase_lib.config import CLOSED_FORMS, EraseConfig
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
-from erase_lib.families import Entry, Pipeline, denoiser, entries
+from erase_lib.families import Entry, Pipeline, denoiser, entries, is_embedded
 from erase_lib.hold import held
 from erase_lib.kv import Weights, gram, movement, movement_by, norms
-from erase_lib.models import fingerprint, is_embedded
+from erase_lib.models import fingerprint
 from erase_lib.text import embed, encode_prompts, near_each
 
 ROW = ("step", "evaluations")  # of the history, the same for all entries

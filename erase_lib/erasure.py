@@ -19,13 +19,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from erase_lib import export
+from erase_lib import edits, export
 from erase_lib.checkpoint import load_checked, save_checked
 from erase_lib.config import ELSEWHERE, EraseConfig
 from erase_lib.doors import gate
-from erase_lib.errors import EraseError, reason, unwritable
+from erase_lib.errors import EraseError, reason
 from erase_lib.families import Pipeline, denoiser
-from erase_lib.files import as_path, read_text, whole
+from erase_lib.files import as_path, read_text, whole, writing
 from erase_lib.hold import in_place, plain
 from erase_lib.models import DTYPES, fingerprint, using
 
@@ -111,14 +111,12 @@ class Erasure:
             _copies(text)[1].encode()  # half a character is no text
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise EraseError(f"erasure not saved to {folder} ({reason(error)})") from None
-        try:
+        with writing(folder, SafetensorError):
             folder.mkdir(parents=True, exist_ok=True)
             with whole(*paths) as temporary:  # the first holds all, so a kill in between loses none
                 save_checked(temporary[0], text, tensors)
                 for path, copy in zip(temporary[1:], _copies(text), strict=True):
                     path.write_text(copy, encoding="utf-8")
-        except (OSError, SafetensorError) as error:
-            raise unwritable(folder, error) from None
         return folder
 
     @classmethod
@@ -148,27 +146,29 @@ class Erasure:
     @classmethod
     def between(cls, pipe: Pipeline, other: Pipeline | str | Path, targets: list[str]) -> Erasure:
         """What others edited, as an erasure of the pipeline's: `other` is an edited pipeline, its
-        folder, or a .safetensors file: the denoiser's tensors by their names, as ESD and UCE
-        publish them, or a LoRA or differences in the keys of PEFT or kohya. Tensors that differ but
-        by rounding are left out. Raises `EraseError` for another base, keys that are none of these,
-        and an edit of the text encoder, which is no part of an erasure."""
+        folder, or a .safetensors file: a model in LDM's keys, the denoiser's tensors by their
+        names, as ESD and UCE publish them, or a LoRA or differences in the keys of PEFT or kohya.
+        Tensors that differ but by rounding are left out. Raises `EraseError` for another base, keys
+        that are none of these, and an edit of the text encoder, which is no part of an erasure."""
         config = EraseConfig(tuple(targets), ELSEWHERE, styles=())
         with using(pipe, "reading its weights", draws=False):
             base = {n: p.detach() for n, p in plain(denoiser(pipe)).named_parameters()}
-            tensors = export.edited(pipe, base, other)
+            tensors = edits.edited(pipe, base, other)
             return cls(tensors, config, fingerprint(denoiser(pipe)))
 
     def export(
         self, pipe: Pipeline, folder: str | Path, kind: str = "pipeline", rank: int | None = None
     ) -> Path:
         """Write a folder for other tools; an older export is replaced once it is whole. kind:
-        pipeline, a whole stock pipeline that plain diffusers loads · lora, in PEFT's keys (`rank`:
-        None takes the smallest that leaves out at most 2 %, or else 32) · delta, the exact
-        differences as ComfyUI and A1111 read them · matrix, of a closed form, which goes on the
-        prompt. Raises `EraseError` when that fails, for a folder that holds anything else
-        (`whole_folder`), and for a kind or rank that this erasure has not."""
+        pipeline, a whole stock pipeline that plain diffusers loads · single, the same as one file
+        for ComfyUI and A1111 · lora, in PEFT's keys (`rank`: None takes the smallest that leaves
+        out at most 2 %, or else 32) · kohya, a LoRA as those two read it · delta, the exact
+        differences for them · matrix, of a closed form, which goes on the prompt. Raises
+        `EraseError` when that fails, for a folder that holds anything else (`whole_folder`), and
+        for a kind or rank that this erasure has not."""
         folder, of = as_path(folder), (getattr(pipe, "config", {}), denoiser(pipe).config)
-        if folder.resolve() in [Path(s).resolve() for c in of if (s := c.get("_name_or_path"))]:
+        bases = [Path(s).resolve() for c in of if (s := c.get("_name_or_path"))]
+        if folder.resolve() in [*bases, *(base.parent for base in bases if base.is_file())]:
             raise EraseError(f"{folder} holds the model that is being edited: choose another")
         return export.write(self, pipe, folder, kind, rank)
 

@@ -1,4 +1,5 @@
-"""An erasure for other tools: a whole pipeline, a LoRA, exact differences, or one matrix.
+"""An erasure for other tools: a whole pipeline, a single file, a LoRA, exact differences, or one
+matrix.
 
 Every file says in its header what it is: base, method, targets, strength, licence, version.
 """
@@ -6,23 +7,25 @@ Every file says in its header what it is: base, method, targets, strength, licen
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from erase_lib import ldm
 from erase_lib.config import CLOSED_FORMS
-from erase_lib.errors import EraseError, reason, unknown, unwritable
+from erase_lib.edits import DOWN
+from erase_lib.errors import EraseError, unknown
 from erase_lib.families import Pipeline, denoiser, entries, family
-from erase_lib.files import as_path, whole_folder
+from erase_lib.files import read_text, whole_folder, writing
 from erase_lib.hold import plain
-from erase_lib.models import load_pipeline, precision, quiet
+from erase_lib.models import quiet
 
 if TYPE_CHECKING:
     from erase_lib.erasure import Erasure
@@ -36,22 +39,17 @@ def write(erasure: Erasure, pipe: Pipeline, folder: Path, kind: str, rank: int |
     """`Erasure.export`: the folder, with one of `KINDS` in it, whole or not at all."""
     if kind not in KINDS:
         raise unknown("kind of export", kind, KINDS)
-    if rank is not None and kind != "lora":
+    if rank is not None and kind not in ("lora", "kohya"):
         raise EraseError(
             f"rank is {rank}, but a {kind} has none: leave it out, or choose kind lora"
         )
-    try:
-        with whole_folder(folder) as temporary, quiet():
-            told = KINDS[kind](erasure, pipe, temporary, **({} if rank is None else {"rank": rank}))
-            card = read_me(erasure, pipe, kind, told)
-            (temporary / "README.md").write_text(card, "utf-8")
-            source = Path(str(getattr(pipe, "name_or_path", None) or ""))
-            for path in source.glob("LICEN[CS]E*") if str(source) != "." else ():
-                shutil.copyfile(path, temporary / path.name)  # the base's goes with it
-    except EraseError:
-        raise
-    except Exception as error:  # diffusers, tokenizers and safetensors raise their own kinds
-        raise unwritable(folder, error) from None
+    # diffusers, tokenizers and safetensors raise their own kinds
+    with writing(folder, Exception), whole_folder(folder) as temporary, quiet():
+        told = KINDS[kind](erasure, pipe, temporary, **({} if rank is None else {"rank": rank}))
+        card = read_me(erasure, pipe, kind, told)
+        (temporary / "README.md").write_text(card, "utf-8")
+        for path in licences(pipe):
+            shutil.copyfile(path, temporary / path.name)  # the base's goes with it
     return folder
 
 
@@ -66,13 +64,74 @@ def pipeline(erasure: Erasure, pipe: Pipeline, folder: Path) -> str:
     return f"""A whole pipeline: `{type(pipe).__name__}.from_pretrained("this folder")`."""
 
 
+def single(erasure: Erasure, pipe: Pipeline, folder: Path) -> str:
+    """One file of the whole model in the keys of LDM; of SD 3 and FLUX of the transformer alone."""
+    with erasure.applied(pipe):
+        tensors = {key: t.detach().cpu().contiguous() for key, t in ldm.whole(pipe).items()}
+    told, extra = header(erasure, pipe, "single"), {}
+    if family(pipe).flow:
+        what = "The transformer alone, for ComfyUI's folder of diffusion models"
+    else:
+        what = "The whole model, for ComfyUI's or A1111's folder of checkpoints"
+        predicts = pipe.scheduler.config.prediction_type.removesuffix("_prediction")
+        extra = {"modelspec.prediction_type": predicts}
+    save_file(tensors, folder / "erased_model.safetensors", told | extra)
+    return f'{what}, and `load_pipeline(file, config="its base")`.'
+
+
 def lora(erasure: Erasure, pipe: Pipeline, folder: Path, rank: int | None = None) -> str:
-    """Two thin matrices a layer, B A ≈ W' − W, with PEFT's keys and one rank for all layers.
+    """Two thin matrices a layer, B A ≈ W' − W, with PEFT's keys and one rank for all layers. Raises
+    as `factors`."""
+    moved, where = differences(erasure, pipe), family(pipe).part
+    layers, lost = factors(moved, rank)
+    tensors = dict[str, Tensor]()
+    for layer, (down, up) in layers.items():
+        tensors[f"{where}.{layer}.lora_A.weight"] = down
+        tensors[f"{where}.{layer}.lora_B.weight"] = up
+    biases = {n.removesuffix(".bias"): d for n, d in moved.items() if n.endswith(".bias")}
+    if odd := [layer for layer in biases if layer not in layers]:
+        raise EraseError(f"of {odd[0]} only the bias moves: export kind delta or pipeline")
+    for layer, (_, up) in layers.items() if biases else ():  # where one has one, all must
+        tensors[f"{where}.{layer}.lora_B.bias"] = biases.get(layer, torch.zeros(len(up)))
+    return save_lora(erasure, pipe, "lora", folder / LORA, tensors, lost)
+
+
+def kohya(erasure: Erasure, pipe: Pipeline, folder: Path, rank: int | None = None) -> str:
+    """The same in kohya's keys, as ComfyUI and A1111 read a LoRA; biases, which those do not hold,
+    are left out. Raises as `factors`, and for a transformer."""
+    keys, tensors = ldm.layer_keys(pipe), dict[str, Tensor]()
+    layers, lost = factors(differences(erasure, pipe), rank, biases=False)
+    for layer, (down, up) in layers.items():
+        tensors[f"{keys[layer]}.lora_down.weight"] = down
+        tensors[f"{keys[layer]}.lora_up.weight"] = up
+        tensors[f"{keys[layer]}.alpha"] = torch.tensor(float(len(down)))
+    return save_lora(erasure, pipe, "kohya", folder / "erased_lora.safetensors", tensors, lost)
+
+
+def save_lora(
+    erasure: Erasure, pipe: Pipeline, kind: str, path: Path, tensors: dict[str, Tensor], lost: float
+) -> str:
+    """Write a LoRA whose header says its rank and the share of the edit that it leaves out."""
+    rank = next(len(t) for key, t in tensors.items() if key.endswith(DOWN))
+    extra = {"ss_network_module": "networks.lora", "left_out": f"{lost:.4f}"}
+    extra |= {"ss_network_dim": str(rank), "ss_network_alpha": str(rank)}
+    save_file(tensors, path, header(erasure, pipe, kind) | extra)
+    where = "" if kind == "lora" else ", or put it where ComfyUI or A1111 look for LoRAs"
+    return (
+        f"A LoRA of rank {rank}, which leaves out {lost:.1%} of the edit:"
+        f' `pipe.load_lora_weights("this folder")`{where}. Its weight w is the strength.'
+    )
+
+
+def factors(
+    moved: dict[str, Tensor], rank: int | None, biases: bool = True
+) -> tuple[dict[str, tuple[Tensor, Tensor]], float]:
+    """Of each layer the two factors of its difference, down `(rank, …)` and up `(out, rank, …)`,
+    and the share of the edit's norm that they leave out; `biases`: are they held elsewhere?
 
     Without a `rank` the smallest that leaves out at most `LOST` of the edit, or else `RANK`; the
     share left out is a warning where it is more. Norms have no LoRA: `EraseError`.
     """
-    moved = differences(erasure, pipe)
     if odd := [name for name, d in moved.items() if d.ndim == 1 and not name.endswith(".bias")]:
         raise EraseError(
             f"{len(odd)} of the edited tensors, the first {odd[0]}, are no matrices, and a LoRA"
@@ -84,42 +143,30 @@ def lora(erasure: Erasure, pipe: Pipeline, folder: Path, rank: int | None = None
     if not parts:
         raise EraseError("this erasure moves no matrix: there is no LoRA of it")
     most = max(len(s) for _, s, _ in parts.values())
-    full = sum(float(s.square().sum()) for _, s, _ in parts.values())
-
-    def left(r: int) -> float:
-        """Share of the edit's norm that rank r leaves out."""
-        return (sum(float(s[r:].square().sum()) for _, s, _ in parts.values()) / full) ** 0.5
-
+    squares = torch.zeros(most + 1, dtype=torch.float64)
+    for _, s, _ in parts.values():
+        squares[: len(s)] += s.square()
+    tail = squares.flip(0).cumsum(0).flip(0)  # what each rank leaves out, the last nothing
     if rank is None:
-        rank = next((r for r in range(1, most + 1) if left(r) <= LOST), most)
+        rank = int((tail > LOST**2 * tail[0]).sum())
         rank = rank if rank <= max(RANK, exact_rank(parts.values())) else min(RANK, most)
     if not 1 <= rank <= most:
         raise EraseError(f"rank is {rank}: expected 1 to {most}, at which this edit is whole")
-    if (lost := left(rank)) > LOST:
+    aside = 0 if biases else sum(float(d.square().sum()) for d in moved.values() if d.ndim == 1)
+    if (lost := ((float(tail[rank]) + aside) / (float(tail[0]) + aside)) ** 0.5) > LOST:
         warnings.warn(
             f"a LoRA of rank {rank} leaves out {lost:.0%} of this edit: kind delta is exact",
-            stacklevel=4,
+            stacklevel=5,
         )
-    tensors, where = dict[str, Tensor](), family(pipe).part
+    found = {}
     for name, (u, s, v) in parts.items():
-        layer, shape, root = name.removesuffix(".weight"), moved[name].shape, s[:rank].sqrt()
+        shape, root = moved[name].shape, s[:rank].sqrt()
         up, down = torch.zeros(len(u), rank), torch.zeros(rank, v.shape[1])
         up[:, : len(root)], down[: len(root)] = u[:, :rank] * root, root[:, None] * v[:rank]
         ones = [1] * (len(shape) - 2)  # of a convolution the first of the two has its kernel
-        tensors[f"{where}.{layer}.lora_A.weight"] = down.unflatten(1, shape[1:]).contiguous()
-        tensors[f"{where}.{layer}.lora_B.weight"] = up.view(*up.shape, *ones).contiguous()
-    biases = {n.removesuffix(".bias"): d for n, d in moved.items() if n.endswith(".bias")}
-    if odd := [layer for layer in biases if f"{layer}.weight" not in parts]:
-        raise EraseError(f"of {odd[0]} only the bias moves: export kind delta or pipeline")
-    for name, (u, *_) in parts.items() if biases else ():  # where one has one, all must
-        layer = name.removesuffix(".weight")
-        tensors[f"{where}.{layer}.lora_B.bias"] = biases.get(layer, torch.zeros(len(u)))
-    extra = {"ss_network_dim": str(rank), "ss_network_alpha": str(rank), "left_out": f"{lost:.4f}"}
-    save_file(tensors, folder / LORA, header(erasure, pipe, "lora") | extra)
-    return (
-        f"A LoRA of rank {rank}, which leaves out {lost:.1%} of the edit:"
-        f' `pipe.load_lora_weights("this folder")`. Its weight w is the strength.'
-    )
+        pair = down.unflatten(1, shape[1:]).contiguous(), up.view(*up.shape, *ones).contiguous()
+        found[name.removesuffix(".weight")] = pair
+    return found, lost
 
 
 def exact_rank(parts: Any) -> int:
@@ -129,12 +176,10 @@ def exact_rank(parts: Any) -> int:
 
 def delta(erasure: Erasure, pipe: Pipeline, folder: Path) -> str:
     """Every difference as it is, `lora_unet_….diff` and `.diff_b`, as ComfyUI and A1111 read it."""
-    if family(pipe).flow:
-        raise EraseError(f"a {type(pipe).__name__} has no such keys: export kind lora or pipeline")
-    ends, tensors = {"weight": "diff", "bias": "diff_b"}, {}
+    ends, tensors, keys = {"weight": "diff", "bias": "diff_b"}, {}, ldm.layer_keys(pipe)
     for name, d in differences(erasure, pipe).items():
         layer, _, leaf = name.rpartition(".")
-        tensors[f"lora_unet_{layer.replace('.', '_')}.{ends[leaf]}"] = d
+        tensors[f"{keys[layer]}.{ends[leaf]}"] = d
     extra = {"ss_network_module": "networks.lora"}
     save_file(tensors, folder / "erased_delta.safetensors", header(erasure, pipe, "delta") | extra)
     return "Exact differences, as a LoRA's file: put it where ComfyUI or A1111 look for LoRAs."
@@ -163,7 +208,8 @@ def matrix(erasure: Erasure, pipe: Pipeline, folder: Path) -> str:
     )
 
 
-KINDS = {"pipeline": pipeline, "lora": lora, "delta": delta, "matrix": matrix}
+KINDS: dict[str, Any] = {"pipeline": pipeline, "single": single, "lora": lora, "kohya": kohya}
+KINDS |= {"delta": delta, "matrix": matrix}
 
 MATRIX_PIPELINE = '''"""Every prompt is heard through one matrix: the erased is not heard."""
 
@@ -192,70 +238,6 @@ class ErasedPipeline(StableDiffusionPipeline):
 '''
 
 
-# what the keys of a layer's edit end in, and its parts' order: W' − W = up @ down · alpha / rank
-UP, DOWN = ("lora_B.weight", "lora_up.weight"), ("lora_A.weight", "lora_down.weight")
-BIAS, WHOLE = ("lora_B.bias", "diff_b"), ("diff",)
-
-
-def edited(pipe: Pipeline, base: dict[str, Tensor], other: Any) -> dict[str, Tensor]:
-    """The tensors of `Erasure.between`, float32 by the denoiser's names; `base` are its own."""
-    if isinstance(other, (str, Path)):
-        path = as_path(other)
-        found = read_edit(path, base) if path.is_file() else None
-        other = None if found else load_pipeline(path, device="cpu", dtype=precision(pipe))
-    if other is not None:
-        found = {n: p.detach() for n, p in plain(denoiser(other)).named_parameters()}
-    assert found is not None
-    for name, t in found.items():
-        if name not in base or base[name].shape != t.shape:
-            what = f"it has {name} {tuple(t.shape)}, which the loaded model has not"
-            raise EraseError(f"this edit is of another base model: {what}")
-    # an edit in half precision has rounded what it left alone
-    moved = {n: t for n, t in found.items() if not torch.equal(base[n].to(t), t)}
-    if not moved:
-        raise EraseError("this edit changes no tensor of the loaded model: give what was edited")
-    return {n: t.float().cpu().contiguous() for n, t in moved.items()}
-
-
-def read_edit(path: Path, base: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The edited tensors of a .safetensors file, whatever its keys. Raises as `Erasure.between`."""
-    try:
-        given = load_file(path)
-    except Exception as error:  # a pickle, or damaged
-        raise EraseError(f"{path} is no safetensors file ({reason(error)})") from None
-    if odd := [key for key in given if key.startswith(("lora_te", "text_encoder"))]:
-        raise EraseError(f"{path} edits the text encoder too ({odd[0]}): an erasure holds none")
-    whole = {key.removeprefix("unet.").removeprefix("transformer."): t for key, t in given.items()}
-    if set(whole) <= set(base):
-        return whole
-    names = {n.rpartition(".")[0].replace(".", "_"): n.rpartition(".")[0] for n in base}
-    layers = dict[str, dict[str, Tensor]]()
-    for key, t in whole.items():
-        end = next((e for e in (*UP, *DOWN, *BIAS, *WHOLE, "alpha") if key.endswith(f".{e}")), "")
-        layer = names.get(key.removesuffix(f".{end}").removeprefix("lora_unet_").replace(".", "_"))
-        if not end or layer is None:
-            raise EraseError(f"{path} has {key}, which names no layer of the loaded model")
-        layers.setdefault(layer, {})[end] = t.float()
-    return {n: t for layer, parts in layers.items() for n, t in _applied(layer, parts, base)}
-
-
-def _applied(
-    layer: str, parts: dict[str, Tensor], base: dict[str, Tensor]
-) -> Iterator[tuple[str, Tensor]]:
-    """A layer's edited weight and bias, from the parts of an edit by the ends of their keys."""
-    up, down, bias, whole = (
-        next((parts[end] for end in ends if end in parts), None) for ends in (UP, DOWN, BIAS, WHOLE)
-    )
-    weight = base[f"{layer}.weight"].float().cpu()
-    if up is not None and down is not None:
-        scale = float(parts.get("alpha", torch.tensor(len(down)))) / len(down)
-        whole = scale * (up.flatten(1) @ down.flatten(1))
-    if whole is not None:
-        yield f"{layer}.weight", weight + whole.view_as(weight)
-    if bias is not None and f"{layer}.bias" in base:
-        yield f"{layer}.bias", base[f"{layer}.bias"].float().cpu() + bias
-
-
 def differences(erasure: Erasure, pipe: Pipeline) -> dict[str, Tensor]:
     """W' − W of every tensor that moves, float32 on the CPU."""
     erasure.check(pipe)
@@ -266,6 +248,24 @@ def differences(erasure: Erasure, pipe: Pipeline) -> dict[str, Tensor]:
     return {name: d.contiguous() for name, d in every.items() if d.any()}
 
 
+def licences(pipe: Pipeline) -> list[Path]:
+    """The files of its licence in the folder of a pipeline's base."""
+    base = getattr(pipe, "name_or_path", None)
+    return sorted(Path(base).glob("LICEN[CS]E*")) if base else []
+
+
+def licence(pipe: Pipeline) -> str:
+    """The base's licence: as its README's front matter calls it, or the header of its single file,
+    or a file there is named."""
+    base, said = Path(getattr(pipe, "name_or_path", None) or "nowhere"), list[str]()
+    if base.is_file():
+        said = [ldm.heading(base)[1].get("modelspec.license", "")]
+    elif front := re.match(r"---\n.*?\n---", read_text(base / "README.md"), re.DOTALL):
+        said = re.findall(r"^license(?:_name)?: *[\"']?([\w.+-]+)", front[0], re.MULTILINE)
+    files = [path.name for path in licences(pipe)]
+    return next(one for one in [*said, *files, "of the base model"] if one not in ("", "other"))
+
+
 def header(erasure: Erasure, pipe: Pipeline, kind: str) -> dict[str, str]:
     """What a file says of itself, by the keys of ModelSpec, of kohya, and our own."""
     c, titles = erasure.config, ", ".join(erasure.config.targets)
@@ -274,6 +274,7 @@ def header(erasure: Erasure, pipe: Pipeline, kind: str) -> dict[str, str]:
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.title": f"without {titles}",
         "modelspec.architecture": f"{family(pipe).name}/{kind}",
+        "modelspec.license": licence(pipe),
         "modelspec.description": f"{titles} erased by {c.method}, strength {erasure.strength:g}",
         "ss_base_model_version": family(pipe).name,
         "ss_sd_model_name": Path(base).name,

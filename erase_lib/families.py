@@ -18,6 +18,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from erase_lib.config import HOUSES
 from erase_lib.errors import EraseError
 from erase_lib.hold import plain
 
@@ -156,14 +157,11 @@ class StableDiffusion3(StableDiffusion):
         made = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)
         if made.config.use_dynamic_shifting:  # larger pictures are given more noise
             names = "base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift"
-            line = [made.config[name] for name in names]
-            given |= {"mu": calculate_shift(size[0] * size[1] // self.patch(pipe) ** 2, *line)}
+            line, side = [made.config[name] for name in names], pipe.transformer.config.patch_size
+            patches = size[0] * size[1] // (2 if self.patched else side) ** 2
+            given |= {"mu": calculate_shift(patches, *line)}
         made.set_timesteps(**{"num_inference_steps": steps, "device": pipe.device} | given)
         return made
-
-    def patch(self, pipe: Pipeline) -> int:
-        """Latents in a row of a patch."""
-        return pipe.transformer.config.patch_size
 
 
 class Flux(StableDiffusion3):
@@ -194,9 +192,6 @@ class Flux(StableDiffusion3):
     def sampler(self, pipe: Pipeline, steps: int, size: Sequence[int], **given: Any) -> Any:
         return super().sampler(pipe, steps, size, sigmas=np.linspace(1, 1 / steps, steps))
 
-    def patch(self, pipe: Pipeline) -> int:
-        return 2
-
     def shape(self, pipe: Pipeline) -> tuple[int, Any]:
         return pipe.transformer.config.in_channels // 4, pipe.default_sample_size
 
@@ -208,8 +203,8 @@ DENOISERS = {"SD3Transformer2DModel": SD3, "FluxTransformer2DModel": FLUX}
 
 def denoiser(pipe: Pipeline) -> Any:
     """The part that is erased from: UNet or transformer. Raises `EraseError` for none."""
-    for name in ("unet", "transformer"):
-        if (found := getattr(pipe, name, None)) is not None:
+    for kind in KINDS:
+        if (found := getattr(pipe, kind.part, None)) is not None:
             return found
     raise EraseError(f"{type(pipe).__name__} has no unet: give load_pipeline's pipeline")
 
@@ -233,6 +228,13 @@ def encoders(pipe: Pipeline) -> list[tuple[Any, Any]]:
         for i in ("", "_2", "_3")
     ]
     return [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
+
+
+def is_embedded(pipe: Pipeline) -> bool:
+    """Whether a pipeline has the embedded model's words, as twins and edits of it have: its styles
+    are tokens, which they are nowhere else."""
+    ((_, tokenizer), *_) = encoders(pipe)
+    return tokenizer.convert_tokens_to_ids(f"{HOUSES[-1]}</w>") != tokenizer.unk_token_id
 
 
 def tokens(model: nn.Module, c: Tensor) -> Tensor:

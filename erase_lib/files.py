@@ -24,7 +24,7 @@ import pandas as pd
 import yaml
 from filelock import FileLock, Timeout
 
-from erase_lib.errors import EraseError, reason, unknown
+from erase_lib.errors import EraseError, reason, unknown, unwritable
 
 MADE = ".made-by-erase-lib"  # in a folder that is ours to replace: lists all it held
 LARGEST, DEEPEST, BYTES = 100_000, 20, 300_000  # values, blocks within blocks, of a YAML file
@@ -128,6 +128,18 @@ def uninterrupted() -> Iterator[Callable[[], AbstractContextManager[None]]]:
 def beside(path: Path) -> Path:
     """A name beside `path` that nobody has: what lies under any other is not ours to touch."""
     return path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+@contextmanager
+def writing(path: Path, *kinds: type[Exception]) -> Iterator[None]:
+    """Raises `EraseError` for what the block cannot write to `path`: the system's errors, and those
+    of other `kinds`, as libraries raise their own."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, EraseError) or not isinstance(error, (OSError, *kinds)):
+            raise
+        raise unwritable(path, error) from None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import diffusers
 import torch
 import transformers
 from diffusers import DDIMScheduler
+from diffusers.loaders.single_file_utils import fetch_diffusers_config
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import model_info, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
@@ -23,7 +25,8 @@ from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_b
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from erase_lib.config import HOUSES, TRAIN_METHODS
+from erase_lib import ldm
+from erase_lib.config import TRAIN_METHODS
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.families import PIPELINES, Pipeline, denoiser, encoders, family
@@ -60,22 +63,31 @@ def load_pipeline(
     model_id: str | Path | None = None,
     device: str | torch.device = "auto",
     dtype: torch.dtype | str | None = None,
+    config: str | Path | None = None,
+    variant: str | None = None,
 ) -> Pipeline:
     """The teacher: a frozen text-to-image pipeline without progress bar or safety checker.
 
-    Default: the embedded model. Otherwise a folder in diffusers' format or a hub id. `dtype`:
-    float32 on a CPU, bfloat16 on a GPU, unless given, also by name. Raises `EraseError` when the
-    folder is missing, damaged or holds another kind of model, for a hub id that is nowhere to be
-    found, and for an unknown dtype.
+    Default: the embedded model. Otherwise a folder in diffusers' format, a hub id, or a single
+    .safetensors file; then `config` is the folder or hub id of a model of its kind, which says what
+    the file does not and has the parts that it lacks. `dtype`: float32 on a CPU, bfloat16 on a GPU,
+    unless given, also by name. `variant`: of a folder's weights, such as fp16. Raises `EraseError`
+    when the model is missing, damaged, of another kind or a pickle, for a hub id that is nowhere to
+    be found, and for an unknown dtype or variant.
     """
     place = pick_device(device)
     dtype = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
     if dtype not in (None, *DTYPES.values()):
         raise unknown("dtype", str(dtype).removeprefix("torch."), DTYPES)
     dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
-    source, files = _find(EMBEDDED if model_id is None else model_id)
+    model_id = EMBEDDED if model_id is None else model_id
+    file = path if (path := as_path(model_id)).is_file() else None
+    if given := (variant if file else config):
+        what = "single file takes no variant" if file else "folder takes no config"
+        raise EraseError(f"a {what}, but {str(given)!r} is given for {model_id}: leave it out")
+    source, files = _config(file, config) if file else _find(model_id)
     with nullcontext() if files else quiet():  # a download keeps its bars
-        pipe = _read(source, dtype, files)
+        pipe = _read(source, dtype, files, variant, file)
     for part in pipe.components.values():
         if isinstance(part, nn.Module):
             part.eval().requires_grad_(False)
@@ -91,9 +103,6 @@ def _find(model_id: str | Path) -> tuple[str, list[str] | None]:
     """The model's folder, or its hub id with the files there. The hub is asked but once, for its
     own clients try for half a minute."""
     folder, text = as_path(model_id), str(model_id)
-    if folder.is_file():
-        how = f"StableDiffusionPipeline.from_single_file({text!r}).save_pretrained('my-model')"
-        raise EraseError(f"{folder} is a single file, no model_index.json: convert it by {how}")
     if (folder / "model_index.json").is_file():
         return os.path.abspath(folder), None  # wherever one goes from here
     if folder.exists():
@@ -115,21 +124,43 @@ def _find(model_id: str | Path) -> tuple[str, list[str] | None]:
         raise EraseError(f"{missing} ({reason(error)}): connect, or give a folder") from None
 
 
-def _read(source: str, dtype: torch.dtype, files: list[str] | None) -> Pipeline:
+def _config(file: Path, config: str | Path | None) -> tuple[str, list[str] | None]:
+    """Where what a single file does not say stands, as `_find`; by default for all of its kind."""
+    kind = config or fetch_diffusers_config(ldm.heading(file)[0])["pretrained_model_name_or_path"]
+    try:
+        if config is None and "stable-diffusion-2" in str(kind):
+            raise EraseError("SD 2 predicts epsilon or v")
+        return _find(kind)
+    except EraseError as error:
+        what = f"{file} does not say all of itself: give config=, a folder of a model of its kind"
+        raise (EraseError(f"{what} ({reason(error)})") if config is None else error) from None
+
+
+def _read(
+    source: str, dtype: torch.dtype, files: list[str] | None, variant: str | None, file: Path | None
+) -> Pipeline:
     """The pipeline as stored. `EraseError` for another kind of model, or one that is not whole."""
     options: dict[str, Any] = {"dtype": dtype, "local_files_only": files is None}
     if files is None:
         files = [p.relative_to(source).as_posix() for p in Path(source).rglob("*.safetensors")]
-    parts: dict[str, Any] = {}
     try:
         config = diffusers.DiffusionPipeline.load_config(source, **options)
         if (kind := config["_class_name"]) not in PIPELINES:
-            known = ", ".join(PIPELINES)
-            raise EraseError(f"model {source} is a {kind}: expected a text-to-image {known}")
-        for name, model in _models(config):  # one by one, for only so do they say what is missing
-            found = [WEIGHTS.fullmatch(f) for f in files if f.startswith(f"{name}/")]
-            variants = [match["variant"] for match in found if match]
-            options["variant"] = variants[0] if variants and None not in variants else None
+            kinds = ", ".join(PIPELINES)
+            raise EraseError(f"model {source} is a {kind}: expected a text-to-image {kinds}")
+        parts, models = dict[str, Any](), _models(config)
+        of = {name: _variants(files, name) for name, _ in models}
+        if variant and variant not in (known := {v for found in of.values() for v in found}):
+            has = ", ".join(sorted(filter(None, known))) or "none"
+            raise EraseError(f"model {source} has no weights of variant {variant!r}: it has {has}")
+        for name, model in models:  # one by one, for only so do they say what is missing
+            if ldm.holds(file, name):
+                continue
+            if file and (name == PIPELINES[kind].part or not of[name]):
+                raise EraseError(f"{file} has no {name} in LDM's keys, nor has {source} one for it")
+            options["variant"] = next(
+                (v for v in (variant, None, *of[name]) if v in of[name]), None
+            )
             given = options | {"subfolder": name, "output_loading_info": True}
             parts[name], seen = model.from_pretrained(source, **given)
             if missing := sorted(seen["missing_keys"]):
@@ -137,12 +168,15 @@ def _read(source: str, dtype: torch.dtype, files: list[str] | None) -> Pipeline:
                 raise EraseError(f"model {source} is damaged: {lacks}; copy it anew")
         if "safety_checker" in config:
             parts |= {"safety_checker": None, "requires_safety_checker": False}
-        pipe = getattr(diffusers, kind).from_pretrained(source, **options | parts)
+        made = getattr(diffusers, kind)
+        read = partial(ldm.read, file, made) if file else made.from_pretrained
+        pipe = read(source, **options, **parts)
     except EraseError:
         raise
     except Exception as error:  # every library in the stack raises its own kind
-        what = f"model {source} cannot be loaded ({reason(error)})"
-        raise EraseError(f"{what}: is it a whole Stable Diffusion folder?") from None
+        what = f"model {file or source} cannot be loaded ({reason(error)})"
+        whole = f"of the kind of config {source}" if file else "a whole Stable Diffusion folder"
+        raise EraseError(f"{what}: is it {whole}?") from None
     for encoder, tokenizer in encoders(pipe):
         # a tokenizer without its files loads silently, with two tokens
         if not encoder.config.vocab_size / 2 < len(tokenizer):
@@ -151,6 +185,12 @@ def _read(source: str, dtype: torch.dtype, files: list[str] | None) -> Pipeline:
         limit = getattr(encoder.config, "max_position_embeddings", 77)
         tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
     return pipe
+
+
+def _variants(files: list[str], part: str) -> list[str | None]:
+    """Which variant each file of a part's weights is of, None for none."""
+    found = [WEIGHTS.fullmatch(f) for f in files if f.startswith(f"{part}/")]
+    return [match["variant"] for match in found if match]
 
 
 def _models(config: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -182,13 +222,6 @@ def check_parts(pipe: Pipeline) -> None:
         if getattr(pipe, name, None) is None:
             whose = f"{type(pipe).__name__} {getattr(pipe, 'name_or_path', None) or ''}".strip()
             raise EraseError(f"{whose} has no {name}: copy it whole, and give load_pipeline's")
-
-
-def is_embedded(pipe: Pipeline) -> bool:
-    """Whether a pipeline has the embedded model's words, as twins and edits of it have: its styles
-    are tokens, which they are nowhere else."""
-    ((_, tokenizer), *_) = encoders(pipe)
-    return tokenizer.convert_tokens_to_ids(f"{HOUSES[-1]}</w>") != tokenizer.unk_token_id
 
 
 def latent_shape(pipe: Pipeline) -> tuple[int, int, int]:

@@ -14,9 +14,8 @@ from torch import Tensor
 from erase_lib.concepts import forms_of, search_words
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, check_range
-from erase_lib.families import Pipeline, denoiser, family
+from erase_lib.families import Pipeline, denoiser, family, is_embedded
 from erase_lib.hold import held
-from erase_lib.models import is_embedded
 
 
 @torch.no_grad()

@@ -18,11 +18,11 @@ from erase_lib.diffusion import predict_clean
 from erase_lib.doors import gate
 from erase_lib.erasure import Erasure, Interrupted
 from erase_lib.errors import EraseError, NotFinite
-from erase_lib.families import Pipeline, denoiser, tokens
+from erase_lib.families import Pipeline, denoiser, is_embedded, tokens
 from erase_lib.files import uninterrupted
 from erase_lib.hold import held, in_place, plain, recomputing
 from erase_lib.kv import KVPenalty, kv_weights
-from erase_lib.models import fingerprint, is_embedded, precision, trained_names, using
+from erase_lib.models import fingerprint, precision, trained_names, using
 from erase_lib.search import Choice, NewSearch, Search, new_search, new_searches
 from erase_lib.text import embed
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from erase_lib.concepts import is_style, normal
 from erase_lib.erasure import Erasure
-from erase_lib.errors import EraseError, unwritable
-from erase_lib.files import as_path, whole
+from erase_lib.errors import EraseError
+from erase_lib.files import as_path, whole, writing
 from erase_lib.measure.distances import clip_score, perceptual, set_distances
 from erase_lib.measure.instruments import Instruments, load_instruments
 from erase_lib.measure.judges import Classifier, verdicts
@@ -218,13 +218,11 @@ class Evaluation:
         """NAME_rows.csv and NAME_pictures.parquet. `EraseError` if they cannot be written."""
         folder, name = as_path(folder), self.suite.name
         files = folder / f"{name}_rows.csv", folder / f"{name}_pictures.parquet"
-        try:
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with whole(*files) as (rows, pictures):
                 self.rows.to_csv(rows, index=False)
                 self.pictures.to_parquet(pictures, index=False)
-        except OSError as error:
-            raise unwritable(folder, error) from None
         return folder
 
 

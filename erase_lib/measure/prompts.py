@@ -20,10 +20,10 @@ from erase_lib.concepts import (
     without,
 )
 from erase_lib.errors import EraseError, check_range, unknown
+from erase_lib.families import Pipeline, is_embedded
 from erase_lib.files import DATA, whole_table
 from erase_lib.measure.statistics import chance
 from erase_lib.measure.suite import Group, Suite, check_once, fill
-from erase_lib.models import Pipeline, is_embedded
 from erase_lib.text import distances, encode_prompts, near_each
 
 COLUMNS = ("group", "prompt", "concept", "style", "seed", "noise")

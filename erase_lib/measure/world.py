@@ -13,13 +13,12 @@ from torch import Tensor
 from erase_lib.concepts import check_concepts, normal, vocabulary, without
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError
-from erase_lib.families import denoiser, family
+from erase_lib.families import Pipeline, denoiser, family, is_embedded
 from erase_lib.measure.distances import SmallCLIP, load_clip
 from erase_lib.measure.judges import Classifier, ImageClassifier, Judge
 from erase_lib.measure.photographs import LITE0, efficientnet_lite0
 from erase_lib.measure.pictures import Images
 from erase_lib.measure.prompts import prompt_table, styles_of, words_of
-from erase_lib.models import Pipeline, is_embedded
 
 CLIP = "openai/clip-vit-large-patch14"  # of other models than the embedded, by hub id
 

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, check_range, unknown
-from erase_lib.files import alone, as_path, read_mapping
+from erase_lib.files import alone, as_path, read_mapping, writing
 from erase_lib.sweep import grid, run
 from erase_lib.sweep.ending import one_line
-from erase_lib.sweep.run import DONE, FAILED, Case, Settings, writing
+from erase_lib.sweep.run import DONE, FAILED, Case, Settings
 from erase_lib.sweep.table import collect, publish
 from erase_lib.sweep.workers import BACKENDS
 

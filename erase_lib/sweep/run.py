@@ -20,7 +20,7 @@ from unittest import mock
 
 from erase_lib.config import PROFILES
 from erase_lib.errors import EraseError, reason, unknown, unwritable
-from erase_lib.files import DATA, alone, as_path, read_text, whole
+from erase_lib.files import DATA, alone, as_path, read_text, whole, writing
 from erase_lib.sweep.grid import OUTPUT, Parameter, Values
 
 METRICS, RECORD, EXECUTED, LOG = "metrics.json", "run.json", "executed.ipynb", "log.txt"
@@ -31,15 +31,6 @@ KINDS: dict[str, Any] = {"status": str, "sweep": str, "parameters": dict, "secon
 VERSIONS = ("erase-lib", "torch", "diffusers", "transformers")
 ASIDE = {"parameters", "exercise", "solution", "check"}  # no part of what a run computes
 SMOKE = "SMOKE RUN: A FEW STEPS TO SEE THAT EVERYTHING WORKS. DO NOT QUOTE ITS NUMBERS."
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raises `EraseError` for what the block cannot write to `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise unwritable(path, error) from None
 
 
 def start(profile: str, output: str | Path) -> Path:

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from erase_lib.errors import EraseError, reason
-from erase_lib.files import alone, as_path, whole
+from erase_lib.files import alone, as_path, whole, writing
 from erase_lib.sweep.grid import Values
-from erase_lib.sweep.run import DONE, FAILED, METRICS, RECORD, VERSIONS, read_record, writing
+from erase_lib.sweep.run import DONE, FAILED, METRICS, RECORD, VERSIONS, read_record
 
 KEPT = ("seconds", "threads", "started", "git_commit", *VERSIONS)  # of a run's record
 

@@ -155,6 +155,7 @@ def test_every_export_says_what_it_is(tiny, tmp_path):
                 said = file.metadata()
             assert said["base"] == edit.base and said["targets"] == '["church"]'
             assert said["modelspec.architecture"].startswith("stable-diffusion/")
+            assert said["modelspec.license"] == "of the base model"
 
 
 def test_what_an_erasure_is_not(tiny, tmp_path, refused):
@@ -230,7 +231,8 @@ def test_what_is_no_edit_of_this_model(tiny, tmp_path, refused):
         ({name: torch.zeros(3)}, "another base"),
         ({"lora_te_text_model.lora_up.weight": own}, "text encoder"),
         ({"lora_unet_nowhere.lora_up.weight": own}, "lora_unet_nowhere"),
-        ({"model.diffusion_model.out.0.weight": own}, "no layer"),
+        ({"model.diffusion_model.out.0.weight": own}, "another base"),
+        ({"model.diffusion_model.nowhere.0.weight": own}, "no layer"),
     ):
         save_file(keys, tmp_path / "x.safetensors")
         refused(Erasure.between, tiny, tmp_path / "x.safetensors", ["church"], says=[says])

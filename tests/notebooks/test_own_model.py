@@ -11,7 +11,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from matplotlib import pyplot as plt
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from erase_lib.models import EMBEDDED, is_embedded
+from erase_lib.families import is_embedded
+from erase_lib.models import EMBEDDED
 from tools.benchmarks.gpu_check import TINY, random_pipeline
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"

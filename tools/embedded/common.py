@@ -21,8 +21,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from erase_lib.errors import EraseError, reason, unwritable
-from erase_lib.files import whole
+from erase_lib.errors import EraseError, reason
+from erase_lib.files import whole, writing
 from tools.embedded.pictures import ROOT, SIZE, SOURCES, pictures_file
 
 DATA = ROOT / "data"
@@ -113,12 +113,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
     Raises `EraseError` when it cannot be written; the one before it stays.
     """
-    try:
+    with writing(path, RuntimeError):  # a full disk is torch's RuntimeError
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as (temporary,):
             torch.save(state, temporary)
-    except (OSError, RuntimeError) as error:  # a full disk is torch's RuntimeError
-        raise unwritable(path, error) from None
 
 
 def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any] | None:

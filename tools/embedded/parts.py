@@ -15,8 +15,8 @@ from pathlib import Path
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save
 
-from erase_lib.errors import EraseError, reason, unwritable
-from erase_lib.files import whole
+from erase_lib.errors import EraseError, reason
+from erase_lib.files import whole, writing
 from tools import one_line
 from tools.embedded import common
 from tools.embedded.vae import save_latents
@@ -38,13 +38,11 @@ def pack(folder: Path, out: Path, part: int = PART) -> list[Path]:
     raw = packed.getbuffer()
     pieces = [raw[a : a + part] for a in range(0, len(raw), part)]
     paths = [out / f"{folder.name}.tar.{i:02d}" for i in range(len(pieces))]
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         with whole(*paths) as temporary:
             for path, piece in zip(temporary, pieces, strict=True):
                 path.write_bytes(piece)
-    except OSError as error:
-        raise unwritable(out, error) from None
     return paths
 
 
