@@ -28,7 +28,7 @@ from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.families import PIPELINES, Pipeline, denoiser, encoders, family
 from erase_lib.files import DATA, as_path
-from erase_lib.hold import held, plain
+from erase_lib.hold import held, own_device, plain
 from erase_lib.hold import in_place as in_place  # where 04 looks for it
 
 EMBEDDED = DATA / "models" / "emoji-diffusion"
@@ -74,7 +74,7 @@ def load_pipeline(
         raise unknown("dtype", str(dtype).removeprefix("torch."), DTYPES)
     dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
     source, files = _find(EMBEDDED if model_id is None else model_id)
-    with nullcontext() if files else quiet():  # a download keeps its bars
+    with own_device(), nullcontext() if files else quiet():  # a download keeps its bars
         pipe = _read(source, dtype, files)
     for part in pipe.components.values():
         if isinstance(part, nn.Module):
@@ -172,7 +172,7 @@ def using(
     with held(denoiser(pipe), doing, wait):
         check_pipeline(pipe, weights, draws)
         # whatever the caller's: where half precision is wanted, `predict` says so
-        with torch.autocast(denoiser(pipe).device.type, enabled=False):
+        with torch.autocast(denoiser(pipe).device.type, enabled=False), own_device():
             yield
 
 
@@ -228,7 +228,10 @@ def _faults(pipe: Pipeline, weights: bool, draws: bool) -> Iterator[str]:
     with held(model) as hold:  # what stands there for a while may have a dtype of its own
         inside = {id(tensor) for layer in hold.layers for tensor in layer.values()}
     every = [p for p in every if id(p) not in inside]
-    kinds = {f"{p.dtype} on {p.device}".removeprefix("torch.") for p in every}
+    # a text encoder may wait on the CPU (`placed`)
+    waits = {id(p) for encoder, _ in texts for p in encoder.parameters() if p.device.type == "cpu"}
+    at = ((p, every[0].device if id(p) in waits else p.device) for p in every)
+    kinds = {f"{p.dtype} on {device}".removeprefix("torch.") for p, device in at}
     if len(kinds) > 1 or every[0].dtype not in DTYPES.values() or every[0].is_meta:
         yield f"is in {' and '.join(sorted(kinds))}: give all one, as by pipe.to(torch.float32)"
     if any(p.is_inference() for p in every):

@@ -209,6 +209,7 @@ def test_no_number_multiplies_work_without_a_bound(refused, call, given, name):
     ("values", "words"),
     [
         ({"seed": [1, 2, 3]}, "3 seeds for 2 prompts"),
+        ({"seed": {1, 2}}, "seed is {1, 2} (set)"),
         ({"steps": 0}, "0 sampling steps"),
         ({"steps": -5}, "-5 sampling steps"),
         ({"steps": 1001}, "1001 sampling steps"),
