@@ -30,7 +30,8 @@ METHODS = {
     "age": Method("searched", "searched"),
 }
 CLOSED_FORMS = ("uce", "rece", "speed", "eap_closed")
-ELSEWHERE = "other"  # the method of an erasure that others made: `Erasure.between`
+# the method of an erasure that others made, or of a sum: `Erasure.between`, `Erasure.plus`
+ELSEWHERE = "other"
 TRAIN_METHODS = ("kv", "xattn", "noxattn", "full", "selfattn")
 MOVABLE = ("kv", "xattn", "full")  # those that train K and V
 SCHEDULES = ("published", "replay")

@@ -93,9 +93,7 @@ def distances(embeddings: Tensor, target: Tensor) -> Tensor:
     return (embeddings - target).flatten(1).norm(dim=1)
 
 
-def distances_each(
-    pipe: Pipeline, words: Sequence[str], targets: Sequence[str]
-) -> list[Tensor]:
+def distances_each(pipe: Pipeline, words: Sequence[str], targets: Sequence[str]) -> list[Tensor]:
     """Of each target the `distances` `(n,)` of the bare words, whose embeddings are not kept: T5's
     of 3,000 words are 8 GB."""
     at = [encode_prompts(pipe, [target]) for target in targets]
