@@ -125,7 +125,7 @@ def noise(
     w, or else the model's own."""
     channels, *own = latent_shape(pipe)
     z = torch.randn(n, channels, *(size or own), generator=g, dtype=torch.float32)
-    return z.to(pipe.device)
+    return z.to(denoiser(pipe).device)
 
 
 def start_noise(pipe: Pipeline, seeds: list[int], size: tuple[int, int] | None = None) -> Tensor:
@@ -150,7 +150,7 @@ def decode(pipe: Pipeline, z: Tensor) -> list[Image.Image]:
 @torch.no_grad()
 def encode(pipe: Pipeline, pictures: list[Image.Image]) -> Tensor:
     """The latents `(n, c, h, w)` of pictures, the mean that the autoencoder's encoder gives."""
-    x = pipe.image_processor.preprocess(pictures).to(pipe.device, pipe.vae.dtype)
+    x = pipe.image_processor.preprocess(pictures).to(denoiser(pipe).device, pipe.vae.dtype)
     with placed([pipe.vae], x.device):
         mean = pipe.vae.encode(x).latent_dist.mean.float()
     return (mean - _shift(pipe)) * pipe.vae.config.scaling_factor

@@ -52,7 +52,7 @@ class Erasure:
         with using(pipe, "an erasure applied", draws=False):
             self.check(pipe)
             model = denoiser(pipe)
-            moved = {n: t.to(pipe.device, model.dtype) for n, t in self.tensors.items()}
+            moved = {n: t.to(model.device, model.dtype) for n, t in self.tensors.items()}
             with in_place(model, {n: nn.Parameter(t, False) for n, t in moved.items()}):
                 yield pipe
 

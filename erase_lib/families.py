@@ -77,7 +77,7 @@ class StableDiffusion:
         set to `steps` timesteps."""
         # not every scheduler's config says that latents are never clipped
         made = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
-        made.set_timesteps(steps, device=pipe.device)
+        made.set_timesteps(steps, device=denoiser(pipe).device)
         return made
 
     def shape(self, pipe: Pipeline) -> tuple[int, Any]:
@@ -158,7 +158,8 @@ class StableDiffusion3(StableDiffusion):
             names = "base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift"
             line = [made.config[name] for name in names]
             given |= {"mu": calculate_shift(size[0] * size[1] // self.patch(pipe) ** 2, *line)}
-        made.set_timesteps(**{"num_inference_steps": steps, "device": pipe.device} | given)
+        given |= {"num_inference_steps": steps, "device": denoiser(pipe).device}
+        made.set_timesteps(**given)
         return made
 
     def patch(self, pipe: Pipeline) -> int:

@@ -67,7 +67,7 @@ class Prompts:
         forms = zip(*(forms_of(word, tuple(styles), target) for word in words), strict=True)
         every = [list(form) for form in forms]
         self.pipe, self.shape = pipe, (len(every), len(words))
-        self.device = pipe.device  # asking the pipeline takes a millisecond
+        self.device = denoiser(pipe).device  # asking takes a while
         self.texts = [text for form in every for text in form]
         self.encoded: dict[int, Tensor] = {}
 

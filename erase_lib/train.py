@@ -97,7 +97,7 @@ class Run:
 
     def ends(self, k: int, search: Search) -> Tensor:
         """A latent that the teacher draws of each candidate of target k, `(n, c, h, w)`."""
-        every = torch.arange(len(search.words), device=self.pipe.device)
+        every = torch.arange(len(search.words), device=denoiser(self.pipe).device)
         bank = self.latents.bank(f"preserved {k}", every, search.prompts)
         return bank.clean[bank.of.argsort()]
 

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from erase_lib import EraseConfig, Erasure, erase, generate, load_pipeline
+from erase_lib.export import matrices
 from erase_lib.families import denoiser, entries
 from erase_lib.measure import Judge
 from tools.benchmarks.shapes import random_family
@@ -72,6 +73,16 @@ def test_closed_forms_by_hand_one_after_the_other(tiny, tiny_folder):
         orders.append(made(pipe, target, "uce").tensors)
     both = one.plus(tiny, other).tensors
     close(both, {n: (orders[0][n].double() + orders[1][n].double()) / 2 for n in both})
+
+
+def test_closed_forms_are_known_in_half_precision_too(tiny, tiny_folder):
+    a, b = made(tiny, "church", "uce"), made(tiny, "dog", "speed")
+    half = load_pipeline(tiny_folder, device="cpu", dtype="bfloat16")
+    both = a.plus(tiny, b).tensors
+    close(a.plus(half, b).tensors, {n: t.double() for n, t in both.items()}, 0.01)
+    assert (
+        len(matrices(a, half)) == 1 and matrices(made(tiny, "cat", train_method="kv"), tiny) == []
+    )
 
 
 @pytest.mark.parametrize("kind", ["sdxl", "sd3"])
