@@ -114,15 +114,19 @@ def placed(parts: Iterable[Any], device: torch.device | str) -> Iterator[None]:
     """Within the block the parts are on the device, and afterwards each is where it was. Nothing is
     moved that is there already."""
     moved = [(part, part.device) for part in parts if part.device != torch.device(device)]
+
+    def move(places: Iterable[tuple[Any, Any]]) -> None:
+        with torch.inference_mode(False):  # or weights could never be trained again
+            for part, place in places:
+                part.to(place)
+
     with uninterrupted() as let:
         try:
-            for part, _ in moved:
-                part.to(device)
+            move((part, device) for part, _ in moved)
             with let():
                 yield
         finally:
-            for part, home in moved:
-                part.to(home)
+            move(moved)
 
 
 def own_device() -> AbstractContextManager[Any]:

@@ -53,11 +53,12 @@ def test_nothing_moves_where_it_is_already():
         device, gone = CPU, ()
 
         def to(self, device):
+            assert not torch.is_inference_mode_enabled()
             self.device, self.gone = torch.device(device), (*self.gone, str(device))
 
     stays, goes = Part(), Part()
     goes.device = torch.device("meta")
-    with pytest.raises(EraseError), placed([stays, goes], "cpu"):
+    with pytest.raises(EraseError), torch.inference_mode(), placed([stays, goes], "cpu"):
         assert goes.device == CPU
         raise EraseError("whatever happens within")
     assert stays.gone == () and goes.gone == ("cpu", "meta")
