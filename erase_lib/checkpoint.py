@@ -45,7 +45,8 @@ class Checkpoint:
     def __call__(self, run: Run) -> None:
         done, steps = len(run.history), run.config.steps
         if not done:
-            if state := read(self.folder, run.config.to_dict(), run.base, run.pipe.device):
+            device = next(iter(run.student.values())).device
+            if state := read(self.folder, run.config.to_dict(), run.base, device):
                 try:
                     run.load_state_dict(state)
                 except (KeyError, TypeError, RuntimeError) as error:  # another version wrote it

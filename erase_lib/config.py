@@ -32,11 +32,24 @@ METHODS = {
 CLOSED_FORMS = ("uce", "rece", "speed", "eap_closed")
 AUTO = "auto"  # what `settled` chooses by the model
 HOUSES = ("noto", "twemoji", "fluent", "openmoji")
-ELSEWHERE = "other"  # the method of an erasure that others made: `Erasure.between`
+# the method of an erasure that others made, or of a sum: `Erasure.between`, `Erasure.plus`
+ELSEWHERE = "other"
 TRAIN_METHODS = ("kv", "xattn", "noxattn", "full", "selfattn")
 MOVABLE = ("kv", "xattn", "full")  # those that train K and V
 SCHEDULES = ("published", "replay")
 SEARCHES = ("auto", "gumbel", "gumbel_full", "movement", "random", "nearest", "fixed", "exhaustive")
+
+
+class Word(str):
+    """A setting that followed from others: `dataclasses.replace` hands on what was `given`."""
+
+    given = "auto"
+
+
+class Count(int):
+    """The same of a number."""
+
+    given = 0
 
 
 @gate
@@ -138,7 +151,7 @@ class EraseConfig:
     def __post_init__(self) -> None:
         values = vars(self)  # frozen for all others
         for name, kind in typing.get_type_hints(type(self)).items():
-            values[name] = _as_type(name, values[name], kind)
+            values[name] = _as_type(name, getattr(values[name], "given", values[name]), kind)
         for name, known in _CHOICES.items():
             if values[name] not in known:
                 raise unknown(name, values[name], known)
@@ -151,10 +164,10 @@ class EraseConfig:
             check_once(name, values[name])
         values["styles"] = tuple(s for s in self.styles if without([s + STYLE], self.targets))
         if self.search == "auto":
-            values["search"] = "gumbel" if self.method == "age" else "random"
+            values["search"] = Word("gumbel" if self.method == "age" else "random")
         if self.candidates == 0:
             few = self.search in ("gumbel", "gumbel_full", "exhaustive")
-            values["candidates"] = min(50, self.nearest) if few else self.nearest
+            values["candidates"] = Count(min(50, self.nearest) if few else self.nearest)
         for fault in self._faults():
             raise EraseError(fault)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, check_range
 from erase_lib.families import Pipeline, denoiser, family
-from erase_lib.hold import held
+from erase_lib.hold import held, placed
 from erase_lib.models import latent_shape, precision, using
 from erase_lib.text import encode_prompts
 
@@ -125,7 +125,7 @@ def noise(
     w, or else the model's own."""
     channels, *own = latent_shape(pipe)
     z = torch.randn(n, channels, *(size or own), generator=g, dtype=torch.float32)
-    return z.to(pipe.device)
+    return z.to(denoiser(pipe).device)
 
 
 def start_noise(pipe: Pipeline, seeds: list[int], size: tuple[int, int] | None = None) -> Tensor:
@@ -139,7 +139,8 @@ def decode(pipe: Pipeline, z: Tensor) -> list[Image.Image]:
     """The pictures of latents `z (n, c, h, w)`, unfolded by the autoencoder's decoder. Raises
     `EraseError` for latents or pictures that are NaN or infinite: they would be black."""
     z = z.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor + _shift(pipe)
-    drawn = pipe.vae.decode(z).sample.float().cpu()
+    with placed([pipe.vae], z.device):
+        drawn = pipe.vae.decode(z).sample.float().cpu()
     if not drawn.isfinite().all():
         hint = "load the model in float32, or lower the erasure's strength or lr"
         raise EraseError(f"the pictures are NaN or infinite in {pipe.vae.dtype}: {hint}")
@@ -149,8 +150,9 @@ def decode(pipe: Pipeline, z: Tensor) -> list[Image.Image]:
 @torch.no_grad()
 def encode(pipe: Pipeline, pictures: list[Image.Image]) -> Tensor:
     """The latents `(n, c, h, w)` of pictures, the mean that the autoencoder's encoder gives."""
-    x = pipe.image_processor.preprocess(pictures).to(pipe.device, pipe.vae.dtype)
-    mean = pipe.vae.encode(x).latent_dist.mean.float()
+    x = pipe.image_processor.preprocess(pictures).to(denoiser(pipe).device, pipe.vae.dtype)
+    with placed([pipe.vae], x.device):
+        mean = pipe.vae.encode(x).latent_dist.mean.float()
     return (mean - _shift(pipe)) * pipe.vae.config.scaling_factor
 
 
@@ -164,7 +166,7 @@ def _shift(pipe: Pipeline) -> float:
 def generate(
     pipe: Pipeline,
     prompts: list[str],
-    seed: int | Iterable[int] = 0,
+    seed: int | Sequence[int] = 0,
     steps: int = 30,
     guidance_scale: float = 4.0,
     batch_size: int = 16,

@@ -24,7 +24,7 @@ from erase_lib.checkpoint import load_checked, save_checked
 from erase_lib.config import ELSEWHERE, EraseConfig
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason
-from erase_lib.families import Pipeline, denoiser
+from erase_lib.families import Pipeline, denoiser, entries
 from erase_lib.files import as_path, read_text, whole, writing
 from erase_lib.hold import in_place, plain
 from erase_lib.models import DTYPES, fingerprint, using
@@ -52,7 +52,7 @@ class Erasure:
         with using(pipe, "an erasure applied", draws=False):
             self.check(pipe)
             model = denoiser(pipe)
-            moved = {n: t.to(pipe.device, model.dtype) for n, t in self.tensors.items()}
+            moved = {n: t.to(model.device, model.dtype) for n, t in self.tensors.items()}
             with in_place(model, {n: nn.Parameter(t, False) for n, t in moved.items()}):
                 yield pipe
 
@@ -84,6 +84,39 @@ class Erasure:
         if not all(t.isfinite().all() for t in tensors.values()):
             raise EraseError(f"strength is {strength}: beyond what float32 holds, such as 0.8")
         return replace(self, tensors=tensors, strength=self.strength * strength)
+
+    def plus(self, pipe: Pipeline, other: Erasure) -> Erasure:
+        """Both edits on their one base, the same in either order: θ + (θ_a − θ) + (θ_b − θ) (task
+        vectors, Ilharco et al. 2023). Two closed forms, W T_a and W T_b, follow one another, by the
+        mean of both orders W (T_a T_b + T_b T_a) / 2: a sum would take twice what both take. Of
+        three such it matters, at the third order, which two come first.
+
+        The method is "other"; each row of the history says of which targets, method and strength it
+        is. Raises `EraseError` for a target of both, and as `check`."""
+        a, b = sorted((self, other), key=lambda erasure: erasure.config.targets)
+        config = EraseConfig((*a.config.targets, *b.config.targets), ELSEWHERE, styles=())
+        with using(pipe, "reading its weights", draws=False):
+            a.check(pipe)
+            b.check(pipe)
+            model = denoiser(pipe)
+            tensors = {n: t.cpu().float() for n, t in (a.tensors | b.tensors).items()}
+            for name in a.tensors.keys() & b.tensors.keys():
+                w = plain(model).get_parameter(name).detach().cpu().float()
+                moved = [e.tensors[name].cpu().float() - w for e in (a, b)]
+                tensors[name] = w + (moved[0] + moved[1])
+            changes = export.matrices(a, pipe), export.matrices(b, pipe)  # T − 1, where both have
+            for entry, x, y in zip(entries(model), *changes, strict=False):
+                r = x + y + (x @ y + y @ x) / 2
+                new = {n: w.double() @ r + w.double() for n, w in entry.weights.items()}
+                tensors |= {n: w.float().cpu() for n, w in new.items()}
+            history, partial = a._told() + b._told(), a.partial or b.partial
+            return Erasure(tensors, config, fingerprint(model), history, partial=partial)
+
+    def _told(self) -> list[dict[str, Any]]:
+        """The history, each row with what it is of: target, method and strength."""
+        about = {"target": "|".join(self.config.targets), "method": self.config.method}
+        rows = (about | row for row in self.history or [{}])
+        return [row | {"strength": row.get("strength", 1.0) * self.strength} for row in rows]
 
     def digest(self) -> str:
         """Short hash of the edited tensors: two erasures with the same draw the same pictures."""

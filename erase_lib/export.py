@@ -187,25 +187,37 @@ def delta(erasure: Erasure, pipe: Pipeline, folder: Path) -> str:
 
 def matrix(erasure: Erasure, pipe: Pipeline, folder: Path) -> str:
     """T of a closed form, W' = W T: on the prompt's embeddings it does what the edit does."""
-    if erasure.config.method not in CLOSED_FORMS:
+    if not (changes := matrices(erasure, pipe)):
         raise EraseError(
-            f"an erasure by {erasure.config.method} is not one matrix: export kind lora, or erase"
-            f" by {', '.join(CLOSED_FORMS)}"
+            f"this edit by {erasure.config.method} is not one T for all layers: export kind lora,"
+            f" or erase by {', '.join(CLOSED_FORMS)}"
         )
-    found = {}
-    for name, entry in zip(("T", "T_pooled"), entries(denoiser(pipe)), strict=False):
-        old = torch.cat([w.double().cpu() for w in entry.weights.values()])
-        new = torch.cat([erasure.tensors[name].to(old) for name in entry.weights])
-        t = torch.linalg.lstsq(old, new).solution
-        if not torch.dist(old @ t, new) <= 1e-3 * torch.dist(old, new):
-            raise EraseError("this edit is not one T for all layers: export kind lora")
-        found[name] = t.float().contiguous()
+    every = zip(("T", "T_pooled"), changes, strict=False)
+    found = {name: (torch.eye(len(r)) + r.cpu()).float() for name, r in every}
     save_file(found, folder / "matrix.safetensors", header(erasure, pipe, "matrix"))
     (folder / "pipeline.py").write_text(MATRIX_PIPELINE, "utf-8")
     return (
         "One matrix, no weights touched: `pipe = DiffusionPipeline.from_pretrained(base,"
         ' custom_pipeline="this folder")`, then `pipe.erase("this folder/matrix.safetensors")`.'
     )
+
+
+def matrices(erasure: Erasure, pipe: Pipeline) -> list[Tensor]:
+    """T − 1 `(dim, dim)`, in float64, of each of `entries`: by least squares from an edit W' = W T
+    of one T for all their layers, such as a closed form. [] for any other."""
+    every, found = entries(denoiser(pipe)), list[Tensor]()
+    if {name for entry in every for name in entry.weights} != set(erasure.tensors):
+        return []
+    for entry in every:
+        w = torch.cat([w.double() for w in entry.weights.values()])
+        moved = torch.cat([erasure.tensors[name].to(w) for name in entry.weights]) - w
+        # singular where there are fewer rows than the text has dimensions
+        r = torch.linalg.pinv(w.T @ w, hermitian=True) @ (w.T @ moved)
+        # a base in half precision is rounded by some percent of what moved; of others most is left
+        if not torch.dist(w @ r, moved) <= 0.03 * moved.norm():
+            return []
+        found.append(r)
+    return found
 
 
 KINDS: dict[str, Any] = {"pipeline": pipeline, "single": single, "lora": lora, "kohya": kohya}

@@ -7,7 +7,8 @@ pooled embedding, that as a last row, padded with zeros.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,6 +23,7 @@ from erase_lib.config import HOUSES
 from erase_lib.errors import EraseError
 from erase_lib.hold import plain
 
+PREDICTION_TYPES = ("epsilon", "v_prediction")
 # a pipeline of diffusers, which registers its parts (unet, vae, …) where no type checker sees them
 Pipeline: TypeAlias = Any
 
@@ -78,7 +80,7 @@ class StableDiffusion:
         set to `steps` timesteps."""
         # not every scheduler's config says that latents are never clipped
         made = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
-        made.set_timesteps(steps, device=pipe.device)
+        made.set_timesteps(steps, device=denoiser(pipe).device)
         return made
 
     def shape(self, pipe: Pipeline) -> tuple[int, Any]:
@@ -160,7 +162,8 @@ class StableDiffusion3(StableDiffusion):
             line, side = [made.config[name] for name in names], pipe.transformer.config.patch_size
             patches = size[0] * size[1] // (2 if self.patched else side) ** 2
             given |= {"mu": calculate_shift(patches, *line)}
-        made.set_timesteps(**{"num_inference_steps": steps, "device": pipe.device} | given)
+        given |= {"num_inference_steps": steps, "device": denoiser(pipe).device}
+        made.set_timesteps(**given)
         return made
 
 
@@ -235,6 +238,25 @@ def is_embedded(pipe: Pipeline) -> bool:
     are tokens, which they are nowhere else."""
     ((_, tokenizer), *_) = encoders(pipe)
     return tokenizer.convert_tokens_to_ids(f"{HOUSES[-1]}</w>") != tokenizer.unk_token_id
+
+
+def noise_faults(pipe: Pipeline) -> Iterator[str]:
+    """What is wrong with the scheduler's noise."""
+    noise = pipe.scheduler.config
+    if family(pipe).flow:
+        if type(pipe.scheduler).__name__ != "FlowMatchEulerDiscreteScheduler":
+            yield "has another noise: set a FlowMatchEulerDiscreteScheduler"
+        return
+    if (kind := noise.get("prediction_type")) not in PREDICTION_TYPES:
+        yield f"predicts {kind!r}: expected one of {', '.join(PREDICTION_TYPES)}"
+    alphas, ours = getattr(pipe.scheduler, "alphas_cumprod", torch.zeros(0)), torch.zeros(1)
+    with suppress(Exception):  # each noise schedule that DDIM does not know is an error of its own
+        if noise.get("timestep_type") != "continuous":
+            ours = DDIMScheduler.from_config(noise).alphas_cumprod
+    if ours.shape != alphas.shape or not torch.allclose(ours, alphas.to(ours), atol=1e-4):
+        yield f"has another noise, of {type(pipe.scheduler).__name__}: set a DDIMScheduler"
+    if kind == "epsilon" and not alphas.min() > 0:
+        yield "predicts 'epsilon' at zero terminal SNR, where there is none: set v_prediction"
 
 
 def tokens(model: nn.Module, c: Tensor) -> Tensor:

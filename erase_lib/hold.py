@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from erase_lib.errors import EraseError
@@ -106,6 +107,32 @@ def in_place(unet: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
                 owner[leaf] = left[-1] if left else hold.own.pop(name)[2]
             for hook in hooks:
                 hook.remove()
+
+
+@contextmanager
+def placed(parts: Iterable[Any], device: torch.device | str) -> Iterator[None]:
+    """Within the block the parts are on the device, and afterwards each is where it was. Nothing is
+    moved that is there already."""
+    moved = [(part, part.device) for part in parts if part.device != torch.device(device)]
+
+    def move(places: Iterable[tuple[Any, Any]]) -> None:
+        with torch.inference_mode(False):  # or weights could never be trained again
+            for part, place in places:
+                part.to(place)
+
+    with uninterrupted() as let:
+        try:
+            move((part, device) for part, _ in moved)
+            with let():
+                yield
+        finally:
+            move(moved)
+
+
+def own_device() -> AbstractContextManager[Any]:
+    """Within the block what is made on no device in particular is on the CPU, though the caller has
+    set another default."""
+    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import DDIMScheduler
 from diffusers.loaders.single_file_utils import fetch_diffusers_config
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import model_info, try_to_load_from_cache
@@ -29,13 +28,12 @@ from erase_lib import ldm
 from erase_lib.config import TRAIN_METHODS
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.families import PIPELINES, Pipeline, denoiser, encoders, family
+from erase_lib.families import PIPELINES, Pipeline, denoiser, encoders, family, noise_faults
 from erase_lib.files import DATA, as_path
-from erase_lib.hold import held, plain
+from erase_lib.hold import held, own_device, plain
 from erase_lib.hold import in_place as in_place  # where 04 looks for it
 
 EMBEDDED = DATA / "models" / "emoji-diffusion"
-PREDICTION_TYPES = ("epsilon", "v_prediction")
 # what a UNet may ask for besides z_t, t and a text
 ASKS = """time_cond_proj_dim class_embed_type num_class_embeds encoder_hid_dim_type
     addition_embed_type""".split()
@@ -86,7 +84,7 @@ def load_pipeline(
         what = "single file takes no variant" if file else "folder takes no config"
         raise EraseError(f"a {what}, but {str(given)!r} is given for {model_id}: leave it out")
     source, files = _config(file, config) if file else _find(model_id)
-    with nullcontext() if files else quiet():  # a download keeps its bars
+    with own_device(), nullcontext() if files else quiet():  # a download keeps its bars
         pipe = _read(source, dtype, files, variant, file)
     for part in pipe.components.values():
         if isinstance(part, nn.Module):
@@ -212,7 +210,7 @@ def using(
     with held(denoiser(pipe), doing, wait):
         check_pipeline(pipe, weights, draws)
         # whatever the caller's: where half precision is wanted, `predict` says so
-        with torch.autocast(denoiser(pipe).device.type, enabled=False):
+        with torch.autocast(denoiser(pipe).device.type, enabled=False), own_device():
             yield
 
 
@@ -268,7 +266,10 @@ def _faults(pipe: Pipeline, weights: bool, draws: bool) -> Iterator[str]:
     with held(model) as hold:  # what stands there for a while may have a dtype of its own
         inside = {id(tensor) for layer in hold.layers for tensor in layer.values()}
     every = [p for p in every if id(p) not in inside]
-    kinds = {f"{p.dtype} on {p.device}".removeprefix("torch.") for p in every}
+    # a text encoder may wait on the CPU (`placed`)
+    waits = {id(p) for encoder, _ in texts for p in encoder.parameters() if p.device.type == "cpu"}
+    at = ((p, every[0].device if id(p) in waits else p.device) for p in every)
+    kinds = {f"{p.dtype} on {device}".removeprefix("torch.") for p, device in at}
     if len(kinds) > 1 or every[0].dtype not in DTYPES.values() or every[0].is_meta:
         yield f"is in {' and '.join(sorted(kinds))}: give all one, as by pipe.to(torch.float32)"
     if any(p.is_inference() for p in every):
@@ -287,26 +288,7 @@ def _faults(pipe: Pipeline, weights: bool, draws: bool) -> Iterator[str]:
         if len(tokenizer) > max(rows, encoder.config.vocab_size):
             more = f"{len(tokenizer)} tokens, of which its text encoder knows {rows}"
             yield f"has {more}: call text_encoder.resize_token_embeddings"
-    yield from _noise_faults(pipe)
-
-
-def _noise_faults(pipe: Pipeline) -> Iterator[str]:
-    """What is wrong with the scheduler's noise."""
-    noise = pipe.scheduler.config
-    if family(pipe).flow:
-        if type(pipe.scheduler).__name__ != "FlowMatchEulerDiscreteScheduler":
-            yield "has another noise: set a FlowMatchEulerDiscreteScheduler"
-        return
-    if (kind := noise.get("prediction_type")) not in PREDICTION_TYPES:
-        yield f"predicts {kind!r}: expected one of {', '.join(PREDICTION_TYPES)}"
-    alphas, ours = getattr(pipe.scheduler, "alphas_cumprod", torch.zeros(0)), torch.zeros(1)
-    with suppress(Exception):  # each noise schedule that DDIM does not know is an error of its own
-        if noise.get("timestep_type") != "continuous":
-            ours = DDIMScheduler.from_config(noise).alphas_cumprod
-    if ours.shape != alphas.shape or not torch.allclose(ours, alphas.to(ours), atol=1e-4):
-        yield f"has another noise, of {type(pipe.scheduler).__name__}: set a DDIMScheduler"
-    if kind == "epsilon" and not alphas.min() > 0:
-        yield "predicts 'epsilon' at zero terminal SNR, where there is none: set v_prediction"
+    yield from noise_faults(pipe)
 
 
 def precision(pipe: Pipeline) -> torch.dtype:

@@ -14,8 +14,10 @@ from torch import Tensor
 from erase_lib.concepts import forms_of, search_words
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, check_range
-from erase_lib.families import Pipeline, denoiser, family, is_embedded
-from erase_lib.hold import held
+from erase_lib.families import Pipeline, denoiser, encoders, family, is_embedded
+from erase_lib.hold import held, own_device, placed
+
+AT_ONCE = 256  # prompts that are encoded together
 
 
 @torch.no_grad()
@@ -34,14 +36,18 @@ def encode_prompts(pipe: Pipeline, prompts: list[str]) -> Tensor:
     limit = tokenizer.model_max_length
     size = 4e-9 * len(prompts) * limit * kind.width(denoiser(pipe))
     check_range(f"gigabytes of {len(prompts):,} prompts' embeddings", round(size), 0, 16)
-    parts = [list(prompts[i : i + 256]) for i in range(0, len(prompts), 256)]
-    with held(denoiser(pipe), "encoding"):  # a tokenizer too is one thread's at a time
-        every = tokenizer(prompts, add_special_tokens=False, verbose=False).input_ids
-        for prompt, ids in zip(prompts, every, strict=True):
+    parts = [list(prompts[i : i + AT_ONCE]) for i in range(0, len(prompts), AT_ONCE)]
+    # a token has a letter or more, but where one is taken apart, and T5 begins with a token more
+    long = [p for p in prompts if len(p) > limit - 3 or not p.isascii()]
+    # a tokenizer too is one thread's at a time
+    with held(denoiser(pipe), "encoding"), own_device():
+        every = tokenizer(long, add_special_tokens=False, verbose=False).input_ids if long else []
+        for prompt, ids in zip(long, every, strict=True):
             if cut := ids[limit - 2 :]:
                 lost = tokenizer.decode(cut)
                 warnings.warn(f"prompt {prompt!r} is too long: {lost!r} is cut off", stacklevel=2)
-        return torch.cat([kind.encode(pipe, part) for part in parts])
+        with placed([encoder for encoder, _ in encoders(pipe)], denoiser(pipe).device):
+            return torch.cat([kind.encode(pipe, part) for part in parts])
 
 
 def embed(pipe: Pipeline, word: str, styles: Sequence[str] = (), target: str = "") -> Tensor:
@@ -52,7 +58,8 @@ def embed(pipe: Pipeline, word: str, styles: Sequence[str] = (), target: str = "
 
 class Prompts:
     """The training prompts of several words, indexed as a tensor `(templates, n, tokens, dim)` is:
-    each is encoded when it is first asked for, since most candidates are never chosen."""
+    each is encoded when it is first asked for, since most candidates are never chosen. They are
+    kept on the CPU, which has room for those of T5."""
 
     def __init__(
         self, pipe: Pipeline, words: Sequence[str], styles: Sequence[str] = (), target: str = ""
@@ -60,7 +67,7 @@ class Prompts:
         forms = zip(*(forms_of(word, tuple(styles), target) for word in words), strict=True)
         every = [list(form) for form in forms]
         self.pipe, self.shape = pipe, (len(every), len(words))
-        self.device = pipe.device  # asking the pipeline takes a millisecond
+        self.device = denoiser(pipe).device  # asking takes a while
         self.texts = [text for form in every for text in form]
         self.encoded: dict[int, Tensor] = {}
 
@@ -71,9 +78,14 @@ class Prompts:
         places = torch.arange(len(self.texts), device=self.device).view(self.shape)[at]
         wanted = places.flatten().tolist()
         if new := [i for i in dict.fromkeys(wanted) if i not in self.encoded]:
-            found = encode_prompts(self.pipe, [self.texts[i] for i in new])
-            self.encoded |= dict(zip(new, found, strict=True))
-        return torch.stack([self.encoded[i] for i in wanted]).unflatten(0, places.shape)
+            if self.pipe.text_encoder.device != self.device:
+                # the encoders are brought back for it, so all of its part come along
+                parts = {i // AT_ONCE for i in new}
+                new = [i for i in range(len(self.texts)) if i // AT_ONCE in parts]
+            found = encode_prompts(self.pipe, [self.texts[i] for i in new]).cpu()
+            self.encoded = dict(zip(new, found, strict=True)) | self.encoded
+        found = torch.stack([self.encoded[i] for i in wanted]).to(self.device)
+        return found.unflatten(0, places.shape)
 
 
 def distances(embeddings: Tensor, target: Tensor) -> Tensor:
@@ -81,14 +93,22 @@ def distances(embeddings: Tensor, target: Tensor) -> Tensor:
     return (embeddings - target).flatten(1).norm(dim=1)
 
 
+def distances_each(pipe: Pipeline, words: Sequence[str], targets: Sequence[str]) -> list[Tensor]:
+    """Of each target the `distances` `(n,)` of the bare words, whose embeddings are not kept: T5's
+    of 3,000 words are 8 GB."""
+    at = [encode_prompts(pipe, [target]) for target in targets]
+    starts = range(0, max(1, len(words)), AT_ONCE)
+    parts = (encode_prompts(pipe, list(words[i : i + AT_ONCE])) for i in starts)
+    rows = [[distances(part, one) for one in at] for part in parts]
+    return [torch.cat(column) for column in zip(*rows, strict=True)]
+
+
 def near_each(pipe: Pipeline, targets: Sequence[str], words: Sequence[str], most: int) -> list[str]:
     """The `most` words nearest to each of the targets, by `distances` of the bare words; one
     that is near to two stands there once."""
-    every = encode_prompts(pipe, list(words))
     found: dict[str, None] = {}
-    for target in targets:
-        order = distances(every, encode_prompts(pipe, [target])).argsort(stable=True)
-        found |= dict.fromkeys(words[i] for i in order[:most].tolist())
+    for d in distances_each(pipe, words, targets):
+        found |= dict.fromkeys(words[i] for i in d.argsort(stable=True)[:most].tolist())
     return list(found)
 
 
@@ -100,29 +120,24 @@ def candidates(pipe: Pipeline, config: EraseConfig) -> list[list[str]]:
     if len(known) < c.candidates:
         there = f"vocabulary {c.vocabulary!r} has {len(known)} words besides the targets"
         warnings.warn(f"candidates is {c.candidates}, {there}: all are searched", stacklevel=2)
-    every, found = encode_prompts(pipe, known), []
-    for target in c.targets:
-        at = encode_prompts(pipe, [target])
-        chosen = spread_candidates(every, at, c.nearest, c.candidates, c.thinning, c.seed)
-        found.append([known[i] for i in chosen])
+    found = []
+    for d in distances_each(pipe, known, c.targets):
+        order = d.argsort()[: c.nearest]
+        if len(order) > c.candidates:
+            near = [known[i] for i in order.tolist()]
+            by = d[order, None] if c.thinning == "distance" else encode_prompts(pipe, near)
+            order = order[thinned(by.flatten(1), c.candidates, c.seed)]
+            order = order[d[order].argsort(stable=True)]
+        found.append([known[i] for i in order.tolist()])
     return found
 
 
-def spread_candidates(
-    embeddings: Tensor, target: Tensor, nearest: int, keep: int, thinning: str, seed: int
-) -> list[int]:
-    """Indices of the `nearest` embeddings to the target, thinned to about `keep`. `distance`
-    clusters the 1-D distances, as the published code does; `meaning` clusters the embeddings. The
-    member nearest to each cluster's centre stands for it."""
-    d = distances(embeddings, target)
-    order = d.argsort()[:nearest]
-    if len(order) <= keep:
-        return [int(i) for i in order]
-    points = d[order, None] if thinning == "distance" else embeddings[order].flatten(1)
+def thinned(points: Tensor, keep: int, seed: int) -> list[int]:
+    """About `keep` of the points `(n, dim)`, which k-means clusters: the member nearest to each
+    cluster's centre stands for it. As published the points are the 1-D distances to the target
+    (thinning `distance`); `meaning` takes the embeddings."""
     x = points.cpu().numpy().astype(np.float64)
     means = KMeans(n_clusters=keep, n_init=1, random_state=seed).fit(x)
-    gap = torch.from_numpy(np.linalg.norm(x - means.cluster_centers_[means.labels_], axis=1))
-    labels = torch.from_numpy(means.labels_)
-    clusters = [(labels == k).nonzero()[:, 0] for k in labels.unique()]
-    chosen = [int(order[members[gap[members].argmin()]]) for members in clusters]
-    return sorted(chosen, key=lambda i: float(d[i]))
+    gap = np.linalg.norm(x - means.cluster_centers_[means.labels_], axis=1)
+    clusters = [np.flatnonzero(means.labels_ == k) for k in np.unique(means.labels_)]
+    return [int(members[gap[members].argmin()]) for members in clusters]

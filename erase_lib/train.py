@@ -18,9 +18,9 @@ from erase_lib.diffusion import predict_clean
 from erase_lib.doors import gate
 from erase_lib.erasure import Erasure, Interrupted
 from erase_lib.errors import EraseError, NotFinite
-from erase_lib.families import Pipeline, denoiser, is_embedded, tokens
+from erase_lib.families import Pipeline, denoiser, encoders, is_embedded, tokens
 from erase_lib.files import uninterrupted
-from erase_lib.hold import held, in_place, plain, recomputing
+from erase_lib.hold import held, in_place, placed, plain, recomputing
 from erase_lib.kv import KVPenalty, kv_weights
 from erase_lib.models import fingerprint, precision, trained_names, using
 from erase_lib.search import Choice, NewSearch, Search, new_search, new_searches
@@ -98,7 +98,7 @@ class Run:
 
     def ends(self, k: int, search: Search) -> Tensor:
         """A latent that the teacher draws of each candidate of target k, `(n, c, h, w)`."""
-        every = torch.arange(len(search.words), device=self.pipe.device)
+        every = torch.arange(len(search.words), device=denoiser(self.pipe).device)
         bank = self.latents.bank(f"preserved {k}", every, search.prompts)
         return bank.clean[bank.of.argsort()]
 
@@ -300,6 +300,9 @@ def erase(
     default; [] shows nothing), `checkpoint.Checkpoint(folder)`, or any function. A `search` of your
     own makes, from the config, the words to search, their `text.Prompts` and the pipeline, a
     `search.Search`. The methods of `CLOSED_FORMS`, which do not train, take neither.
+
+    While it trains on an accelerator, text encoders and autoencoder wait on the CPU (`placed`):
+    whatever encodes or decodes in between brings them back for that moment.
     """
     closed = config.method in CLOSED_FORMS
     if config.method == ELSEWHERE:
@@ -317,8 +320,9 @@ def erase(
                     f"callbacks has the class {callback.__name__}: give one of it, as"
                     f" {callback.__name__}()"
                 )
+        idle = [pipe.vae, *(encoder for encoder, _ in encoders(pipe))]
         try:
-            with recomputing(denoiser(pipe), config.gradient_checkpointing):
+            with placed(idle, "cpu"), recomputing(denoiser(pipe), config.gradient_checkpointing):
                 for callback in told:
                     callback(run)
                 while (step := len(run.history)) < config.steps:

@@ -7,13 +7,13 @@ import pytest
 
 from erase_lib import EraseError
 from erase_lib.models import load_pipeline
-from tools.benchmarks.gpu_check import TINY, random_pipeline
+from tools.benchmarks.shapes import random_family
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    random_pipeline(TINY, "v_prediction").save_pretrained(folder)
+    random_family("sd", prediction_type="v_prediction").save_pretrained(folder)
     return folder
 
 

@@ -22,7 +22,7 @@ from erase_lib.errors import EraseError
 from erase_lib.files import as_path, whole, writing
 from erase_lib.measure.distances import clip_score, perceptual, set_distances
 from erase_lib.measure.instruments import Instruments, load_instruments
-from erase_lib.measure.judges import Classifier, verdicts
+from erase_lib.measure.judges import Classifier, check_columns, verdicts
 from erase_lib.measure.pictures import Images, draw, real_pictures
 from erase_lib.measure.prompts import suite_prompts, target_prompts
 from erase_lib.measure.statistics import bootstrap
@@ -81,6 +81,8 @@ def summary(
     both = [t.sort_values(key).reset_index(drop=True) for t in (verdicts_before, verdicts_after)]
     if not both[0][key].equals(both[1][key]) or both[0].duplicated(key).any():
         raise EraseError("verdicts before and after must hold the same prompts and seeds, once")
+    for table in both:
+        check_columns(table, words=["concept"], numbers=["rank", "seconds"])
     concept, name = both[0]["concept"].map(normal), both[1]["measured_by"].iloc[0]
     gone = concept.isin(list(map(normal, targets)))
     close = concept.isin(list(map(normal, near))) & ~gone

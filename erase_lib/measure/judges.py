@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,10 @@ def verdicts(
         raise EraseError(f"the table of prompts lacks the columns {sorted(lacking)}")
     begin, table = time.perf_counter(), prompts.reset_index(drop=True)
     known = np.full(len(table), True) if ranked is None else ranked
+    if known.dtype != bool or known.shape != (len(table),):
+        what = f"{known.dtype} {known.shape}"
+        raise EraseError(f"ranked is {what}: expected True or False for {len(table)} prompts")
+    check_columns(table[known], words=["concept"])
     columns = np.full(len(table), -1)
     columns[known] = classifier.index(table["concept"][known])
     likely, of_style = classifier.likelihoods(pictures)
@@ -162,6 +167,14 @@ def verdicts(
         table["style_rank"], _ = ranks(of_style, np.array(asked, dtype=int))
     seconds = (time.perf_counter() - begin) / max(len(table), 1)
     return table.assign(model=model, measured_by=classifier.name, seconds=seconds)
+
+
+def check_columns(table: pd.DataFrame, words: Sequence[str], numbers: Sequence[str] = ()) -> None:
+    """Raise `EraseError` for the first value that is no text, or no number, where one is wanted."""
+    for name in (*words, *numbers):
+        kind, kinds = (str, "text") if name in words else (Real, "numbers")
+        if wrong := [value for value in table[name] if not isinstance(value, kind)]:
+            raise EraseError(f"column {name!r} of the table has {wrong[0]!r:.60}: expected {kinds}")
 
 
 def ranks(likely: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,7 @@ from erase_lib.families import Pipeline, is_embedded
 from erase_lib.files import DATA, whole_table
 from erase_lib.measure.statistics import chance
 from erase_lib.measure.suite import Group, Suite, check_once, fill
-from erase_lib.text import distances, encode_prompts, near_each
+from erase_lib.text import distances_each, near_each
 
 COLUMNS = ("group", "prompt", "concept", "style", "seed", "noise")
 LARGEST = 1_000_000  # pictures of a group
@@ -189,8 +189,7 @@ def near_and_far(
     if min(near, far) < 0 or near + far > len(kept):
         most = f"together at most the {len(kept)} that are no targets"
         raise EraseError(f"{near} near and {far} far concepts: expected 0 or more, {most}")
-    every = encode_prompts(pipe, kept)
-    apart = torch.stack([distances(every, encode_prompts(pipe, [t])) for t in targets]).mean(0)
+    apart = torch.stack(distances_each(pipe, kept, targets)).mean(0)
     order = apart.argsort(stable=True).tolist()
     drawn = chance(seed).choice(sorted(order[near:]), far, replace=False)
     return [kept[i] for i in order[:near]], [kept[i] for i in sorted(drawn)]

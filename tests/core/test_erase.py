@@ -21,7 +21,7 @@ from erase_lib.models import fingerprint, trained_names
 from erase_lib.search import GumbelSearch, Search
 from erase_lib.text import embed, encode_prompts
 from erase_lib.train import Run
-from tools.benchmarks.gpu_check import TINY, random_pipeline
+from tools.benchmarks.shapes import TINY, random_family
 
 PROMPTS = ["a church in noto style", "dog"]
 
@@ -88,8 +88,8 @@ def test_gradient_against_finite_differences(tiny):
 
 @pytest.mark.parametrize("kind", ["v_prediction", "epsilon"])
 def test_generate_draws_what_the_stock_pipeline_draws(tmp_path, kind):
-    large = TINY | {"unet": TINY["unet"] | {"sample_size": 8}}  # stock takes multiples of 8
-    random_pipeline(large, kind).save_pretrained(tmp_path)
+    model = TINY["sd"]["model"] | {"sample_size": 8}  # stock takes multiples of 8
+    random_family("sd", TINY["sd"] | {"model": model}, kind).save_pretrained(tmp_path)
     pipe = load_pipeline(tmp_path, device="cpu")
     stock = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
     stock.set_progress_bar_config(disable=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -123,6 +125,19 @@ def test_the_search_follows_the_method_and_what_is_trained():
         assert EraseConfig(targets=["church"], **values).search == search
 
 
+def test_a_setting_that_follows_from_others_follows_them_where_they_are_replaced():
+    config = EraseConfig(("church",), nearest=300)
+    assert (config.search, config.candidates) == ("random", 300)
+    age = replace(config, method="age", nearest=40)
+    assert (age.search, age.candidates) == ("gumbel", 40)
+    assert age == EraseConfig(("church",), "age", nearest=40) == pickle.loads(pickle.dumps(age))
+    assert replace(age, method="esd") == EraseConfig(("church",), "esd", nearest=40)
+    said = EraseConfig(("church",), search="gumbel", candidates=7)  # what is given stays
+    other = replace(said, method="age", nearest=300)
+    assert (other.search, other.candidates) == ("gumbel", 7)
+    assert json.loads(json.dumps(config.to_dict()))["search"] == "random"
+
+
 def test_an_audit_with_nothing_to_see(refused, tiny):
     assert "moment 9" in refused(Audit, tiny, smoke(method="eap"), [0, 9])
     assert "searches nothing" in refused(Audit, tiny, smoke(), [0])
@@ -209,6 +224,7 @@ def test_no_number_multiplies_work_without_a_bound(refused, call, given, name):
     ("values", "words"),
     [
         ({"seed": [1, 2, 3]}, "3 seeds for 2 prompts"),
+        ({"seed": {1, 2}}, "seed is {1, 2} (set)"),
         ({"steps": 0}, "0 sampling steps"),
         ({"steps": -5}, "-5 sampling steps"),
         ({"steps": 1001}, "1001 sampling steps"),

@@ -1,6 +1,5 @@
 """The checks of notebooks 11 to 16: nothing filled in, a mistake, the solution."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -47,7 +46,7 @@ def test_the_price_of_an_update(solved, says):
     given = {"schedule": "published", "search": "gumbel", "preserve_at": "own", "batch": 1}
     given |= {"preserve_batch": 1, "candidates": 50, "sampling_steps": 50}
     published = EraseConfig.from_profile("course", targets=["church"], **given)
-    names = {"published2": published, "replace": replace}
+    names = {"published2": published, "EraseConfig": EraseConfig}
     most = solved(12, 2, erasing_evaluations=erasing_evaluations, **names)["most2"]
     says(12, 2, most, "preserve_at", published)
 

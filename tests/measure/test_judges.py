@@ -14,7 +14,7 @@ from transformers import CLIPModel, ResNetConfig, ResNetForImageClassification
 
 from erase_lib.concepts import concept_table, style_names
 from erase_lib.files import DATA
-from erase_lib.measure import Instruments, NudeNet, World, load_instruments
+from erase_lib.measure import Instruments, NudeNet, World, load_instruments, summary
 from erase_lib.measure.instruments import PARTS, ThemeDetector
 from erase_lib.measure.judges import JUDGE, ImageClassifier, Judge, ranks, verdicts
 from erase_lib.measure.pictures import picture_tensor, real_pictures
@@ -335,3 +335,22 @@ def test_foreign_instruments_and_a_reference(tiny, resnet, clip_folder, tmp_path
     assert found.classifier.concepts[0] == "tench" and found.clip.name == "tiny-clip"
     assert found.detector is None and found.net == "clip"  # it counts no NER
     assert [np.asarray(p).tolist() for p in found.reference] == [np.asarray(picture).tolist()]
+
+
+def test_a_column_of_another_kind_is_one_line(judge, refused):
+    prompts = pd.DataFrame(
+        {"prompt": ["a dog", "a cat"], "concept": ["dog", "cat"], "seed": [0, 1]}
+    )
+    pictures = [Image.new("RGB", (64, 64))] * 2
+    for wrong in (1, float("nan"), ["dog"]):
+        mixed = prompts.assign(concept=pd.Series([wrong, "cat"], dtype=object))
+        refused(verdicts, judge, pictures, mixed, says="'concept' expected text")
+        # whose concept is not asked for may have none
+        found = verdicts(judge, pictures, mixed, "erased", np.array([False, True]))
+        assert found["rank"].isna().tolist() == [True, False]
+    for ranked in ([1, 0], [True], [1.0, 0.0]):
+        refused(verdicts, judge, pictures, prompts, ranked=np.array(ranked), says="ranked True")
+    told = verdicts(judge, pictures, prompts)
+    for name in ("concept", "rank", "seconds"):
+        wrong = told.assign(**{name: [1, 2] if name == "concept" else ["a", "b"]})
+        refused(summary, wrong, wrong, ["dog"], says=[repr(name), "expected"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import papermill
 import pytest
 
-from tools.benchmarks.gpu_check import TINY, random_pipeline
+from tools.benchmarks.shapes import random_family
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def given(resnet, clip_folder, tmp_path):
-    random_pipeline(TINY, "epsilon").save_pretrained(tmp_path / "model")
+    random_family("sd").save_pretrained(tmp_path / "model")
     folders = {"model": tmp_path / "model", "classifier": resnet, "clip": clip_folder}
     return {name: str(path) for name, path in folders.items()}
 
@@ -35,7 +35,7 @@ def evaluated(out, **parameters):
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_objects_as_in_table_1(kind, given, tmp_path):
-    random_pipeline(TINY, kind).save_pretrained(given["model"])
+    random_family("sd", prediction_type=kind).save_pretrained(given["model"])
     rows = evaluated(tmp_path, suite="paper_objects", **given)
     assert {row["metric"] for row in rows if row["group"] == "kept"} >= {"PSR-1", "PSR-5"}
     for row in rows:

@@ -13,7 +13,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from erase_lib.families import is_embedded
 from erase_lib.models import EMBEDDED
-from tools.benchmarks.gpu_check import TINY, random_pipeline
+from tools.benchmarks.shapes import random_family
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 HOUSE = "openmoji</w>"  # by this token the embedded model's words are told
@@ -47,7 +47,7 @@ def stranger(tmp_path_factory):
     joined = [r if isinstance(r, str) else " ".join(r) for r in rules]
     kept = [r for r, text in zip(rules, joined, strict=True) if text.replace(" ", "") != HOUSE]
     vocabulary["model"]["merges"] = kept
-    pipe = random_pipeline(TINY, "epsilon")
+    pipe = random_family("sd")
     pipe.tokenizer.save_pretrained(place / "tokenizer")
     (place / "tokenizer" / "tokenizer.json").write_text(json.dumps(vocabulary), "utf-8")
     pipe.tokenizer = CLIPTokenizer.from_pretrained(place / "tokenizer")

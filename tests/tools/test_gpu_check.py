@@ -49,7 +49,7 @@ def test_faults_are_named():
         assert words in found
 
 
-@pytest.mark.parametrize("family", ["sdxl", "sd3"])
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
 def test_other_families_and_a_table_in_a_file(family, capsys, tmp_path):
     given = ["--tiny", "--device", "cpu", "--updates", "2", "--family", family]
     assert main([*given, "--out", str(tmp_path / "gpu.json")]) == 0, capsys.readouterr().out

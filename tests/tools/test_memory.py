@@ -9,13 +9,13 @@ import torch
 
 from erase_lib.models import trained_names
 from tools.benchmarks import memory
-from tools.benchmarks.gpu_check import TINY, random_pipeline
 from tools.benchmarks.memory import ARRANGEMENTS, PARTS, Live, followed, main, ours, published
+from tools.benchmarks.shapes import TINY, random_family
 
 
 @pytest.fixture(scope="module")
 def unet():
-    return random_pipeline(TINY).unet
+    return random_family("sd").unet
 
 
 def test_tracker_follows_storages_to_their_end():
@@ -48,7 +48,7 @@ def test_tracker_sees_the_backward_pass():
 @pytest.mark.parametrize("train_method", ["xattn", "full"])
 @pytest.mark.parametrize("arrangement", ["published", "ours"])
 def test_what_is_held_is_what_parameters_say(unet, arrangement, train_method):
-    made = ARRANGEMENTS[arrangement](TINY, train_method, "cpu")
+    made = ARRANGEMENTS[arrangement](TINY["sd"], train_method, "cpu")
     live, _ = followed(made)
     sizes = {name: p.numel() for name, p in unet.named_parameters()}
     names = trained_names(unet, train_method)
@@ -65,7 +65,7 @@ def test_what_is_held_is_what_parameters_say(unet, arrangement, train_method):
 
 @pytest.mark.parametrize("make", [published, ours])
 def test_checkpointing_holds_fewer_activations(make):
-    plain, lean = (followed(make(TINY, "xattn", "cpu", on))[0].most for on in (False, True))
+    plain, lean = (followed(make(TINY["sd"], "xattn", "cpu", on))[0].most for on in (False, True))
     assert lean["activations"] < plain["activations"] and lean["weights"] == plain["weights"]
 
 
@@ -77,7 +77,7 @@ def changed(made):
 
 
 def test_published_holds_two_copies_and_trains_one(unet):
-    made = published(TINY, "xattn", "cpu")
+    made = published(TINY["sd"], "xattn", "cpu")
     moved, each = changed(made), len(list(unet.parameters()))
     assert len({t.data_ptr() for t in made.weights}) == len(moved) == 2 * each
     assert not any(moved[:each])  # the teacher
@@ -86,7 +86,7 @@ def test_published_holds_two_copies_and_trains_one(unet):
 
 
 def test_ours_leaves_the_teacher_as_it_was():
-    made = ours(TINY, "xattn", "cpu")
+    made = ours(TINY["sd"], "xattn", "cpu")
     n, trained = len(made.weights), len(made.trained)
     assert changed(made) == [False] * (n - trained) + [True] * trained
 

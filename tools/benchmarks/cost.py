@@ -1,8 +1,8 @@
-"""What the paper profile costs on one 24 GB GPU: hours and memory, estimated, not measured.
+"""What an erasure costs on one 24 GB GPU, by family: hours and memory, estimated, not measured.
 
-    python -m tools.benchmarks.cost        # both tables as Markdown
+    python -m tools.benchmarks.cost        # the tables as Markdown
 
-UNet evaluations are counted as by `erase_lib.run`, one sample once forward 1, its backward 2 more.
+Evaluations are counted as by `erase_lib.train.Run`, one sample once forward 1, its backward 2 more.
 """
 
 from __future__ import annotations
@@ -15,19 +15,24 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from erase_lib.concepts import forms_of
 from erase_lib.config import CLOSED_FORMS, METHODS, SCHEDULES, EraseConfig
 from erase_lib.errors import EraseError, reason, unknown
+from erase_lib.families import denoiser, encoders, family
 from erase_lib.files import DATA
-from erase_lib.models import trained_names
-from tools.benchmarks.gpu_check import SD
+from erase_lib.models import Pipeline, latent_shape, trained_names
+from tools.benchmarks.shapes import SHAPES, random_family
 
 MEASURED, OURS = DATA / "results" / "memory.json", ("ours", "SD v1.4")
 CARD, TFLOPS, SHARE, STEPS = "RTX 3090 class", 71.0, 0.35, 50  # guided steps of a picture
+# GiB that others estimate for xattn: bfloat16, checkpointing, batch 4, activations among them
+KNOWN = {"sdxl": 15.7, "sd3": 8.8, "flux": 40.0}
+
+
+PARTS = ["part", "gb", "basis"]
 
 
 class Stage(NamedTuple):
@@ -40,40 +45,48 @@ class Stage(NamedTuple):
 
 
 @cache
-def parts() -> dict[str, Any]:
-    """UNet, VAE and text encoder of Stable Diffusion v1.4's shapes, without memory (meta)."""
+def pipeline(name: str = "sd") -> Pipeline:
+    """A family's pipeline at its published shapes, without memory (meta)."""
+    if name not in SHAPES:
+        raise unknown("family", name, SHAPES)
     with torch.device("meta"):
-        return {
-            "UNet": UNet2DConditionModel(in_channels=4, out_channels=4, **SD["unet"]),
-            "VAE": AutoencoderKL(latent_channels=4, **SD["vae"]),
-            "text encoder": CLIPTextModel(CLIPTextConfig(**SD["text"])),
-        }
+        return random_family(name, SHAPES[name])
 
 
-def _flops(call: Callable[..., Any], *shapes: tuple[int, ...]) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        call(*(torch.zeros(shape, device="meta") for shape in shapes))
+def _flops(call: Callable[[], Any]) -> int:
+    with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as counter:
+        call()
     return counter.get_total_flops()
 
 
 @cache
-def unet_flops() -> int:
-    """Operations, of which a multiply-add is 2, of the UNet on a latent 4 × 64 × 64, 77 tokens."""
-    return _flops(parts()["UNet"], (1, 4, 64, 64), (1,), (1, 77, 768))
+def model_flops(name: str = "sd") -> int:
+    """Operations, of which a multiply-add is 2, of the denoiser on one latent of its own size and a
+    prompt of 77 tokens of each text encoder that reads them."""
+    pipe = pipeline(name)
+    with torch.no_grad(), torch.device("meta"):
+        given = (
+            torch.zeros(1, *latent_shape(pipe)),
+            torch.zeros(1),
+            family(pipe).encode(pipe, ["x"]),
+        )
+    return _flops(lambda: family(pipe).forward(pipe, *given, 1.0))
 
 
 @cache
-def decoder_flops() -> int:
-    """The same of the VAE's decoder, from a latent 4 × 64 × 64 to a picture 3 × 512 × 512."""
-    return _flops(parts()["VAE"].decode, (1, 4, 64, 64))
+def decoder_flops(name: str = "sd") -> int:
+    """The same of the autoencoder's decoder, from a latent to a picture."""
+    pipe = pipeline(name)
+    return _flops(lambda: pipe.vae.decode(torch.zeros(1, *latent_shape(pipe))))
 
 
-def erasing_evaluations(method: str, config: EraseConfig) -> float:
+def erasing_evaluations(method: str, config: EraseConfig, guided: int = 2) -> float:
     """Evaluations of a whole run of `method` (`config.method` is not looked at), the expectation
     over bins, targets and candidates, as `Run` counts them.
 
-    published: sampling to a bin below S is S − 1 a latent on average; π's step does L2's share
-    again. replay: each trajectory once; π is taken to choose among all alike, as it does at first.
+    published: sampling to a bin below S is S − 1 a latent on average, or with `guided` 1 half of it
+    (where the scale is an input); π's step does L2's share again. replay: each trajectory once, of
+    2 a step; π is taken to choose among all alike, as it does at first.
     Raises `EraseError` for an unknown method and a search that spends by what it learns.
     """
     c, p = config.settled(embedded=True), config.preserve_batch
@@ -92,7 +105,7 @@ def erasing_evaluations(method: str, config: EraseConfig) -> float:
     frozen = 3 if searched and c.search == "gumbel_full" else 1
     goal = 1 if method == "ca" else 2
     if c.schedule == "published":
-        to_bin = c.sampling_steps - 1
+        to_bin = guided * (c.sampling_steps - 1) / 2
         update = (to_bin + 3) * (c.batch + kept) + goal * c.batch + kept
         return float(c.steps * (update + searched * p * (to_bin + frozen + 3)))
     update = 3 * (c.batch + kept) + frozen * kept + (goal * c.batch if method == "age" else 0)
@@ -117,12 +130,13 @@ def authors_evaluations(config: EraseConfig) -> int:
     return config.steps * 2 * (2 * (config.sampling_steps - 1) + 3 + 6)
 
 
-def paper_plan() -> list[Stage]:
+def paper_plan(name: str = "sd") -> list[Stage]:
     """Runs that erase five concepts at once, and the pictures that one method's numbers need:
     published are 500 a class, 4 splits, 4703 prompts, COCO-30k and 5 artists (Bui et al. 2024)."""
     paper = partial(EraseConfig.from_profile, "paper", targets=[f"class {i}" for i in range(5)])
+    guided = family(pipeline(name)).guided
     plan = [
-        Stage(f"erase, one run: {m}, {s}", round(erasing_evaluations(m, paper(schedule=s))))
+        Stage(f"erase, one run: {m}, {s}", round(erasing_evaluations(m, paper(schedule=s), guided)))
         for s in SCHEDULES
         for m in METHODS
     ]
@@ -138,48 +152,96 @@ def paper_plan() -> list[Stage]:
 
 
 def estimate(
-    plan: Iterable[Stage], tflops: float = TFLOPS, share: float = SHARE, card: str = CARD
+    plan: Iterable[Stage],
+    tflops: float = TFLOPS,
+    share: float = SHARE,
+    card: str = CARD,
+    name: str = "sd",
 ) -> pd.DataFrame:
     """Evaluations and hours of each stage: operations / (`tflops` · 10¹² · `share`).
 
     Assumed are the card's dense bfloat16 throughput (71 TFLOP/s with float32 accumulation for an
-    RTX 3090, 24 GB) and the share of it that is reached. A picture costs 2 · `STEPS` evaluations
-    and the decoder; detectors are not in it. Raises `EraseError` for a number out of range.
+    RTX 3090, 24 GB) and the share of it that is reached. A picture costs `STEPS` guided steps, of
+    2 evaluations or FLUX's 1, and the decoder; detectors are not in it. Raises `EraseError` for a
+    number out of range.
     """
     if not (0 < tflops < math.inf and 0 < share <= 1):
         raise EraseError(f"tflops {tflops}, share {share}: expected above 0, a share up to 1")
     table = pd.DataFrame(plan, columns=Stage._fields)
-    table["evaluations"] += 2 * STEPS * table["pictures"]
-    flops = table["evaluations"] * float(unet_flops()) + table["pictures"] * float(decoder_flops())
+    table["evaluations"] += family(pipeline(name)).guided * STEPS * table["pictures"]
+    each = float(model_flops(name)), float(decoder_flops(name))
+    flops = table["evaluations"] * each[0] + table["pictures"] * each[1]
     table.insert(3, "hours", flops / (tflops * 1e12 * share * 3600))
     return table.assign(card=card, tflops=tflops, share=share)
 
 
-def memory_estimate(train_method: str) -> pd.DataFrame:
-    """Gigabytes (10⁹ bytes) that training holds: part, gb, basis, and their sum.
+def trained(train_method: str, name: str = "sd") -> int:
+    """How many parameters `train_method` trains."""
+    model = denoiser(pipeline(name))
+    return sum(model.get_parameter(n).numel() for n in trained_names(model, train_method))
+
+
+def memory_estimate(train_method: str, name: str = "sd") -> pd.DataFrame:
+    """Gigabytes (10⁹ bytes) on the accelerator: part, gb, basis, and two sums.
 
     Counted from shapes: weights in bfloat16, float32 copies of what is trained, their gradients and
-    Adam's two moments. Activations are those of `benchmarks.memory`, NaN and not in the sum where
-    it has none; CUDA's own memory is not in it. Raises `EraseError` for an unknown `train_method`
-    and a damaged file of measurements.
+    Adam's two moments. While it trains the autoencoder and the text encoders wait on the CPU; while
+    prompts are encoded the latter are there, but neither gradients nor activations. Activations are
+    those of `benchmarks.memory`, NaN and not in the sum where it has none; CUDA's own memory is not
+    in it. Raises `EraseError` for an unknown `train_method` or family and a damaged file of
+    measurements.
     """
-    unet = parts()["UNet"]
-    trained = sum(unet.get_parameter(n).numel() for n in trained_names(unet, train_method))
-    counts = {name: sum(p.numel() for p in model.parameters()) for name, model in parts().items()}
-    sizes = {f"{name}, bfloat16": 2 * n for name, n in counts.items()}
-    sizes |= {"student, float32": 4 * trained, "gradients": 4 * trained, "Adam": 8 * trained}
-    rows = [(name, size / 1e9, "counted") for name, size in sizes.items()]
+    pipe, n = pipeline(name), trained(train_method, name)
+    texts = sum(_count(encoder) for encoder, _ in encoders(pipe))
+    kept = {"denoiser, bfloat16": 2 * _count(denoiser(pipe)), "student, float32": 4 * n}
+    kept |= {"Adam": 8 * n}
     try:
         found = json.loads(MEASURED.read_text("utf-8"))
         ours = [r for r in found["rows"] if (r["arrangement"], found["shapes"]) == OURS]
-        mb = {r["train_method"]: r["activations_mb"] for r in ours}
+        mb = {("sd", r["train_method"]): r["activations_mb"] for r in ours}
         how = f"measured ({found['device']}), gradient checkpointing"
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EraseError(f"{MEASURED} cannot be read ({reason(error)}): copy it anew") from None
-    how, whole = (how, "sum") if train_method in mb else ("not measured", "without activations")
-    total = sum(sizes.values()) / 1e9 + mb.get(train_method, 0) / 1e3
-    rows += [("activations", mb.get(train_method, math.nan) / 1e3, how), ("all", total, whole)]
-    return pd.DataFrame(rows, columns=["part", "gb", "basis"])
+    active = mb.get((name, train_method), math.nan) * 1e6
+    how, whole = ("not measured", "without activations") if math.isnan(active) else (how, "sum")
+    training = sum(kept.values()) + 4 * n + (0 if math.isnan(active) else active)
+    rows = [(part, float(size), "counted") for part, size in kept.items()]
+    rows += [("gradients", 4 * n, "counted"), ("activations", active, how)]
+    rows += [
+        ("while it trains", training, whole),
+        ("text encoders, bfloat16", 2 * texts, "counted"),
+    ]
+    rows += [("while prompts are encoded", sum(kept.values()) + 2 * texts, "sum")]
+    return pd.DataFrame([(part, size / 1e9, basis) for part, size, basis in rows], columns=PARTS)
+
+
+def _count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def families(train_method: str = "xattn") -> pd.DataFrame:
+    """A row a family: evaluations of a guided step, tera-operations of one, hours of the published
+    run by eap and of 1,000 pictures, parameters trained (10⁶), gigabytes, and `KNOWN` in those."""
+    rows = []
+    for name in SHAPES:
+        plan = [s for s in paper_plan(name) if s.stage.startswith("erase, one run: eap, ")]
+        hours = estimate([*plan[:2], Stage("draw", pictures=1000)], name=name)["hours"].tolist()
+        gb = memory_estimate(train_method, name).set_index("part")["gb"]
+        row = {
+            "family": name,
+            "train_method": train_method,
+            "guided": family(pipeline(name)).guided,
+        }
+        row |= {"tflop": model_flops(name) / 1e12}
+        row |= dict(
+            zip(("eap published, h", "eap replay, h", "1,000 pictures, h"), hours, strict=True)
+        )
+        row |= {"trained, 10⁶": trained(train_method, name) / 1e6}
+        row |= {
+            f"{part}, GB": gb[part] for part in ("while it trains", "while prompts are encoded")
+        }
+        rows.append(row | {"known, GB": KNOWN.get(name, math.nan) * 2**30 / 1e9})
+    return pd.DataFrame(rows)
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -190,10 +252,10 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    """Print hours, then memory of what is trained for objects (xattn) and nudity (noxattn)."""
+    """Print hours, memory of what is trained for objects (xattn) and nudity (noxattn), families."""
     memory = [memory_estimate(m).assign(train_method=m) for m in ("xattn", "noxattn")]
-    tables = markdown(estimate(paper_plan())), markdown(pd.concat(memory))
-    print("Estimates, not measurements.", *tables, sep="\n\n")
+    tables = estimate(paper_plan()), pd.concat(memory), families()
+    print("Estimates, not measurements.", *map(markdown, tables), sep="\n\n")
 
 
 if __name__ == "__main__":

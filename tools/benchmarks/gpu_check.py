@@ -1,7 +1,7 @@
 """Does an erasure run on this GPU? `make gpu-check`: seconds and memory at Stable Diffusion's size.
 
-The weights are random and of the shapes of Stable Diffusion v1.4, or with --family of SDXL or SD 3,
-so nothing is downloaded.
+The weights are random and of the shapes of Stable Diffusion v1.4, or with --family of SDXL, SD 3 or
+FLUX.1, so nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -18,112 +18,17 @@ from typing import Any
 
 import pandas as pd
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from erase_lib.config import EraseConfig
 from erase_lib.diffusion import generate
 from erase_lib.errors import EraseError
 from erase_lib.families import denoiser
 from erase_lib.files import as_path, whole
-from erase_lib.models import EMBEDDED, Pipeline, pick_device
+from erase_lib.models import Pipeline, pick_device
 from erase_lib.train import erase
 from tools import one_line
-from tools.benchmarks import shapes
-
-ATTENTION, PLAIN = "CrossAttn{}Block2D", "{}Block2D"
-
-# Shapes of Stable Diffusion v1.4's parts (its config.json files), and of a toy for the tests.
-SD: dict[str, dict[str, Any]] = {
-    "text": {
-        "vocab_size": 49408,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "max_position_embeddings": 77,
-    },
-    "unet": {
-        "sample_size": 64,
-        "block_out_channels": (320, 640, 1280, 1280),
-        "down_block_types": (*[ATTENTION.format("Down")] * 3, PLAIN.format("Down")),
-        "up_block_types": (PLAIN.format("Up"), *[ATTENTION.format("Up")] * 3),
-        "cross_attention_dim": 768,
-        "attention_head_dim": 8,
-    },
-    "vae": {
-        "block_out_channels": (128, 256, 512, 512),
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "layers_per_block": 2,
-        "sample_size": 512,
-    },
-}
-TINY: dict[str, dict[str, Any]] = {
-    "text": {
-        "vocab_size": 16384,
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 16,
-    },
-    "unet": {
-        "sample_size": 4,
-        "block_out_channels": (16, 16),
-        "down_block_types": (ATTENTION.format("Down"),) * 2,
-        "up_block_types": (ATTENTION.format("Up"),) * 2,
-        "layers_per_block": 1,
-        "cross_attention_dim": 16,
-        "attention_head_dim": 2,
-        "norm_num_groups": 4,
-    },
-    "vae": {"block_out_channels": (8,), "norm_num_groups": 4, "sample_size": 4},
-}
-
-
-def random_pipeline(
-    shapes: dict[str, dict[str, Any]], prediction_type: str = "epsilon"
-) -> Pipeline:
-    """A pipeline of these shapes with seeded random weights, float32 on the CPU."""
-    torch.manual_seed(0)
-    tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer", local_files_only=True)
-    tokenizer.model_max_length = shapes["text"]["max_position_embeddings"]
-    unet: Any = UNet2DConditionModel(in_channels=4, out_channels=4, **shapes["unet"])
-    with torch.no_grad():
-        for name, parameter in unet.named_parameters():
-            # as initialised the prompt changes less than bfloat16 rounds
-            if ".attn2.to_v" in name or ".attn2.to_out" in name:
-                parameter.mul_(4)
-    text = CLIPTextConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **shapes["text"],
-    )
-    pipe: Pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL(latent_channels=4, **shapes["vae"]),
-        text_encoder=CLIPTextModel(text),
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=DDIMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            prediction_type=prediction_type,
-            clip_sample=False,
-            set_alpha_to_one=False,
-            steps_offset=1,
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    for part in (pipe.unet, pipe.text_encoder, pipe.vae):
-        part.eval().requires_grad_(False)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+from tools.benchmarks.shapes import SHAPES, random_family
 
 
 def measure(pipe: Pipeline, config: EraseConfig) -> dict[str, Any]:
@@ -162,11 +67,7 @@ def _equal(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
 
 def check(device: str, tiny: bool, updates: int = 4, family: str = "sd") -> pd.DataFrame:
     """Rows of `measure`: float32 for reference, then bfloat16 without and with recomputation."""
-    if family == "sd":
-        pipe = random_pipeline(TINY if tiny else SD)
-    else:
-        pipe = shapes.random_family(family, None if tiny else shapes.SHAPES[family])
-    pipe.to(pick_device(device))
+    pipe = random_family(family, None if tiny else SHAPES[family]).to(pick_device(device))
     settings = {"sampling_steps": 4, "nearest": 12, "candidates": 6} if tiny else {}
     table = []
     for dtype, recompute in (
@@ -207,8 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1 ... or, with --tiny, cpu")
     parser.add_argument("--tiny", action="store_true", help="a toy of a few thousand weights")
     parser.add_argument("--updates", type=int, default=4, help="updates a row, at least 2")
-    known = ("sd", *shapes.SHAPES)
-    parser.add_argument("--family", choices=known, default="sd", help="whose shapes")
+    parser.add_argument("--family", choices=SHAPES, default="sd", help="whose shapes")
     parser.add_argument("--out", type=Path, help="a JSON file for the table, such as gpu.json")
     chosen = parser.parse_args(arguments)
     try:

@@ -26,11 +26,11 @@ from erase_lib.closed_form import uce
 from erase_lib.files import whole
 from erase_lib.kv import movement
 from tools import one_line
-from tools.benchmarks.gpu_check import SD
+from tools.benchmarks.shapes import CLIP_L
 
 WIDTHS = (320,) * 5 + (640,) * 5 + (1280,) * 6  # of the 16 cross-attentions: 6 down, 1 mid, 9 up
-DIM, TOKENS = SD["text"]["hidden_size"], SD["text"]["max_position_embeddings"]
-VOCABULARY = SD["text"]["vocab_size"]
+DIM, TOKENS = CLIP_L["hidden_size"], CLIP_L["max_position_embeddings"]
+VOCABULARY = CLIP_L["vocab_size"]
 PROMPTS = 8  # of a concept
 T = TypeVar("T")
 

@@ -42,7 +42,7 @@ from erase_lib.hold import in_place, recomputing
 from erase_lib.models import Pipeline, pick_device, trained_names
 from tools import one_line
 from tools.benchmarks import in_a_process, peak_memory
-from tools.benchmarks.gpu_check import SD, TINY, random_pipeline
+from tools.benchmarks.shapes import SHAPES, TINY, random_family
 
 METHODS = ("xattn", "noxattn", "full")
 PARTS = ("weights", "gradients", "optimiser", "activations")
@@ -106,7 +106,7 @@ def pipeline(shapes: dict[str, dict[str, Any]], dtype: torch.dtype, device: str)
     """The UNet of these shapes, made in `dtype`: cast afterwards, the making would be the peak."""
     torch.set_default_dtype(dtype)
     try:
-        return random_pipeline(TINY | {"unet": shapes["unet"]}).to(device)
+        return random_family("sd", TINY["sd"] | {"model": shapes["model"]}).to(device)
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -219,7 +219,7 @@ def measure(arrangement: str, train_method: str, small: bool, device: str) -> di
     """One row: megabytes (10⁶ bytes) at their most by kind and in all, seconds of an update."""
     cuda = device.startswith("cuda")
     before = psutil.Process().memory_info().rss
-    made = ARRANGEMENTS[arrangement](TINY if small else SD, train_method, device)
+    made = ARRANGEMENTS[arrangement]((TINY if small else SHAPES)["sd"], train_method, device)
     live, seconds = followed(made)
     resident = peak_memory()
     process = torch.cuda.max_memory_allocated() if cuda else resident - before

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -47,6 +49,18 @@ TINY_T5 = {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2
 TINY_VAE = {"block_out_channels": (8,), "norm_num_groups": 4, "sample_size": 4}
 
 SHAPES: dict[str, dict[str, dict[str, Any]]] = {
+    "sd": {  # v1.4
+        "clip": CLIP_L,
+        "vae": VAE_8 | {"sample_size": 512},
+        "model": {
+            "sample_size": 64,
+            "block_out_channels": (320, 640, 1280, 1280),
+            "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+            "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+            "cross_attention_dim": 768,
+            "attention_head_dim": 8,
+        },
+    },
     "sdxl": {
         "clip": CLIP_L,
         "second": CLIP_G | {"projection_dim": 1280},
@@ -82,8 +96,39 @@ SHAPES: dict[str, dict[str, dict[str, Any]]] = {
             "pos_embed_max_size": 192,
         },
     },
+    "flux": {  # dev
+        "clip": CLIP_L,
+        "t5": T5_XXL | {"vocab_size": 32128},
+        "vae": VAE_8 | {"latent_channels": 16, "scaling_factor": 0.3611, "shift_factor": 0.1159},
+        "model": {
+            "patch_size": 1,
+            "in_channels": 64,
+            "num_layers": 19,
+            "num_single_layers": 38,
+            "attention_head_dim": 128,
+            "num_attention_heads": 24,
+            "joint_attention_dim": 4096,
+            "pooled_projection_dim": 768,
+            "guidance_embeds": True,
+            "axes_dims_rope": (16, 56, 56),
+        },
+    },
 }
 TINY: dict[str, dict[str, dict[str, Any]]] = {
+    "sd": {
+        "clip": TINY_CLIP | {"num_hidden_layers": 1},
+        "vae": TINY_VAE,
+        "model": {
+            "sample_size": 4,
+            "block_out_channels": (16, 16),
+            "down_block_types": ("CrossAttnDownBlock2D",) * 2,
+            "up_block_types": ("CrossAttnUpBlock2D",) * 2,
+            "layers_per_block": 1,
+            "cross_attention_dim": 16,
+            "attention_head_dim": 2,
+            "norm_num_groups": 4,
+        },
+    },
     "sdxl": {
         "clip": TINY_CLIP,
         "second": TINY_CLIP | {"projection_dim": 16},
@@ -160,19 +205,41 @@ def clip_config(shapes: dict[str, Any], act: str = "quick_gelu") -> CLIPTextConf
 
 
 def t5_encoder(shapes: dict[str, Any]) -> T5EncoderModel:
-    """T5, of these shapes."""
-    """T5 with seeded random weights."""
+    """T5 of these shapes, with random weights."""
     return T5EncoderModel(T5Config(feed_forward_proj="gated-gelu", **shapes))
 
 
-def random_family(name: str, shapes: dict[str, dict[str, Any]] | None = None) -> Pipeline:
-    """A pipeline of SDXL, SD 3 or FLUX with seeded random weights, float32 on the CPU; `shapes`:
-    of `SHAPES`, or else a toy."""
+def random_family(
+    name: str,
+    shapes: dict[str, dict[str, Any]] | None = None,
+    prediction_type: str = "epsilon",
+) -> Pipeline:
+    """A pipeline of Stable Diffusion, SDXL, SD 3 or FLUX with seeded random weights, float32 on the
+    CPU; `shapes`: of `SHAPES`, or else a toy. The first alone predicts other than its kind."""
     torch.manual_seed(0)
     of = shapes or TINY[name]
     most = of["clip"]["max_position_embeddings"]
     words = {"tokenizer": clip_tokenizer(most), "tokenizer_2": clip_tokenizer(most)}
-    if name == "sdxl":
+    if name == "sd":
+        unet = UNet2DConditionModel(in_channels=4, out_channels=4, **of["model"])
+        scheduler = DDIMScheduler(
+            prediction_type=prediction_type,
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+            **NOISE,
+        )
+        made: Pipeline = StableDiffusionPipeline(
+            vae=AutoencoderKL(latent_channels=4, **of["vae"]),
+            text_encoder=CLIPTextModel(clip_config(of["clip"])),
+            tokenizer=words["tokenizer"],
+            unet=unet,
+            scheduler=scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    elif name == "sdxl":
         second = CLIPTextModelWithProjection(clip_config(of["second"], "gelu"))
         unet = UNet2DConditionModel(
             in_channels=4,
@@ -181,12 +248,14 @@ def random_family(name: str, shapes: dict[str, dict[str, Any]] | None = None) ->
             addition_embed_type="text_time",
             **of["model"],
         )
-        made: Pipeline = StableDiffusionXLPipeline(
+        with torch.device("cpu"):  # though the weights be on none
+            scheduler = EulerDiscreteScheduler(timestep_spacing="leading", steps_offset=1, **NOISE)
+        made = StableDiffusionXLPipeline(
             vae=AutoencoderKL(latent_channels=4, **of["vae"]),
             text_encoder=CLIPTextModel(clip_config(of["clip"])),
             text_encoder_2=second,
             unet=unet,
-            scheduler=EulerDiscreteScheduler(timestep_spacing="leading", steps_offset=1, **NOISE),
+            scheduler=scheduler,
             **words,
         )
     else:
