@@ -9,7 +9,13 @@ import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib import pyplot as plt
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTokenizer,
+    ResNetConfig,
+    ResNetForImageClassification,
+)
 
 from erase_lib.families import is_embedded
 from erase_lib.models import EMBEDDED
@@ -34,6 +40,17 @@ DRAWING = {
     "15_studio": {"interactive": False, "steps": 1},
     "run_erase": {"steps": 2},
 }
+
+
+PROCESSOR = {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 32, "crop_pct": 0.875}
+MINE = """
+classes: [church, dog]
+splits: {mine: [church]}
+groups:
+  target: {concepts: targets, template: "a photograph of a {concept}", metrics: [ESR-1]}
+  near: {concepts: near, most: 3, metrics: [PSR-1, distance]}
+steps: 2
+"""
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +81,14 @@ def stranger(tmp_path_factory):
     )
     pipe.tokenizer.save_pretrained(place / "clip")
     (place / "words.txt").write_text("\n".join(OWN), "utf-8")
+    size = {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1], "layer_type": "basic"}
+    labels = {name: i for i, name in enumerate(OWN)}
+    config = ResNetConfig(**size, id2label=dict(enumerate(OWN)), label2id=labels)
+    ResNetForImageClassification(config).save_pretrained(place / "classifier")
+    (place / "classifier" / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    (place / "mine.yaml").write_text(MINE)
     given = {"model": "model", "clip": "clip", "words": "words.txt"}
+    given |= {"classifier": "classifier", "suite": "mine.yaml"}
     return {name: str(place / path) for name, path in given.items()}
 
 
@@ -91,6 +115,20 @@ def ran(name, given, folder):
 @pytest.mark.parametrize("name", DRAWING)
 def test_a_notebook_takes_a_model_of_ones_own(name, stranger, tmp_path, monkeypatch):
     monkeypatch.chdir(NOTEBOOKS.parent)
-    names = ran(name, stranger | DRAWING[name], tmp_path / "run")
-    world = names["world"]
+    given = {key: stranger[key] for key in ("model", "clip", "words")} | DRAWING[name]
+    world = ran(name, given, tmp_path / "run")["world"]
     assert not world.embedded and world.words == OWN and world.styles == [""] * 4
+    assert world.judge.name.startswith("clip, zero-shot")
+
+
+@pytest.mark.slow
+def test_a_classifier_and_prompts_of_ones_own(stranger, tmp_path, monkeypatch):
+    monkeypatch.chdir(NOTEBOOKS.parent)
+    given = {key: stranger[key] for key in ("model", "clip", "classifier", "suite")}
+    names = ran("06_evaluate", given, tmp_path / "run")
+    assert names["world"].words == OWN and names["world"].judge.name.startswith(
+        "classifier, ResNet"
+    )
+    prompts = set(names["first"].pictures["prompt"])
+    assert "a photograph of a church" in prompts and not any("style" in text for text in prompts)
+    assert len(prompts) == 4
