@@ -122,8 +122,8 @@ def test_replay_by_hand():
 def test_the_published_schedule_by_hand():
     config = EraseConfig.from_profile("paper", targets=["church"], steps=1)
     found = {method: cost.erasing_evaluations(method, config) for method in METHODS}
-    # 1 to 49 guided steps, and once more 49: 50.96 to the bin on average; esd: + 2 + 3, then another
-    # concept: + 50.96 + 1 + 3; π: once more, but for L1's backward
+    # 1 to 49 guided steps, and once more 49: 50.96 to the bin on average; esd: + 2 + 3, then
+    # another concept: + 50.96 + 1 + 3; π: once more, but for L1's backward
     expected = {"esd": 55.96, "esd_neutral": 110.92, "ca": 109.92, "eap": 219.84, "age": 219.84}
     assert found == pytest.approx(expected)
     # with another search π is not moved, but age always has it
@@ -230,7 +230,7 @@ def test_families_by_their_published_sizes(refused):
 
 def test_the_scale_as_an_input_halves_the_way_to_a_bin():
     config = EraseConfig.from_profile("paper", targets=["church"], steps=1)
-    # 24.5 to the bin: + 2 + 3 · + another concept, 24.5 + 1 + 3 · π's step 24.5 + 3 and as much again
+    # 24.5 to the bin: + 2 + 3 · + another concept, 24.5 + 1 + 3 · π's step 24.5 + 3 and the same
     assert cost.erasing_evaluations("eap", config, FLUX) == 29.5 + 28.5 + 27.5 + 28.5
     assert cost.paper_plan("flux")[3].evaluations == 114_000
 
