@@ -127,8 +127,7 @@ class Latents:
         self, name: str, of: Tensor, prompts: Numbered, fresh: Tensor, again: bool = False
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """z_t, t of the prompts numbered `of (n,)`, and L1's goal where it is known: from the bank
-        `name`, or sampled for the embeddings `fresh (n, tokens, dim)`, `again` from one start.
-        """
+        `name`, or sampled for the embeddings `fresh (n, tokens, dim)`, `again` by its start."""
         if self.config.schedule == "replay":
             return self.bank(name, of, prompts).draw(of, self.g)
         if not again:
