@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from erase_lib.config import EraseConfig
-from erase_lib.diffusion import alpha_bar, noise, prediction_type, to_clean, trajectory
+from erase_lib.diffusion import (
+    alpha_bar,
+    noise,
+    predict_clean,
+    prediction_type,
+    sampler,
+    to_clean,
+    trajectory,
+)
 from erase_lib.families import Pipeline, denoiser, family
 from erase_lib.hold import in_place
 from erase_lib.text import encode_prompts
@@ -80,19 +88,25 @@ def fill_bank(
     return Bank(*together, predicted=torch.cat(predicted, 1))
 
 
-def sample_to(
-    pipe: Pipeline, embeddings: Tensor, empty: Tensor, steps: int, scale: float, g: torch.Generator
-) -> tuple[Tensor, Tensor, int]:
-    """As published: draw a bin, sample down to it; z_t, t `(n,)` and evaluations spent."""
-    stop = int(torch.randint(steps, (1,), generator=g))
-    path = trajectory(pipe, noise(pipe, len(embeddings), g), embeddings, empty, steps, scale)
-    t, z = next(islice(path, stop, None))
-    return z, t.expand(len(z)), family(pipe).guided * stop * len(z)
+class Start(NamedTuple):
+    """What the latents of one update have in common: a bin of timesteps, counted from the clean
+    end, the t in it that the denoiser is told, and the noise that sampling starts from."""
+
+    bin: int
+    t: Tensor
+    noise: Tensor
 
 
 class Latents:
-    """Where a run's (z_t, t) come from: the teacher's banks (replay), or the `student` (published).
-    `spend` is told of evaluations."""
+    """Where a run's (z_t, t) come from: the teacher's banks (replay), or sampling, by the teacher
+    (anew) or the `student` (published). `spend` is told of evaluations.
+
+    Published is as EAP's code has it (Bui et al. 2024): t is any of the bin's timesteps, ᾱ the
+    bin's own; the first step of sampling is left out and it ends a bin late, so that z is never
+    pure noise and stands two bins cleaner than its ᾱ. A flow, which that code does not know, is
+    sampled exactly to t, as ESD's code of 2025 does (anew)."""
+
+    start: Start
 
     def __init__(
         self,
@@ -105,18 +119,48 @@ class Latents:
         self.pipe, self.config, self.student, self.g, self.spend = pipe, config, student, g, spend
         empty, self.banks = encode_prompts(pipe, [""]), dict[str, Bank]()
         self.sampling = empty, config.sampling_steps, config.guidance_scale, g
+        self.late = config.schedule == "published" and not family(pipe).flow
+        self.grid = sampler(pipe, config.sampling_steps).timesteps.flip(0)  # of each bin
+        self.most = pipe.scheduler.config.num_train_timesteps
 
     def draw(
-        self, name: str, of: Tensor, prompts: Numbered, fresh: Tensor
+        self, name: str, of: Tensor, prompts: Numbered, fresh: Tensor, again: bool = False
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """z_t, t of the prompts numbered `of (n,)`, and L1's goal where it is known: from the bank
-        `name`, or sampled anew for the embeddings `fresh (n, tokens, dim)`."""
+        `name`, or sampled for the embeddings `fresh (n, tokens, dim)`, `again` by its start."""
         if self.config.schedule == "replay":
             return self.bank(name, of, prompts).draw(of, self.g)
-        with in_place(denoiser(self.pipe), self.student):
-            z, t, spent = sample_to(self.pipe, fresh.detach(), *self.sampling)
-        self.spend(spent)
-        return z, t, None
+        if not again:
+            self.start = self.begin(max(len(fresh), self.config.preserve_batch))
+        _, steps, scale, _ = self.sampling
+        at, t, begin = self.start
+        done = min(steps - at, steps - 1) if self.late else steps - 1 - at
+        given = begin[: len(fresh)], fresh.detach(), self.sampling[0], steps, scale
+        by = self.student if self.config.schedule == "published" else {}
+        with in_place(denoiser(self.pipe), by):
+            _, z = next(islice(trajectory(self.pipe, *given, skip=int(self.late)), done, None))
+        self.spend(family(self.pipe).guided * done * len(z))
+        return z, t.expand(len(z)), None
+
+    def begin(self, n: int) -> Start:
+        """Draw a bin, a timestep in it and the noise of n latents."""
+        _, steps, _, g = self.sampling
+        at, most = int(torch.randint(steps, (1,), generator=g)), self.most
+        t = self.grid[at]
+        if self.late:
+            low, high = at * most // steps, (at + 1) * most // steps
+            t = torch.randint(low, high, (1,), generator=g).to(t)
+        return Start(at, t, noise(self.pipe, n, g))
+
+    def predict(self, z: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
+        """ẑ₀ by the weights in place."""
+        return predict_clean(self.pipe, z, t, embeddings, self.share(t))
+
+    def share(self, t: Tensor) -> Tensor:
+        """ᾱ `(n, 1, 1, 1)` that ẑ₀ is taken with: of t, or as published of its bin."""
+        if self.late:
+            t = self.grid[((t + 1) * len(self.grid) - 1) // self.most]
+        return alpha_bar(self.pipe, t)
 
     def bank(
         self, name: str, of: Tensor, prompts: Numbered, goal: Callable[..., Tensor] | None = None

@@ -9,24 +9,26 @@ out are float32: `weights` are K and V `(out, dim)` by name, concepts are `(n, t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from erase_lib.concepts import prompts_of, search_words
+from erase_lib.concepts import prompts_of
 from erase_lib.config import CLOSED_FORMS, EraseConfig
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
-from erase_lib.families import Entry, Pipeline, denoiser, entries, is_embedded
+from erase_lib.families import Entry, Pipeline, denoiser, encoders, entries, family, is_embedded
 from erase_lib.hold import held
 from erase_lib.kv import Weights, gram, movement, movement_by, norms
 from erase_lib.models import fingerprint
-from erase_lib.text import embed, encode_prompts, near_each
+from erase_lib.text import embed, encode_prompts, near_each, words_of
 
 ROW = ("step", "evaluations")  # of the history, the same for all entries
 SHORTLIST = 4  # candidates for each that is to be preserved
+COPIES = 10  # noisy ones of what SPEED preserves
 # the edited weights by name, and the history: one row a round
 Edit: TypeAlias = tuple[dict[str, Tensor], list[dict[str, Any]]]
 
@@ -125,22 +127,40 @@ def speed(
     preserved: Tensor,
     ridge: float,
     tolerance: float = 3e-3,
+    exact: Tensor | None = None,
+    copies: int = 0,
+    seed: int = 0,
 ) -> Edit:
     """An edit ΔW = RP that lies in the null space of what is kept.
 
     SPEED (Li et al., ICLR 2026). Kept are the anchors, and those preserved columns that an edit
     without preservation moves more than the mean (influence-based filtering). P projects on the
     directions where their Gram matrix has singular values of at most `tolerance` times the
-    largest. Not built: its augmentation by noise. Arguments and errors as `uce`, and `EraseError`
-    when no direction is free.
+    largest. Of each kept column `copies` more, moved by noise along the direction that W hears
+    least, are filtered alike (directed prior augmentation; here one direction for all layers), and
+    the columns of `exact` `(n, tokens, dim)` do not move at all (invariant equality constraints).
+    Arguments and errors as `uce`, and `EraseError` when no direction is free.
     """
     erased, anchors, preserved = _checked(weights, erased, anchors, preserved)
     s, columns = gram(weights), preserved.flatten(0, 1)
     free = _uce(erased, anchors, preserved[:0], ridge, 0.0)
-    influence = norms(s, columns @ free.T - columns)
-    kept = torch.cat([columns[influence > influence.mean()], anchors.flatten(0, 1)])
+
+    def moved(columns: Tensor) -> Tensor:
+        influence = norms(s, columns @ free.T - columns)
+        return columns[influence > influence.mean()]
+
+    some = moved(columns)
+    if copies and len(some):
+        g, least = torch.Generator().manual_seed(seed), torch.linalg.eigh(s)[1][:, :1]
+        much = torch.randn(copies * len(some), 1, generator=g, dtype=s.dtype).to(s.device)
+        some = torch.cat([some, moved(some.repeat(copies, 1) + much * least.T)])
+    kept = torch.cat([some, anchors.flatten(0, 1)])
     sizes, directions = torch.linalg.eigh(kept.T @ kept)
     null = directions[:, sizes <= tolerance * sizes[-1]]
+    if exact is not None and null.shape[1]:
+        within = null.T @ exact.to(s).flatten(0, 1).T
+        u, lengths, _ = torch.linalg.svd(within)
+        null = null @ u[:, int((lengths > 1e-9 * exact.norm()).sum()) :]
     if not null.shape[1]:
         what = f"{len(kept)} kept columns leave none of {len(s)} directions at {tolerance=}"
         raise EraseError(f"{what}: preserve fewer, by a lower nearest or a shorter preserved")
@@ -240,19 +260,39 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     or else of the neutral concept. Preserved are the latter and `preserved`, or else the `nearest`
     words, one training prompt each, in turn. `eap_closed` adds, in all their prompts, those of the
     `candidates` nearest words that move most; it looks closely at a `SHORTLIST`, by what plain UCE
-    does to their bare words. Raises `EraseError` for another method, and as `search_words` and
-    `uce`.
+    does to their bare words. With schedule `published` uce is `last_tokens`', with sums and what is
+    `preserved` alone, and speed has all its parts. Raises `EraseError` for another method, and as
+    `words_of` and `uce`.
     """
     if config.method not in CLOSED_FORMS:
         raise unknown("closed form", config.method, CLOSED_FORMS)
     c = config = config.settled(is_embedded(pipe))
+    if c.schedule == "published" and c.method == "uce":
+        # means of n and of m with these weights are the sums, but for a factor
+        n, m = len(c.targets), len(c.preserved)
+        c = replace(c, ridge=c.ridge / n, lam=c.lam * m / n)
+        of = [last_tokens(pipe, words) for words in (c.targets, c.become, c.preserved or [""])]
+        return _edited(pipe, c, config, of[0], of[1], of[2] if m else of[2][:0], [])
     pairs = list(zip(c.targets, c.become, strict=True))
     erased = torch.cat([embed(pipe, target, c.styles, target) for target in c.targets])
     anchors = torch.cat([embed(pipe, word, c.styles, target) for target, word in pairs])
-    near = near_words(pipe, c.targets, search_words(c.vocabulary, c.targets), c.nearest)
+    near = near_words(pipe, c.targets, words_of(pipe, c.vocabulary, c.targets), c.nearest)
     forms = [prompts_of(word, c.styles) for word in c.preserved or near]
     in_turn = [prompts[i % len(prompts)] for i, prompts in enumerate(forms)]
     preserved = torch.cat([embed(pipe, c.neutral, c.styles), encode_prompts(pipe, in_turn)])
+    return _edited(pipe, c, config, erased, anchors, preserved, near)
+
+
+def _edited(
+    pipe: Pipeline,
+    c: EraseConfig,
+    config: EraseConfig,
+    erased: Tensor,
+    anchors: Tensor,
+    preserved: Tensor,
+    near: list[str],
+) -> Erasure:
+    """The erasure, said to be of `config`, by the edit of every entry with the settings `c`."""
     tensors, history = dict[str, Tensor](), list[dict[str, Any]]()
     model = denoiser(pipe)
     with held(model, "reading its weights"):
@@ -264,7 +304,20 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
             beside = [{f"{k}_pooled": v for k, v in row.items() if k not in ROW} for row in rows]
             both = zip_longest(history, beside, fillvalue=dict[str, Any]())
             history = [row | more for row, more in both] if history else rows
-    return Erasure(tensors, c, fingerprint(model), history)
+    return Erasure(tensors, config, fingerprint(model), history)
+
+
+def last_tokens(pipe: Pipeline, words: Sequence[str]) -> Tensor:
+    """Of the bare words the embedding `(n, 1, dim)` of the last token, of "" the start's, as UCE's
+    code takes them (Gandikota et al. 2024); below it the pooled one, where there is one."""
+    ((_, tokenizer), *_), kind = encoders(pipe), family(pipe)
+    if kind.flow:
+        what = f"schedule 'published' edits a word's last token, not known of {kind.name}"
+        raise EraseError(f"{what}: choose schedule 'replay'")
+    c = encode_prompts(pipe, list(words))
+    ids = tokenizer(list(words), truncation=True).input_ids
+    last = c[torch.arange(len(c)), [len(of) - 2 for of in ids]][:, None]
+    return torch.cat([last, c[:, -1:]], 1) if kind.pooled(denoiser(pipe)) else last
 
 
 def _edit(
@@ -281,7 +334,10 @@ def _edit(
     if c.method == "rece":
         return rece(weights, erased, anchors, preserved, c.ridge, c.lam, c.rounds)
     if c.method == "speed":
-        return speed(weights, erased, anchors, preserved, c.ridge)
+        more: dict[str, Any] = {}
+        if c.schedule == "published":  # the start token is the empty prompt's first
+            more = {"exact": entry.see(embed(pipe, "")), "copies": COPIES, "seed": c.seed}
+        return speed(weights, erased, anchors, preserved, c.ridge, **more)
     found = uce(weights, erased, anchors, preserved, c.ridge, c.lam)
     if c.method == "uce":
         return found

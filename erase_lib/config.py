@@ -34,9 +34,9 @@ AUTO = "auto"  # what `settled` chooses by the model
 HOUSES = ("noto", "twemoji", "fluent", "openmoji")
 # the method of an erasure that others made, or of a sum: `Erasure.between`, `Erasure.plus`
 ELSEWHERE = "other"
-TRAIN_METHODS = ("kv", "xattn", "noxattn", "full", "selfattn")
-MOVABLE = ("kv", "xattn", "full")  # those that train K and V
-SCHEDULES = ("published", "replay")
+MOVABLE = ("kv", "xattn", "full", "esd-x", "esd-x-strict")  # those that train K and V
+TRAIN_METHODS = (*MOVABLE, "noxattn", "selfattn", "esd-u")
+SCHEDULES = ("published", "anew", "replay")
 SEARCHES = ("auto", "gumbel", "gumbel_full", "movement", "random", "nearest", "fixed", "exhaustive")
 
 
@@ -72,6 +72,9 @@ class EraseConfig:
     anchors: tuple[str, ...] = ()
     """Concepts that take the targets' places instead: one for all, or one each. ca needs them, age
     searches for itself; what esd_neutral preserves is the neutral concept all the same."""
+    erase_from: str = ""
+    """What targets are erased from, as ESD's code has it: a concept that is drawn, and learns to
+    lack them. "": the targets themselves."""
     preserved: tuple[str, ...] = ()
     """What search 'fixed' preserves, and a closed form instead of the nearest words."""
     styles: tuple[str, ...] = (AUTO,)
@@ -83,10 +86,16 @@ class EraseConfig:
 
     train_method: str = "xattn"
     """What is trained: cross-attention (xattn), of it only keys and values (kv), all but it
-    (noxattn), everything (full), selfattn."""
+    and what stands at a UNet's ends (noxattn), everything (full), selfattn. By ESD's names: esd-x
+    (xattn), esd-x-strict (kv), esd-u (linear layers and convolutions outside of xattn)."""
     schedule: str = "replay"
     """replay: (z_t, t), with L1's goal there, from trajectories that the teacher drew once ·
-    published: sampled by the student, anew at every update."""
+    published: sampled by the student at every update, as EAP's code does (`bank.Latents`) · anew:
+    exactly to t and by the teacher, as ESD's code of 2025 does. Closed forms as published: uce by
+    the last token of the bare word, with sums and `preserved` alone; speed with all its parts."""
+    loss: str = "clean"
+    """What both losses compare: predicted clean latents, as EAP, or the denoiser's output, as ESD,
+    which weighs noisy timesteps less (of ε by ᾱ/(1−ᾱ))."""
     steps: int = 100
     """Updates of θ'."""
     lr: float = 4e-4
@@ -132,15 +141,17 @@ class EraseConfig:
     moved of all, measured. auto: gumbel for age, else random, which no search has bettered yet at
     equal evaluations and equal ESR-1 (notebook 10)."""
     vocabulary: str = AUTO
-    """Words to search the adversarial concept among: concepts, english, or a text file's path.
-    auto: the embedded model's concepts, for another english."""
+    """Words to search the adversarial concept among: concepts, english, tokens (all that the
+    tokenizer has), or a text file's path. auto: the embedded model's concepts, of another english.
+    """
     nearest: int = 400
     """Nearest words to the target that are kept before thinning."""
     candidates: int = 0
     """Candidates after thinning (published: 100). 0: all that are near, or 50 for the searches
     that learn or measure each of them, gumbel and exhaustive."""
     thinning: str = "meaning"
-    """meaning: k-means on the embeddings · distance: on the 1-D distances, as published."""
+    """meaning: k-means on the embeddings · distance: on the 1-D distances, as published, where the
+    target is one of the candidates if the vocabulary has it."""
     search_lr: float = 1e-2
     """Adam's learning rate of π."""
     temperature: float = 2.0
@@ -159,7 +170,8 @@ class EraseConfig:
             if not 0 <= values[name] <= most or (name in _POSITIVE and not values[name]):
                 least = "a number above 0" if name in _POSITIVE else "0 or more"
                 raise EraseError(f"{name} is {values[name]}: expected {least}, at most {most:,}")
-        values["neutral"] = check_words("neutral", [self.neutral])[0]
+        for name in ("neutral", "erase_from"):
+            values[name] = check_words(name, [values[name]])[0]
         for name in ("targets", "preserved", "styles"):
             check_once(name, values[name])
         values["styles"] = tuple(s for s in self.styles if without([s + STYLE], self.targets))
@@ -177,6 +189,7 @@ class EraseConfig:
         if not all(self.targets or [""]):
             yield f"targets is {self.targets}: expected at least one concept to erase"
         named = {"neutral": (self.neutral,), "anchors": self.anchors, "preserved": self.preserved}
+        named |= {"erase_from": (self.erase_from,)}
         for name, words in named.items():
             for word in words:
                 if not without([word], self.targets):
@@ -194,6 +207,10 @@ class EraseConfig:
         if self.lam_kv and not (method == "eap" and trained in MOVABLE):
             given = f"lam_kv is {self.lam_kv}, but method {method!r} with train_method {trained!r}"
             yield f"{given} holds nothing in K and V: choose eap with kv, xattn or full"
+        if self.erase_from and (method not in METHODS or METHODS[method].becomes != "neutral"):
+            yield f"erase_from is given, but method {method!r} takes none: choose esd or eap"
+        if self.schedule == "published" and self.sampling_steps == 1:
+            yield "sampling_steps is 1: schedule 'published' leaves the first out, give 2 or more"
         fixed = method == "eap" and search == "fixed"
         if fixed and not self.preserved:
             yield "search 'fixed' needs concepts: give preserved, such as ['dog']"
@@ -211,11 +228,13 @@ class EraseConfig:
 
     @classmethod
     def from_profile(cls, profile: str, **values: Any) -> EraseConfig:
-        """The settings of smoke, course or paper, with `values` on top (None: the profile's)."""
+        """The settings of smoke, course or paper (there the method's `OWN`), with `values` on top
+        (None: the profile's)."""
         if profile not in PROFILES:
             raise unknown("profile", profile, PROFILES)
         given = {key: value for key, value in values.items() if value is not None}
-        return cls.from_dict(PROFILES[profile] | given)
+        own = OWN.get(str(given.get("method")), {}) if profile == "paper" else {}
+        return cls.from_dict(PROFILES[profile] | own | given)
 
     def settled(self, embedded: bool) -> EraseConfig:
         """With what hangs on the model: the embedded one's styles and concepts, or no styles and
@@ -242,6 +261,7 @@ _CHOICES = {
     "method": (*METHODS, *CLOSED_FORMS, ELSEWHERE),
     "train_method": TRAIN_METHODS,
     "schedule": SCHEDULES,
+    "loss": ("clean", "output"),
     "search": SEARCHES,
     "thinning": ("distance", "meaning"),
     "preserve_at": ("own", "target"),
@@ -275,6 +295,11 @@ PROFILES: dict[str, dict[str, Any]] = {
         "search": "gumbel",
         "preserve_at": "own",
     },
+}
+# what other methods' own code has instead (ESD: Gandikota et al. 2023, code of 2025; UCE: the same)
+OWN: dict[str, dict[str, Any]] = {
+    "esd": {"schedule": "anew", "loss": "output", "lr": 5e-5, "steps": 200},
+    "uce": {"ridge": 0.5},
 }
 
 

@@ -57,6 +57,12 @@ def to_clean(output: Tensor, z: Tensor, a: Tensor, prediction_type: str) -> Tens
     return (z - (1 - a).sqrt() * output) / a.sqrt()
 
 
+def output_weight(a: Tensor, prediction_type: str) -> Tensor:
+    """What the square of a difference of ẑ₀ times it is that of the outputs behind: `to_clean` is
+    linear in them. Of ε it is ᾱ/(1−ᾱ)."""
+    return to_clean(torch.ones_like(a), torch.zeros_like(a), a, prediction_type) ** -2
+
+
 def predict(pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor, scale: float = 1.0) -> Tensor:
     """The denoiser's raw output `(n, c, h, w)` in float32; autocast when the teacher is in half.
     `scale` is for those that take the guidance scale as an input."""
@@ -68,10 +74,12 @@ def predict(pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor, scale: flo
         return family(pipe).forward(pipe, z.to(dtype), t, embeddings.to(dtype), scale).float()
 
 
-def predict_clean(pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor) -> Tensor:
-    """ẑ₀ `(n, c, h, w)` by the weights in place."""
+def predict_clean(
+    pipe: Pipeline, z: Tensor, t: Tensor, embeddings: Tensor, a: Tensor | None = None
+) -> Tensor:
+    """ẑ₀ `(n, c, h, w)` by the weights in place, with ᾱ_t, or another `a`."""
     output = predict(pipe, z, t, embeddings)
-    return to_clean(output, z, alpha_bar(pipe, t), prediction_type(pipe))
+    return to_clean(output, z, alpha_bar(pipe, t) if a is None else a, prediction_type(pipe))
 
 
 def guided(
@@ -102,13 +110,14 @@ def trajectory(
     steps: int,
     scale: float,
     outputs: list[Tensor] | None = None,
+    skip: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Guided sampling from noise `z (n, c, h, w)`: yields (t, z_t) before each step, last (0, z_0).
     `embeddings` `(n, tokens, dim)`, or a list with those of each step. `outputs` is given the
-    denoiser's output for them at each step, unguided."""
+    denoiser's output for them at each step, unguided. The first `skip` steps are left out."""
     scheduler = sampler(pipe, steps, z.shape[-2:])
     each = [embeddings] * steps if isinstance(embeddings, Tensor) else embeddings
-    for t, c in zip(scheduler.timesteps, each, strict=True):
+    for t, c in list(zip(scheduler.timesteps, each, strict=True))[skip:]:
         yield t, z
         wanted = outputs is not None
         output, conditional = guided(pipe, z, t.expand(len(z)), c, empty, scale, wanted)

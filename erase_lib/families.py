@@ -39,6 +39,8 @@ class StableDiffusion:
     """What is in the names of the layers where text and picture meet (xattn)."""
     within: tuple[str, ...] = (".attn1.",)
     """And where the picture meets itself (selfattn)."""
+    ends: tuple[str, ...] = ("conv_norm_out.", "conv_out.", "time_embedding.")
+    """How the names of what noxattn leaves alone begin, in LDM `out.` and `time_embed.`."""
     entries: tuple[tuple[str, ...], ...] = (kv,)
     """Weights that the tokens enter linearly, then those that the pooled row enters so: closed
     forms edit them."""
@@ -125,6 +127,7 @@ class StableDiffusion3(StableDiffusion):
     pipelines = ("StableDiffusion3Pipeline",)
     kv = (".attn.add_k_proj.weight", ".attn.add_v_proj.weight")
     cross = (".attn.add_", ".attn.to_add_out.", ".attn.norm_added_")
+    ends = ()
     within = (".attn.to_q.", ".attn.to_k.", ".attn.to_v.", ".attn.to_out.", ".attn2.")
     entries = (("context_embedder.weight",), (".text_embedder.linear_1.weight",))
     words = StableDiffusionXL.words

@@ -300,19 +300,23 @@ def trained_names(unet: nn.Module, train_method: str) -> list[str]:
     """Names of the denoiser's parameters that `train_method` trains, as in ESD (Gandikota et al.
     2023, §4) and Bui et al. 2024. kv: cross-attention's keys and values, where the text enters ·
     xattn: all of cross-attention (`attn2`; of a transformer what it adds for the text) · noxattn:
-    all but it · full: all · selfattn: `attn1`."""
+    all but it and a UNet's `ends` · full: all · selfattn: `attn1`. In ESD's code of 2025 esd-x and
+    esd-x-strict are xattn and kv, and esd-u linear layers and convolutions outside of xattn."""
     kind = family(unet)
     if train_method not in TRAIN_METHODS:
         raise unknown("train_method", train_method, TRAIN_METHODS)
     names = [name for name, _ in plain(unet).named_parameters()]
     cross = [n for n in names if any(part in n for part in kind.cross)]
+    layers = [n for n, m in plain(unet).named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    others = [n for n in names if n not in set(cross)]
     chosen = {
         "kv": [n for n in names if n.endswith(kind.kv)],
         "xattn": cross,
-        "noxattn": [n for n in names if n not in set(cross)],
+        "noxattn": [n for n in others if not n.startswith(kind.ends)],
+        "esd-u": [n for n in others if n.rpartition(".")[0] in layers],
         "full": names,
         "selfattn": [n for n in names if any(part in n for part in kind.within)],
-    }[train_method]
+    }[{"esd-x": "xattn", "esd-x-strict": "kv"}.get(train_method, train_method)]
     if not chosen:
         raise EraseError(f"train_method {train_method!r} finds nothing to train in this UNet")
     return chosen

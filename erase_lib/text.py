@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from sklearn.metrics import pairwise_distances_argmin
 from torch import Tensor
 
-from erase_lib.concepts import forms_of, search_words
+from erase_lib.concepts import forms_of, normal, search_words, tidy, without
 from erase_lib.config import EraseConfig
 from erase_lib.errors import EraseError, check_range
 from erase_lib.families import Pipeline, denoiser, encoders, family, is_embedded
@@ -116,7 +117,8 @@ def candidates(pipe: Pipeline, config: EraseConfig) -> list[list[str]]:
     """For each target the words to search around it, the nearest first. Raises as `search_words`;
     warns when the vocabulary holds fewer than are asked for."""
     c = config.settled(is_embedded(pipe))
-    known = search_words(c.vocabulary, c.targets)
+    distance = c.thinning == "distance"
+    known = words_of(pipe, c.vocabulary, () if distance else c.targets)
     if len(known) < c.candidates:
         there = f"vocabulary {c.vocabulary!r} has {len(known)} words besides the targets"
         warnings.warn(f"candidates is {c.candidates}, {there}: all are searched", stacklevel=2)
@@ -125,19 +127,34 @@ def candidates(pipe: Pipeline, config: EraseConfig) -> list[list[str]]:
         order = d.argsort()[: c.nearest]
         if len(order) > c.candidates:
             near = [known[i] for i in order.tolist()]
-            by = d[order, None] if c.thinning == "distance" else encode_prompts(pipe, near)
-            order = order[thinned(by.flatten(1), c.candidates, c.seed)]
+            by = d[order, None] if distance else encode_prompts(pipe, near)
+            order = order[thinned(by.flatten(1), c.candidates, c.seed, any_member=distance)]
             order = order[d[order].argsort(stable=True)]
         found.append([known[i] for i in order.tolist()])
     return found
 
 
-def thinned(points: Tensor, keep: int, seed: int) -> list[int]:
+def words_of(pipe: Pipeline, vocabulary: str, targets: Sequence[str]) -> list[str]:
+    """`search_words`, or for `tokens` every word and part of one that the tokenizer knows."""
+    if vocabulary != "tokens":
+        return search_words(vocabulary, targets)
+    ((_, tokenizer), *_) = encoders(pipe)
+    numbers = [[i] for i in range(len(tokenizer)) if i not in tokenizer.all_special_ids]
+    read = (tidy(word) for word in tokenizer.batch_decode(numbers))
+    words = {normal(word): word for word in read if word and word.isprintable() and "�" not in word}
+    return without(words.values(), targets)
+
+
+def thinned(points: Tensor, keep: int, seed: int, any_member: bool = False) -> list[int]:
     """About `keep` of the points `(n, dim)`, which k-means clusters: the member nearest to each
     cluster's centre stands for it. As published the points are the 1-D distances to the target
-    (thinning `distance`); `meaning` takes the embeddings."""
+    (thinning `distance`), of all of them the nearest to each centre, and n_init is scikit-learn's
+    default (1 since 1.4, before 10); `meaning` takes the embeddings."""
     x = points.cpu().numpy().astype(np.float64)
-    means = KMeans(n_clusters=keep, n_init=1, random_state=seed).fit(x)
+    n_init: Any = "auto" if any_member else 1
+    means = KMeans(n_clusters=keep, n_init=n_init, random_state=seed).fit(x)
+    if any_member:
+        return np.unique(pairwise_distances_argmin(means.cluster_centers_, x)).tolist()
     gap = np.linalg.norm(x - means.cluster_centers_[means.labels_], axis=1)
     clusters = [np.flatnonzero(means.labels_ == k) for k in np.unique(means.labels_)]
     return [int(members[gap[members].argmin()]) for members in clusters]

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from erase_lib.bank import Bank, Latents
 from erase_lib.closed_form import erase_closed_form
 from erase_lib.config import CLOSED_FORMS, ELSEWHERE, METHODS, EraseConfig
-from erase_lib.diffusion import predict_clean
+from erase_lib.diffusion import output_weight, prediction_type
 from erase_lib.doors import gate
 from erase_lib.erasure import Erasure, Interrupted
 from erase_lib.errors import EraseError, NotFinite
@@ -65,6 +65,8 @@ class Run:
         self.targets = [embed(pipe, t, c.styles, t) for t in c.targets]
         pairs = zip(c.become, c.targets, strict=True)
         self.become = [embed(pipe, word, c.styles, target) for word, target in pairs]
+        asks = [embed(pipe, c.erase_from, c.styles, t) for t in c.targets if c.erase_from]
+        self.asked = asks or self.targets  # what the student draws
         self.searches = new_searches(pipe, c, search)
         self.penalties = dict[int, KVPenalty]()
         for k, found in enumerate(self.searches):
@@ -75,14 +77,12 @@ class Run:
         self.latents = Latents(pipe, c, self.student, self.g, self.spend)
         self.ahead: list[Draw] = []
 
-    # -- where (z_t, t) come from ------------------------------------------------------------------
-
     def at_target(self, k: int, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """n of target k's prompts, z_t, t on the way to each (ca: to its anchor) and L1's goal."""
         c_e, c_n, name, goal = self.targets[k], self.become[k], f"target {k}", None
-        prompts = c_n if self.method.becomes == "anchor" else c_e
+        prompts = c_n if self.method.becomes == "anchor" else self.asked[k]
         if self.method.becomes != "searched":  # there it moves with the search
-            goal = lambda z, t, i, clean: self.goal(z, t, c_n[i], c_e[i], clean)  # noqa: E731
+            goal = lambda z, t, i, p: self.goal(z, t, c_n[i], c_e[i], p, prompts[i])  # noqa: E731
         which = torch.randint(len(c_e), (n,), generator=self.g).to(c_e.device)
         if self.config.schedule == "replay":  # all of them at once
             every = torch.arange(len(c_e), device=which.device)
@@ -93,8 +93,8 @@ class Run:
         """z_r and t for what is preserved for target k."""
         if self.config.preserve_at == "target":
             return self.at_target(k, len(choice.chosen))[1:3]
-        name = f"preserved {k}"
-        return self.latents.draw(name, choice.prompt, search.prompts, choice.embeddings)[:2]
+        of = choice.prompt, search.prompts, choice.embeddings
+        return self.latents.draw(f"preserved {k}", *of, again=True)[:2]
 
     def ends(self, k: int, search: Search) -> Tensor:
         """A latent that the teacher draws of each candidate of target k, `(n, c, h, w)`."""
@@ -113,18 +113,28 @@ class Run:
         needed = embeddings.requires_grad
         self.spend((3 if needed else 1) * len(z))
         with torch.set_grad_enabled(needed):
-            return predict_clean(self.pipe, z, t, embeddings)
+            return self.latents.predict(z, t, embeddings)
+
+    def distance(self, clean: Tensor, other: Tensor, t: Tensor) -> Tensor:
+        """The mean square of what two ẑ₀ at the same z_t, or the outputs behind them, differ by."""
+        gap = (clean - other).pow(2)
+        if self.config.loss == "output":
+            gap *= output_weight(self.latents.share(t), prediction_type(self.pipe))
+        return gap.mean()
 
     def goal(
-        self, z: Tensor, t: Tensor, c_n: Tensor, c_e: Tensor, known: Tensor | None = None
+        self, z: Tensor, t: Tensor, c_n: Tensor, c_e: Tensor, known: Any = None, asked: Any = None
     ) -> Tensor:
         """What L1 pulls the student's ẑ₀(c_e) to: ẑ₀(c_n) − η (ẑ₀(c_e) − ẑ₀(c_n)); η = 0 for an
-        anchor. `known`: ẑ₀ of the prompt that z was drawn for, c_e or else the anchor."""
+        anchor. With `erase_from`, which is `asked`, its own is pulled to as much less of c_e: the
+        same where it is c_e. `known`: ẑ₀ of the prompt that z was drawn for, asked or anchor."""
         if self.method.becomes == "anchor":
             return self.teacher(z, t, c_n) if known is None else known
-        neutral = self.teacher(z, t, c_n)
-        target = self.teacher(z, t, c_e) if known is None else known
-        return neutral - self.config.eta * (target - neutral)
+        neutral, eta = self.teacher(z, t, c_n), self.config.eta
+        own = self.teacher(z, t, c_e if asked is None else asked) if known is None else known
+        if self.config.erase_from:
+            return own - (1 + eta) * (self.teacher(z, t, c_e) - neutral)
+        return neutral - eta * (own - neutral)
 
     def original(self, choice: Choice, z: Tensor, t: Tensor, ascends: bool) -> Tensor:
         """The teacher's ẑ₀ of what is preserved, with π's gradient if it climbs the whole of L2."""
@@ -138,18 +148,18 @@ class Run:
         k = int(torch.randint(len(self.targets), (1,), generator=g))
         search, choice = self.searches[k], None
         which, z, t, goal = self.at_target(k, c.batch)
-        c_e, c_n = self.targets[k][which], self.become[k][which]
+        c_e, c_n, asked = (of[k][which] for of in (self.targets, self.become, self.asked))
         if search and self.method.becomes == "searched":
             choice = search.choose(c.batch, g, which)
             c_n = choice.embeddings.detach()
         if goal is None:
-            goal = self.goal(z, t, c_n, c_e)
+            goal = self.goal(z, t, c_n, c_e, None, asked)
         if not search:
-            return Draw(k, z, t, c_e, goal, z[:0], t[:0], z[:0])
+            return Draw(k, z, t, asked, goal, z[:0], t[:0], z[:0])
         self.spend(search.look(self.student, lambda: self.ends(k, search)))
         choice = choice or search.choose(c.preserve_batch, g)
         z_r, t_r = self.at_preserved(k, search, choice)
-        return Draw(k, z, t, c_e, goal, z_r, t_r, z[:0], choice)
+        return Draw(k, z, t, asked, goal, z_r, t_r, z[:0], choice)
 
     def draws(self) -> list[Draw]:
         """The next update's draw, or those of several where none of them hangs on the student: the
@@ -184,9 +194,9 @@ class Run:
             z, t, c_e = torch.cat([z, z_r]), torch.cat([t, t_r]), torch.cat([c_e, c_a])
             row["chosen"] = "|".join(search.words[i] for i in choice.chosen.tolist())
         with in_place(denoiser(self.pipe), self.student):  # for the backward of checkpointing too
-            clean = predict_clean(self.pipe, z, t, c_e)
-            l1 = (clean[: c.batch] - goal).pow(2).mean()
-            l2 = (clean[c.batch :] - original).pow(2).mean() if choice else l1.new_zeros(())
+            clean = self.latents.predict(z, t, c_e)
+            l1 = self.distance(clean[: c.batch], goal, t[: c.batch])
+            l2 = self.distance(clean[c.batch :], original, t_r) if choice else l1.new_zeros(())
             self.spend(3 * len(z))
             row |= {"l1": l1.item(), "l2": l2.item(), "evaluations": self.evaluations}
             loss = l1 + c.lam * l2
@@ -194,9 +204,8 @@ class Run:
                 l2_kv = penalty(self.student)
                 row["l2_kv"], loss = l2_kv.item(), loss + c.lam_kv * l2_kv
             self.descend(loss, row)
-        if search and (pi := search.learns) is not None:
-            row["l2_search"] = self.ascend(k, search, pi, row["l2"])
-            row |= search.row() | {"evaluations": self.evaluations}
+        if search and search.learns is not None:
+            row |= self.ascend(search, row) | search.row() | {"evaluations": self.evaluations}
         return row
 
     def descend(self, loss: Tensor, row: dict[str, Any]) -> None:
@@ -215,25 +224,26 @@ class Run:
             self.history.append(row)
         self.optimiser.zero_grad()  # now, so that no forward pass holds them
 
-    def ascend(self, k: int, search: Search, pi: nn.Parameter, l2: float) -> float:
-        """Move π up L2, by the gradient that `descend` left there (replay) or up a fresh L2, as
-        published. Returns that L2."""
+    def ascend(self, search: Search, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Move π up L2, by the gradient that `descend` left there (replay), or by a draw of its own
+        and of its own target; as published L1's half is drawn and predicted too, for nothing."""
         if self.config.schedule == "replay":
-            assert pi.grad is not None
-            search.ascend(pi.grad)
-            pi.grad = None
-            return l2
-        choice = search.choose(self.config.preserve_batch, self.g)
-        z_r, t_r = self.at_preserved(k, search, choice)
+            assert search.learns is not None and search.learns.grad is not None
+            search.ascend(search.learns.grad)
+            search.learns.grad = None
+            return {"l2_search": row["l2"]}
+        k, z, t, c_e, _, z_r, t_r, _, choice, _ = self.draw()
+        if not ((found := self.searches[k]) and choice and found.learns is not None):
+            return {}  # a single candidate
         original = self.original(choice, z_r, t_r, ascends=True)
         with in_place(denoiser(self.pipe), self.student):
-            moved = predict_clean(self.pipe, z_r, t_r, choice.embeddings)
-            fresh = (moved - original).pow(2).mean()
-            search.ascend(*torch.autograd.grad(fresh, pi))
-        self.spend(3 * len(z_r))
-        return fresh.item()
-
-    # -- state -------------------------------------------------------------------------------------
+            with torch.no_grad():
+                self.latents.predict(z, t, c_e)
+            clean = self.latents.predict(z_r, t_r, choice.embeddings)
+            fresh = self.distance(clean, original, t_r)
+            found.ascend(*torch.autograd.grad(fresh, found.learns))
+        self.spend(len(z) + 3 * len(z_r))
+        return {"l2_search": fresh.item(), "target_search": self.config.targets[k]}
 
     def state_dict(self) -> dict[str, Any]:
         """What an interrupted run needs to go on; the rest follows from config and pipeline."""
@@ -316,10 +326,8 @@ def erase(
         told, step = [Progress()] if callbacks is None else callbacks, 0
         for callback in told:
             if isinstance(callback, type):
-                raise EraseError(
-                    f"callbacks has the class {callback.__name__}: give one of it, as"
-                    f" {callback.__name__}()"
-                )
+                kind = callback.__name__
+                raise EraseError(f"callbacks has the class {kind}: give one of it, as {kind}()")
         idle = [pipe.vae, *(encoder for encoder, _ in encoders(pipe))]
         try:
             with placed(idle, "cpu"), recomputing(denoiser(pipe), config.gradient_checkpointing):

@@ -209,9 +209,12 @@ def test_near_and_far_of_the_objects_by_hand(split):
 
 def test_papers_suites_are_read_and_need_their_lists(tiny, refused):
     objects = read_suite("paper_objects")
-    table = suite_prompts(tiny, objects, objects.splits["a"])
+    table = suite_prompts(tiny, objects, objects.splits["v3"])
     assert len(table) == 10 * 500 and table["noise"].nunique() == 5000
-    assert table["prompt"].iloc[0] == "an image of a tench"
+    assert "Image of church" in set(table["prompt"]) and objects.steps == 100
+    halves = [set(of) for of in objects.splits.values()]
+    for one, other in (halves[:2], halves[2:]):  # v1 and v2 are all ten classes, v3 and v4 too
+        assert not one & other and one | other == set(objects.classes)
     refused(suite_prompts, tiny, read_suite("paper_nudity"), ["nudity"], says="i2p.csv")
     styles = suite_prompts(tiny, read_suite("paper_styles"), ["Tyler Edlin style"])
     assert dict(styles["group"].value_counts()) == {"target": 10 * 10, "kept": 10 * 4 * 3}

@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from erase_lib import EraseConfig
-from erase_lib import bank as sources
-from erase_lib.bank import sample_to
 from erase_lib.config import METHODS
+from erase_lib.families import FLUX
 from erase_lib.train import Run
 from tools.benchmarks import cost
 
@@ -60,22 +59,16 @@ GIVEN = [
 ]
 
 
-@pytest.mark.parametrize("given", GIVEN)
-def test_published_updates_cost_what_the_run_counts(tiny, monkeypatch, given):
-    config = paper(schedule="published", **given, steps=2, sampling_steps=2)
-    bins = {}
-    for seed in range(200):  # a seed for each of both bins
-        bins[int(torch.randint(2, (1,), generator=torch.Generator().manual_seed(seed)))] = seed
-    at = {"step": 0}
-
-    def at_a_bin(*given):
-        return sample_to(*given[:-1], torch.Generator().manual_seed(bins[at["step"]]))
-
-    monkeypatch.setattr(sources, "sample_to", at_a_bin)
+@pytest.mark.parametrize("schedule", ["published", "anew"])
+@pytest.mark.parametrize("given", [*GIVEN, {"method": "esd", "erase_from": "dog"}])
+def test_updates_drawn_anew_cost_what_the_run_counts(tiny, given, schedule):
+    config = paper(schedule=schedule, **given, steps=3, sampling_steps=3)
     one = Run(tiny, config)
-    for at["step"] in range(2):  # each bin once: their mean is the expectation
+    begin = one.latents.begin
+    for at in range(3):  # each bin once: their mean is the expectation
+        one.latents.begin = lambda n, at=at: begin(n)._replace(bin=at)
         row = one.update()
-    assert row["evaluations"] == cost.erasing_evaluations(config.method, config)
+    assert row["evaluations"] == pytest.approx(cost.erasing_evaluations(config.method, config))
 
 
 STYLED = [{"method": m, "styles": ("noto",), "preserve_batch": 2} for m in METHODS]
@@ -129,13 +122,21 @@ def test_replay_by_hand():
 def test_the_published_schedule_by_hand():
     config = EraseConfig.from_profile("paper", targets=["church"], steps=1)
     found = {method: cost.erasing_evaluations(method, config) for method in METHODS}
-    # 49 to the bin on average; esd: + 2 + 3, then another concept: + 49 + 1 + 3; π: once more
-    assert found == {"esd": 54, "esd_neutral": 107, "ca": 106, "eap": 160, "age": 160}
+    # 1 to 49 guided steps, and once more 49: 50.96 to the bin on average; esd: + 2 + 3, then
+    # another concept: + 50.96 + 1 + 3; π: once more, but for L1's backward
+    expected = {"esd": 55.96, "esd_neutral": 110.92, "ca": 109.92, "eap": 219.84, "age": 219.84}
+    assert found == pytest.approx(expected)
     # with another search π is not moved, but age always has it
     config = EraseConfig.from_profile("paper", targets=["church"], steps=1, search="random")
-    assert [cost.erasing_evaluations(method, config) for method in ("eap", "age")] == [107, 160]
-    assert cost.authors_evaluations(config) == 214
+    found = [cost.erasing_evaluations(method, config) for method in ("eap", "age")]
+    assert found == pytest.approx([110.92, 219.84])
     assert cost.erasing_evaluations("uce", config) == 0
+    # of five targets two pictures each, of 49 guided steps, at every 25th update
+    five = EraseConfig.from_profile("paper", targets=list("abcde"), steps=50)
+    assert cost.authors_evaluations(five) == pytest.approx(50 * 219.84 + 2 * 980)
+    # ESD by its own code: 49 to the bin, exactly to t
+    own = EraseConfig.from_profile("paper", targets=["church"], method="esd")
+    assert cost.erasing_evaluations("esd", own) == 200 * 54
 
 
 def test_what_cannot_be_counted_is_refused(refused):
@@ -163,8 +164,9 @@ def test_hours_by_hand(monkeypatch, refused):
 
 def test_the_plan_is_the_papers():
     table = cost.estimate(cost.paper_plan()).set_index("stage")
-    assert table.loc["erase, one run: eap, published", "evaluations"] == 160_000
-    assert table.loc["erase, one run: eap, its authors' code", "evaluations"] == 214_000
+    assert table.loc["erase, one run: eap, published", "evaluations"] == 219_840
+    saving = "erase, one run: eap, its authors' code, which saves pictures"
+    assert table.loc[saving, "evaluations"] == 259_040
     pictures = table.loc[table["pictures"] > 0, "pictures"]
     assert pictures.tolist() == [20_000, 5_000, 4703, 30_000, 2_500]
     assert (table.loc[pictures.index, "evaluations"] == 100 * pictures).all()
@@ -182,7 +184,8 @@ def test_memory_is_what_the_benchmark_followed(train_method):
     found = gb[["gradients", "Adam", "activations"]].tolist()
     found.append(gb["denoiser, bfloat16"] + gb["student, float32"])
     names = ("gradients_mb", "optimiser_mb", "activations_mb", "weights_mb")
-    assert found == pytest.approx([row[name] / 1e3 for name in names], rel=1e-5)
+    # (measured when noxattn still trained a UNet's ends, .25 % of it)
+    assert found == pytest.approx([row[name] / 1e3 for name in names], rel=3e-3)
     at_rest = gb["denoiser, bfloat16"] + gb["student, float32"] + gb["Adam"]
     assert gb["while it trains"] == pytest.approx(at_rest + gb["gradients"] + gb["activations"])
     waits = gb["text encoders, bfloat16"]
@@ -227,9 +230,9 @@ def test_families_by_their_published_sizes(refused):
 
 def test_the_scale_as_an_input_halves_the_way_to_a_bin():
     config = EraseConfig.from_profile("paper", targets=["church"], steps=1)
-    # 24.5 to the bin: + 2 + 3 · + another concept, 24.5 + 1 + 3 · π's step 24.5 + 1 + 3
-    assert cost.erasing_evaluations("eap", config, guided=1) == 29.5 + 28.5 + 28.5
-    assert cost.paper_plan("flux")[3].evaluations == 86_500
+    # 24.5 to the bin: + 2 + 3 · + another concept, 24.5 + 1 + 3 · π's step 24.5 + 3 and the same
+    assert cost.erasing_evaluations("eap", config, FLUX) == 29.5 + 28.5 + 27.5 + 28.5
+    assert cost.paper_plan("flux")[3].evaluations == 114_000
 
 
 def test_markdown_and_the_command(capsys):

@@ -19,9 +19,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from erase_lib.concepts import forms_of
-from erase_lib.config import CLOSED_FORMS, METHODS, SCHEDULES, EraseConfig
+from erase_lib.config import CLOSED_FORMS, METHODS, EraseConfig
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.families import denoiser, encoders, family
+from erase_lib.families import SD, StableDiffusion, denoiser, encoders, family
 from erase_lib.files import DATA
 from erase_lib.models import Pipeline, latent_shape, trained_names
 from tools.benchmarks.shapes import SHAPES, random_family
@@ -80,12 +80,13 @@ def decoder_flops(name: str = "sd") -> int:
     return _flops(lambda: pipe.vae.decode(torch.zeros(1, *latent_shape(pipe))))
 
 
-def erasing_evaluations(method: str, config: EraseConfig, guided: int = 2) -> float:
+def erasing_evaluations(method: str, config: EraseConfig, kind: StableDiffusion = SD) -> float:
     """Evaluations of a whole run of `method` (`config.method` is not looked at), the expectation
     over bins, targets and candidates, as `Run` counts them.
 
-    published: sampling to a bin below S is S − 1 a latent on average, or with `guided` 1 half of it
-    (where the scale is an input); π's step does L2's share again. replay: each trajectory once, of
+    published: sampling from noise to a bin takes (S − 1)(S + 2) / 2S steps on average (anew, and of
+    a flow, (S − 1) / 2), each `kind.guided` evaluations of a latent; π's step does all again, but
+    for L1's backward. replay: each trajectory once, of
     2 a step; π is taken to choose among all alike, as it does at first.
     Raises `EraseError` for an unknown method and a search that spends by what it learns.
     """
@@ -103,11 +104,14 @@ def erasing_evaluations(method: str, config: EraseConfig, guided: int = 2) -> fl
     searched = n > 1 and (method == "age" or c.search in ("gumbel", "gumbel_full"))
     kept = {"esd": 0, "age": c.batch if searched else p}.get(method, p)
     frozen = 3 if searched and c.search == "gumbel_full" else 1
-    goal = 1 if method == "ca" else 2
-    if c.schedule == "published":
-        to_bin = guided * (c.sampling_steps - 1) / 2
+    goal = 1 if method == "ca" else 2 + bool(c.erase_from)
+    if c.schedule != "replay":
+        late = c.schedule == "published" and not kind.flow
+        to_bin = kind.guided * (c.sampling_steps - 1) / 2
+        to_bin *= (c.sampling_steps + 2) / c.sampling_steps if late else 1
         update = (to_bin + 3) * (c.batch + kept) + goal * c.batch + kept
-        return float(c.steps * (update + searched * p * (to_bin + frozen + 3)))
+        again = (to_bin + goal + 1) * c.batch + (to_bin + frozen + 3) * kept
+        return float(c.steps * (update + searched * again))
     update = 3 * (c.batch + kept) + frozen * kept + (goal * c.batch if method == "age" else 0)
     t, forms = len(c.targets), sum(len(forms_of(word, c.styles, word)) for word in c.targets)
     # of L1's goal the trajectory has predicted the target's part, or all of an anchor's
@@ -124,23 +128,26 @@ def drawn(n: int, k: int, updates: int, targets: int = 1) -> float:
     return n * (1 - (1 - (1 - (1 - 1 / n) ** k) / targets) ** updates)
 
 
-def authors_evaluations(config: EraseConfig) -> int:
-    """The same of EAP's own code, where π's step does as much as θ's: 2 (2 (S − 1) + 3 frozen +
-    6 trained) an update, 214 at S = 50 (Bui et al. 2024, code)."""
-    return config.steps * 2 * (2 * (config.sampling_steps - 1) + 3 + 6)
+def authors_evaluations(config: EraseConfig) -> float:
+    """The same of EAP's own code, which at every 50th step, of θ' or π, also draws two pictures of
+    each target, of S − 1 guided steps: 259 instead of 219.84 an update at S = 50 and five targets
+    (Bui et al. 2024, code)."""
+    pictures = 2 * len(config.targets) * 2 * (config.sampling_steps - 1)
+    return erasing_evaluations("eap", config) + config.steps * 2 / 50 * pictures
 
 
 def paper_plan(name: str = "sd") -> list[Stage]:
     """Runs that erase five concepts at once, and the pictures that one method's numbers need:
     published are 500 a class, 4 splits, 4703 prompts, COCO-30k and 5 artists (Bui et al. 2024)."""
     paper = partial(EraseConfig.from_profile, "paper", targets=[f"class {i}" for i in range(5)])
-    guided = family(pipeline(name)).guided
+    kind = family(pipeline(name))
     plan = [
-        Stage(f"erase, one run: {m}, {s}", round(erasing_evaluations(m, paper(schedule=s), guided)))
-        for s in SCHEDULES
+        Stage(f"erase, one run: {m}, {s}", round(erasing_evaluations(m, paper(schedule=s), kind)))
+        for s in ("published", "replay")
         for m in METHODS
     ]
-    plan.append(Stage("erase, one run: eap, its authors' code", authors_evaluations(paper())))
+    saving = round(authors_evaluations(paper()))
+    plan.append(Stage("erase, one run: eap, its authors' code, which saves pictures", saving))
     steps = f"card, tflops, share, {STEPS} steps"
     return plan + [
         Stage("objects: 10 classes × 500 × 4 splits", pictures=20_000, assumed=steps),
