@@ -37,7 +37,8 @@ ELSEWHERE = "other"
 TRAIN_METHODS = ("kv", "xattn", "noxattn", "full", "selfattn")
 MOVABLE = ("kv", "xattn", "full")  # those that train K and V
 SCHEDULES = ("published", "replay")
-SEARCHES = ("auto", "gumbel", "gumbel_full", "movement", "random", "nearest", "fixed", "exhaustive")
+MOVING = ("movement", "soft")  # searches by the movement of K and V
+SEARCHES = ("auto", "gumbel", "gumbel_full", *MOVING, "random", "nearest", "fixed", "exhaustive")
 
 
 class Word(str):
@@ -50,6 +51,12 @@ class Count(int):
     """The same of a number."""
 
     given = 0
+
+
+class Number(float):
+    """And of one with a fraction."""
+
+    given = 0.0
 
 
 @gate
@@ -127,10 +134,11 @@ class EraseConfig:
 
     search: str = "auto"
     """gumbel: π climbs L2, as published · gumbel_full: with the teacher's half of its gradient ·
-    movement: half of them those whose K and V moved most, half any · random: all candidates alike,
-    the control · nearest: the nearest to the target · fixed: `preserved` · exhaustive: the most
-    moved of all, measured. auto: gumbel for age, else random, which no search has bettered yet at
-    equal evaluations and equal ESR-1 (notebook 10)."""
+    movement: half of them those whose K and V moved most, half any · soft: any, the likelier the
+    more K and V moved · random: all candidates alike, the control (of soft with a `nearest` of 10
+    to 40) · nearest: the nearest to the target · fixed: `preserved` · exhaustive: the most moved of
+    all, measured. auto: gumbel for age, else random, which no search has bettered yet at equal
+    evaluations and equal ESR-1 (notebook 10)."""
     vocabulary: str = AUTO
     """Words to search the adversarial concept among: concepts, english, or a text file's path.
     auto: the embedded model's concepts, for another english."""
@@ -143,8 +151,9 @@ class EraseConfig:
     """meaning: k-means on the embeddings · distance: on the 1-D distances, as published."""
     search_lr: float = 1e-2
     """Adam's learning rate of π."""
-    temperature: float = 2.0
-    """Temperature of the Gumbel-Softmax."""
+    temperature: float = 0.0
+    """Temperature of the Gumbel-Softmax, or of soft, in standard deviations of the movement. 0: 1
+    for soft, else 2, as published."""
     hard: bool = True
     """One-hot choice with a straight-through gradient, or a mixture of candidates (age: always)."""
 
@@ -168,6 +177,8 @@ class EraseConfig:
         if self.candidates == 0:
             few = self.search in ("gumbel", "gumbel_full", "exhaustive")
             values["candidates"] = Count(min(50, self.nearest) if few else self.nearest)
+        if self.temperature == 0:
+            values["temperature"] = Number(1 if self.search == "soft" else 2)
         for fault in self._faults():
             raise EraseError(fault)
 
@@ -189,8 +200,8 @@ class EraseConfig:
             yield f"{len(self.anchors)} anchors for {len(self.targets)} targets: give 1 or as many"
         if method == "age" and search not in ("gumbel", "gumbel_full"):
             yield f"search is {search!r}: method 'age' needs a mixture, by gumbel or gumbel_full"
-        if method == "eap" and search == "movement" and trained not in MOVABLE:
-            yield f"train_method is {trained!r}, but search 'movement' needs K and V: choose xattn"
+        if method == "eap" and search in MOVING and trained not in MOVABLE:
+            yield f"train_method is {trained!r}, but search {search!r} needs K and V: choose xattn"
         if self.lam_kv and not (method == "eap" and trained in MOVABLE):
             given = f"lam_kv is {self.lam_kv}, but method {method!r} with train_method {trained!r}"
             yield f"{given} holds nothing in K and V: choose eap with kv, xattn or full"
@@ -249,8 +260,9 @@ _CHOICES = {
 # the most of each: beyond it is a slip of the keyboard, or more than a machine can hold
 _POSITIVE = {"steps": 10**6, "lr": 100, "rounds": 1000, "per_round": 10**5, "search_lr": 10**4}
 _POSITIVE |= {"batch": 1024, "preserve_batch": 1024, "sampling_steps": 10**4, "nearest": 10**6}
-_POSITIVE |= {"guidance_scale": 1000, "temperature": 10**6}
-_NOT_NEGATIVE = dict.fromkeys(("lam", "lam_kv", "ridge", "eta"), 10**9) | {"candidates": 10**6}
+_POSITIVE |= {"guidance_scale": 1000}
+_NOT_NEGATIVE = dict.fromkeys(("lam", "lam_kv", "ridge", "eta"), 10**9)
+_NOT_NEGATIVE |= dict.fromkeys(("candidates", "temperature"), 10**6)
 _NOT_NEGATIVE["seed"] = 2**32 - 1  # what NumPy's generators take
 
 PROFILES: dict[str, dict[str, Any]] = {
