@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import typing
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, NamedTuple
 
-from erase_lib.concepts import STYLE, check_once, check_words, without
+from erase_lib.concepts import STYLE, another_style, check_once, check_words, is_style, without
 from erase_lib.doors import fit, gate
 from erase_lib.errors import EraseError, unknown
 from erase_lib.files import check_keys
@@ -78,7 +79,10 @@ class EraseConfig:
     """The neutral concept c_n that takes the target's place."""
     anchors: tuple[str, ...] = ()
     """Concepts that take the targets' places instead: one for all, or one each. ca needs them, age
-    searches for itself; what esd_neutral preserves is the neutral concept all the same."""
+    searches for itself; what esd_neutral preserves is the neutral concept all the same. A style
+    ("noto style" is a target) becomes another style of the embedded model, openmoji or else noto,
+    unless anchors or `neutral` say otherwise: without a style a model draws a mixture of all, the
+    erased among them. [""] asks for that."""
     preserved: tuple[str, ...] = ()
     """What search 'fixed' preserves, and a closed form instead of the nearest words."""
     styles: tuple[str, ...] = (AUTO,)
@@ -192,7 +196,7 @@ class EraseConfig:
             for word in words:
                 if not without([word], self.targets):
                     yield f"{name} has {word!r}, which is a target: choose another"
-        if method == "ca" and not self.anchors:
+        if method == "ca" and not (self.anchors or all(map(is_style, self.targets))):
             yield "method 'ca' needs what the target becomes: give anchors, such as ['house']"
         if method == "age" and self.anchors:
             yield "method 'age' searches what targets become: leave anchors out"
@@ -230,13 +234,29 @@ class EraseConfig:
 
     def settled(self, embedded: bool) -> EraseConfig:
         """With what hangs on the model: the embedded one's styles and concepts, or no styles and
-        English words, wherever the settings say auto."""
+        English words, wherever the settings say auto; and what a style becomes, with a warning that
+        says so. Raises `EraseError` when there is no other style."""
         given: dict[str, Any] = {}
+        styled = [target for target in self.targets if is_style(target)]
+        if styled and not (self.anchors or self.neutral or self.method == "age"):
+            given = self._restyled(styled[0], embedded)
         if self.styles == (AUTO,):
             given["styles"] = HOUSES if embedded else ()
         if self.vocabulary == AUTO:
             given["vocabulary"] = "concepts" if embedded else "english"
         return replace(self, **given) if given else self
+
+    def _restyled(self, style: str, embedded: bool) -> dict[str, Any]:
+        """The anchors that an erased style asks for."""
+        if embedded:
+            other = another_style(style, self.targets)
+            warnings.warn(f"{style!r} becomes {other!r}: give anchors for another", stacklevel=3)
+            return {"anchors": tuple(other if is_style(t) else "" for t in self.targets)}
+        text = f"{style!r} is a style: give anchors, another style, such as ['watercolour style']"
+        if self.method == "ca":
+            raise EraseError(text)
+        warnings.warn(f"{text}; without, it becomes a mixture of all styles", stacklevel=3)
+        return {}
 
     @property
     def become(self) -> tuple[str, ...]:
