@@ -79,10 +79,10 @@ def drawn() -> list[str]:
 
 
 def another_style(target: str, targets: Iterable[str]) -> str:
-    """What an erased style becomes: the first of the embedded model's that is no target, those
-    ahead that others are known to become. To openmoji, of lines, 1.00 of noto and .92 of twemoji
-    are gone; to what looks nearest less (noto to twemoji .79), and .96 of openmoji to noto, by 24
-    pictures each (uce). Raises `EraseError` when there is none."""
+    """What an erased style becomes, the first of `BECOMES` that is no target: what looks unlike it.
+    By 24 pictures each (uce, λ 1) noto to openmoji is gone in 1.00 with the object there in .75, to
+    twemoji, which is nearer, in .79 with .88; twemoji to openmoji in .92 with .79. Raises
+    `EraseError` when there is none."""
     if left := without([name + STYLE for name in BECOMES], targets):
         return left[0]
     text = f"target {target!r} is a style, and no other one is left for it to become"
