@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import typing
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, NamedTuple
 
-from erase_lib.concepts import STYLE, check_once, check_words, without
+from erase_lib.concepts import STYLE, another_style, check_once, check_words, is_style, without
 from erase_lib.doors import fit, gate
 from erase_lib.errors import EraseError, unknown
 from erase_lib.files import check_keys
@@ -37,7 +38,8 @@ ELSEWHERE = "other"
 MOVABLE = ("kv", "xattn", "full", "esd-x", "esd-x-strict")  # those that train K and V
 TRAIN_METHODS = (*MOVABLE, "noxattn", "selfattn", "esd-u")
 SCHEDULES = ("published", "anew", "replay")
-SEARCHES = ("auto", "gumbel", "gumbel_full", "movement", "random", "nearest", "fixed", "exhaustive")
+MOVING = ("movement", "soft")  # searches by the movement of K and V
+SEARCHES = ("auto", "gumbel", "gumbel_full", *MOVING, "random", "nearest", "fixed", "exhaustive")
 
 
 class Word(str):
@@ -50,6 +52,12 @@ class Count(int):
     """The same of a number."""
 
     given = 0
+
+
+class Number(float):
+    """And of one with a fraction."""
+
+    given = 0.0
 
 
 @gate
@@ -71,7 +79,10 @@ class EraseConfig:
     """The neutral concept c_n that takes the target's place."""
     anchors: tuple[str, ...] = ()
     """Concepts that take the targets' places instead: one for all, or one each. ca needs them, age
-    searches for itself; what esd_neutral preserves is the neutral concept all the same."""
+    searches for itself; what esd_neutral preserves is the neutral concept all the same. A style
+    ("noto style" is a target) becomes another style of the embedded model, openmoji or else noto,
+    unless anchors or `neutral` say otherwise: without a style a model draws a mixture of all, the
+    erased among them. [""] asks for that."""
     erase_from: str = ""
     """What targets are erased from, as ESD's code has it: a concept that is drawn, and learns to
     lack them. "": the targets themselves."""
@@ -136,10 +147,11 @@ class EraseConfig:
 
     search: str = "auto"
     """gumbel: π climbs L2, as published · gumbel_full: with the teacher's half of its gradient ·
-    movement: half of them those whose K and V moved most, half any · random: all candidates alike,
-    the control · nearest: the nearest to the target · fixed: `preserved` · exhaustive: the most
-    moved of all, measured. auto: gumbel for age, else random, which no search has bettered yet at
-    equal evaluations and equal ESR-1 (notebook 10)."""
+    movement: half of them those whose K and V moved most, half any · soft: any, the likelier the
+    more K and V moved · random: all candidates alike, the control (of soft with a `nearest` of 10
+    to 40) · nearest: the nearest to the target · fixed: `preserved` · exhaustive: the most moved of
+    all, measured. auto: gumbel for age, else random, which no search has bettered yet at equal
+    evaluations and equal ESR-1 (notebook 10)."""
     vocabulary: str = AUTO
     """Words to search the adversarial concept among: concepts, english, tokens (all that the
     tokenizer has), or a text file's path. auto: the embedded model's concepts, of another english.
@@ -154,8 +166,9 @@ class EraseConfig:
     target is one of the candidates if the vocabulary has it."""
     search_lr: float = 1e-2
     """Adam's learning rate of π."""
-    temperature: float = 2.0
-    """Temperature of the Gumbel-Softmax."""
+    temperature: float = 0.0
+    """Temperature of the Gumbel-Softmax, or of soft, in standard deviations of the movement. 0: 1
+    for soft, else 2, as published."""
     hard: bool = True
     """One-hot choice with a straight-through gradient, or a mixture of candidates (age: always)."""
 
@@ -180,6 +193,8 @@ class EraseConfig:
         if self.candidates == 0:
             few = self.search in ("gumbel", "gumbel_full", "exhaustive")
             values["candidates"] = Count(min(50, self.nearest) if few else self.nearest)
+        if self.temperature == 0:
+            values["temperature"] = Number(1 if self.search == "soft" else 2)
         for fault in self._faults():
             raise EraseError(fault)
 
@@ -194,7 +209,7 @@ class EraseConfig:
             for word in words:
                 if not without([word], self.targets):
                     yield f"{name} has {word!r}, which is a target: choose another"
-        if method == "ca" and not self.anchors:
+        if method == "ca" and not (self.anchors or all(map(is_style, self.targets))):
             yield "method 'ca' needs what the target becomes: give anchors, such as ['house']"
         if method == "age" and self.anchors:
             yield "method 'age' searches what targets become: leave anchors out"
@@ -202,8 +217,8 @@ class EraseConfig:
             yield f"{len(self.anchors)} anchors for {len(self.targets)} targets: give 1 or as many"
         if method == "age" and search not in ("gumbel", "gumbel_full"):
             yield f"search is {search!r}: method 'age' needs a mixture, by gumbel or gumbel_full"
-        if method == "eap" and search == "movement" and trained not in MOVABLE:
-            yield f"train_method is {trained!r}, but search 'movement' needs K and V: choose xattn"
+        if method == "eap" and search in MOVING and trained not in MOVABLE:
+            yield f"train_method is {trained!r}, but search {search!r} needs K and V: choose xattn"
         if self.lam_kv and not (method == "eap" and trained in MOVABLE):
             given = f"lam_kv is {self.lam_kv}, but method {method!r} with train_method {trained!r}"
             yield f"{given} holds nothing in K and V: choose eap with kv, xattn or full"
@@ -238,13 +253,29 @@ class EraseConfig:
 
     def settled(self, embedded: bool) -> EraseConfig:
         """With what hangs on the model: the embedded one's styles and concepts, or no styles and
-        English words, wherever the settings say auto."""
+        English words, wherever the settings say auto; and what a style becomes, with a warning that
+        says so. Raises `EraseError` when there is no other style."""
         given: dict[str, Any] = {}
+        styled = [target for target in self.targets if is_style(target)]
+        if styled and not (self.anchors or self.neutral or self.method == "age"):
+            given = self._restyled(styled[0], embedded)
         if self.styles == (AUTO,):
             given["styles"] = HOUSES if embedded else ()
         if self.vocabulary == AUTO:
             given["vocabulary"] = "concepts" if embedded else "english"
         return replace(self, **given) if given else self
+
+    def _restyled(self, style: str, embedded: bool) -> dict[str, Any]:
+        """The anchors that an erased style asks for."""
+        if embedded:
+            other = another_style(style, self.targets)
+            warnings.warn(f"{style!r} becomes {other!r}: give anchors for another", stacklevel=3)
+            return {"anchors": tuple(other if is_style(t) else "" for t in self.targets)}
+        text = f"{style!r} is a style: give anchors, another style, such as ['watercolour style']"
+        if self.method == "ca":
+            raise EraseError(text)
+        warnings.warn(f"{text}; without, it becomes a mixture of all styles", stacklevel=3)
+        return {}
 
     @property
     def become(self) -> tuple[str, ...]:
@@ -269,8 +300,9 @@ _CHOICES = {
 # the most of each: beyond it is a slip of the keyboard, or more than a machine can hold
 _POSITIVE = {"steps": 10**6, "lr": 100, "rounds": 1000, "per_round": 10**5, "search_lr": 10**4}
 _POSITIVE |= {"batch": 1024, "preserve_batch": 1024, "sampling_steps": 10**4, "nearest": 10**6}
-_POSITIVE |= {"guidance_scale": 1000, "temperature": 10**6}
-_NOT_NEGATIVE = dict.fromkeys(("lam", "lam_kv", "ridge", "eta"), 10**9) | {"candidates": 10**6}
+_POSITIVE |= {"guidance_scale": 1000}
+_NOT_NEGATIVE = dict.fromkeys(("lam", "lam_kv", "ridge", "eta"), 10**9)
+_NOT_NEGATIVE |= dict.fromkeys(("candidates", "temperature"), 10**6)
 _NOT_NEGATIVE["seed"] = 2**32 - 1  # what NumPy's generators take
 
 PROFILES: dict[str, dict[str, Any]] = {

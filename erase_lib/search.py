@@ -180,6 +180,26 @@ class MovementSearch(Search):
         return torch.cat([anyone[:half], worst[half:]])
 
 
+class SoftSearch(MovementSearch):
+    """All candidates, each update anew, p ∝ exp(movement / (temperature · sd)): those that have
+    moved most are likely, none is left out. By the movements' own standard deviation a temperature
+    has no unit: near 0 always the most moved, at infinity all alike."""
+
+    def __init__(
+        self, words: list[str], embeddings: Every, model: nn.Module, temperature: float
+    ) -> None:
+        super().__init__(words, embeddings, model)
+        self.temperature = temperature
+
+    def pick(self, k: int, g: torch.Generator) -> Tensor:
+        return self.weights().multinomial(k, replacement=True, generator=g)
+
+    def weights(self) -> Tensor:
+        """p of each candidate `(n,)`; while none has moved more than another, 1/n."""
+        above = (self.scores - self.scores.max()) / self.scores.std()
+        return (above / self.temperature).nan_to_num().softmax(0)
+
+
 class ExhaustiveSearch(Search):
     """The k candidates that the student has moved most, all of them measured every `every` looks:
     what the published search approximates, at any price. The yardstick, not a method."""
@@ -224,6 +244,8 @@ def new_search(config: EraseConfig, words: list[str], embeddings: Every, pipe: P
         return GumbelSearch(words, embeddings, c.search_lr, c.temperature, hard, top)
     if c.search == "movement":
         return MovementSearch(words, embeddings, denoiser(pipe))
+    if c.search == "soft":
+        return SoftSearch(words, embeddings, denoiser(pipe), c.temperature)
     if c.search == "exhaustive":
         return ExhaustiveSearch(words, embeddings, pipe)
     return (NearestSearch if c.search == "nearest" else Search)(words, embeddings)

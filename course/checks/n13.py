@@ -83,11 +83,8 @@ def exercise3(without: Any, runs: pd.DataFrame, base: str, rival: str) -> None:
     )
 
 
-def exercise4(times: Any, runs: pd.DataFrame, base: str, rival: str, few: bool) -> None:
-    """How many times as many targets make a matched interval of half the width?
-
-    With `few` targets the interval itself says too little to be halved.
-    """
+def exercise4(times: Any, runs: pd.DataFrame, base: str, rival: str) -> None:
+    """How many times as many targets make a matched interval of half the width?"""
     both = runs[runs["setting"].isin([base, rival])]
     tried = times if isinstance(times, int) and 1 <= times <= 50 else 1
     copies = [both.assign(targets=both["targets"] + f" {i}") for i in range(tried)]
@@ -104,7 +101,7 @@ def exercise4(times: Any, runs: pd.DataFrame, base: str, rival: str, few: bool) 
             f"twice as many make it {shrunk:.1f} times as narrow: the root of 2 only",
         ),
         (
-            lambda a: abs(shrunk - 2) < 0.2 or (few and a == 4),
+            lambda a: abs(shrunk - 2) < 0.2 or a == 4,  # of few targets t narrows it further
             lambda a: f"{a} times as many make it {shrunk:.1f} times as narrow",
         ),
         right=f"{times} × {both['targets'].nunique()} targets. A matched design is the cheaper way:"

@@ -25,7 +25,7 @@ from erase_lib.measure.instruments import Instruments, load_instruments
 from erase_lib.measure.judges import Classifier, check_columns, verdicts
 from erase_lib.measure.pictures import Images, draw, real_pictures
 from erase_lib.measure.prompts import suite_prompts, target_prompts
-from erase_lib.measure.statistics import bootstrap
+from erase_lib.measure.statistics import bootstrap, worst
 from erase_lib.measure.suite import Suite
 from erase_lib.measure.world import World
 from erase_lib.models import Pipeline
@@ -96,6 +96,15 @@ def summary(
             about = {"metric": metric, "measured_by": name, "seeds": some[0]["seed"].nunique()}
             rows += compared(about, old, new, some[0], (*spent, sum(spent)))
     return pd.DataFrame(rows, columns=[*VALUES, "seconds"])
+
+
+def delta_summary(prompts: pd.DataFrame, delta: pd.Series) -> dict[str, float]:
+    """What δ, a picture a row of `prompts`, comes to: "delta GROUP", the mean of each group; and of
+    the concepts that are no targets "delta mean", and "delta worst", of the `worst` 5 %."""
+    found = {f"delta {group}": some.mean() for group, some in delta.groupby(prompts["group"])}
+    kept = delta.groupby(prompts["concept"][prompts["group"] != "target"]).mean()
+    found |= {"delta mean": kept.mean(), "delta worst": worst(kept.tolist())}
+    return {name: round(float(value), 4) for name, value in found.items()}
 
 
 def suite_rows(

@@ -47,6 +47,7 @@ def smoke(**values):
         ({"thinning": "kmeans"}, "thinning 'kmeans'"),
         ({"lamb": 1.0}, "'lamb'|'lam'"),
         ({"search": "movement", "train_method": "noxattn"}, "'movement'|K and V"),
+        ({"search": "soft", "train_method": "noxattn"}, "'soft'|K and V"),
         ({"steps": -1}, "steps is -1|above 0"),
         ({"method": "uce", "rounds": 0}, "rounds is 0|above 0"),
         ({"steps": 1.5}, "1.5|int"),

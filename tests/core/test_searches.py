@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -16,6 +19,7 @@ from erase_lib.search import (
     NearestSearch,
     Probe,
     Search,
+    SoftSearch,
     new_search,
 )
 from erase_lib.text import candidates, encode_prompts
@@ -114,6 +118,36 @@ def test_the_movement_of_k_and_v_finds_the_victim(tiny, planted):
     assert movement(original, student, embeddings[0]).argmax() == VICTIM
 
 
+def test_soft_draws_by_the_movement_in_standard_deviations(tiny, planted):
+    embeddings, student = planted
+    search = SoftSearch(WORDS, embeddings, tiny.unet, temperature=1.0)
+    assert search.weights().tolist() == pytest.approx([0.2] * 5)  # nothing has moved yet
+    assert search.look(student, None) == 0 and search.weights().argmax() == VICTIM
+    # by hand: mean 2, squares 1 + 1 + 4 + 0 + 4, four degrees of freedom
+    search.scores = torch.tensor([1.0, 3.0, 4.0, 2.0, 0.0]).double()
+    sd = math.sqrt(10 / 4)
+    expected = [math.exp(score / sd) for score in (1, 3, 4, 2, 0)]
+    expected = [e / sum(expected) for e in expected]
+    assert search.weights().tolist() == pytest.approx(expected)
+    g = torch.Generator().manual_seed(0)
+    share = torch.bincount(search.pick(20_000, g), minlength=5) / 20_000
+    assert share.tolist() == pytest.approx(expected, abs=0.015)
+    search.scores *= 1e-4  # has no unit
+    assert search.weights().tolist() == pytest.approx(expected)
+    for temperature in (1e-3, 1e-300):
+        search.temperature = temperature
+        assert search.pick(9, g).tolist() == [VICTIM] * 9
+    search.temperature = 1e6
+    assert search.weights().tolist() == pytest.approx([0.2] * 5, abs=1e-6)
+
+
+def test_the_temperature_follows_the_search():
+    config = EraseConfig(targets=["church"])
+    assert config.temperature == 2 and replace(config, search="soft").temperature == 1
+    assert replace(config, search="soft", temperature=0.5).temperature == 0.5
+    assert EraseConfig.from_dict(config.to_dict()) == config
+
+
 def test_held_is_the_mean_square_of_the_movement_of_all(tiny, planted):
     embeddings, student = planted
     original = kv_weights(tiny.unet)
@@ -196,6 +230,7 @@ def test_controls(tiny, planted):
     assert counts.min() > 900
     # only what chooses without the student may be drawn ahead
     looking = {"exhaustive": ExhaustiveSearch, "movement": MovementSearch, "gumbel": GumbelSearch}
+    looking["soft"] = SoftSearch
     for name, kind in (looking | {"nearest": NearestSearch, "random": Search}).items():
         config = EraseConfig(targets=["church"], search=name)
         search = new_search(config, WORDS, embeddings, tiny)

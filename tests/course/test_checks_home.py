@@ -73,7 +73,7 @@ def test_many_runs(solved, says, runs):
     gain = solved(13, 2)["gain2"]
     says(13, 2, gain, lambda *given: -gain(*given), *part.values())
     says(13, 3, solved(13, 3, **part)["without3"], "t0", *part.values())
-    says(13, 4, solved(13, 4)["times4"], 2, *part.values(), False)
+    says(13, 4, solved(13, 4)["times4"], 2, *part.values())
 
 
 def test_side_doors_and_who_pays(solved, says):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from erase_lib.concepts import DRAWN, EMOJI, concept_table, style_names
+from erase_lib.concepts import EMOJI, concept_table, drawn, style_names
 from erase_lib.measure import evaluation_prompts, near_and_far, prompt_table, read_suite
 from erase_lib.measure.prompts import COLUMNS, sensitivity_prompts, suite_prompts, target_prompts
 from erase_lib.models import load_pipeline
@@ -92,7 +92,7 @@ def test_targets_are_looked_for_in_every_style_and_styles_on_several_objects(tin
     assert church["prompt"].tolist() == 2 * every and set(church["concept"]) == {"church"}
     assert noto["concept"].is_unique and set(noto["concept"]) <= set(concept_table()["concept"])
     assert (noto["prompt"] == "a " + noto["concept"] + " in noto style").all()
-    assert not set(noto["concept"]) & set(DRAWN)  # not those that it is trained on
+    assert not set(noto["concept"]) & set(drawn())  # not those that it is trained on
 
 
 def test_no_target_or_no_picture_is_no_table(tiny, refused):

@@ -7,7 +7,16 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from erase_lib.measure import bootstrap, flipped, holm, long, matched_differences, means
+from erase_lib.measure import (
+    bootstrap,
+    delta_summary,
+    flipped,
+    holm,
+    long,
+    matched_differences,
+    means,
+    worst,
+)
 from erase_lib.measure.statistics import jackknife, row_intervals
 
 VALUES = np.array([3.0, -1.0, 4.0, 1.0, 5.0, 9.0, -2.0, 6.0, 5.0, 3.0])
@@ -169,16 +178,49 @@ def runs_table():
 
 def test_means_of_runs_by_hand():
     found = means(runs_table(), ["metric", "method"]).set_index("method")
-    # two targets, of mean .05 and .25: each resample is one of them twice, or both
-    expected = pytest.approx([0.15, 0.05, 0.25])
+    # two targets, of mean .05 and .25: their standard error is .1, t of one degree 12.706
+    expected = pytest.approx([0.15, 0.15 - 1.2706205, 0.15 + 1.2706205])
     assert found.loc["esd", ["value", "low", "high"]].tolist() == expected
     assert found.loc["eap", "runs"] == 4 and found.loc["eap", "groups"] == 2
+
+
+def test_t_holds_the_true_mean_of_few_targets_where_a_bootstrap_does_not():
+    rng, share = np.random.default_rng(8), {}
+    for n in (5, 10, 24):
+        values = rng.normal(size=(600, n))
+        table = pd.DataFrame({"run": np.repeat(np.arange(600), n), "value": values.ravel()})
+        found = means(table.assign(targets=np.tile(np.arange(n), 600)), ["run"])
+        ends = np.array([bootstrap(row, n=300) for row in values])
+        share[n] = ((found["low"] <= 0) & (0 <= found["high"])).mean()
+        share[-n] = ((ends[:, 0] <= 0) & (0 <= ends[:, 1])).mean()
+    assert all(0.92 < share[n] < 0.98 for n in (5, 10, 24))
+    assert share[-5] < 0.88 and share[-10] < 0.93 and share[-24] < share[24]
+
+
+def test_the_worst_of_a_few_are_three_and_of_many_a_twentieth(refused):
+    assert worst([0.1, 0.5, -0.2, 0.3, 0.0]) == pytest.approx(0.3)
+    assert worst(list(range(200))) == pytest.approx(194.5)  # ten of them
+    assert worst([0.25]) == 0.25
+    refused(worst, [], says="values 0")
+
+
+def test_delta_is_summed_up_by_group_and_by_concept():
+    rows = [("church", "target", 0.9), ("house", "near", 0.4), ("house", "near", 0.2)]
+    rows += [
+        (name, "far", delta) for name, delta in zip("abcd", (0.0, 0.1, 0.2, -0.1), strict=True)
+    ]
+    prompts = pd.DataFrame(rows, columns=["concept", "group", "delta"])
+    found = delta_summary(prompts, prompts["delta"])
+    expected = {"delta target": 0.9, "delta near": 0.3, "delta far": 0.05, "delta mean": 0.1}
+    assert found == pytest.approx(expected | {"delta worst": 0.2})
 
 
 def test_matched_differences_are_of_runs_that_differ_in_nothing_else(refused):
     (row,) = matched_differences(runs_table(), "method", "esd").to_dict("records")
     assert row["method"] == "eap" and row["runs"] == 4
-    assert [row["value"], row["low"], row["high"]] == pytest.approx([0.25, 0.15, 0.35])
+    assert [row["value"], row["low"], row["high"]] == pytest.approx(
+        [0.25, 0.25 - 1.2706205, 0.25 + 1.2706205]
+    )
     by_truth = runs_table().assign(hard=lambda runs: (runs["method"] == "esd").astype(object))
     # True and False are names here
     (again,) = matched_differences(by_truth, "hard", True).to_dict("records")

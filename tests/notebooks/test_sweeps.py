@@ -41,3 +41,4 @@ def test_an_erasure_measured_where_it_first_erases(tmp_path):
     assert result["strength"] == STRENGTHS[-1] and result["reached"] is False
     assert Erasure.load(tmp_path).strength == result["strength"]
     assert 0 <= result["percentile 2"] <= 100 and -1 <= result["delta near"] <= 1
+    assert result["delta mean"] <= result["delta worst"] <= 1

@@ -141,7 +141,7 @@ def test_the_published_schedule_by_hand():
 
 def test_what_cannot_be_counted_is_refused(refused):
     assert "'esd'" in refused(cost.erasing_evaluations, "esdd", paper())
-    for search in ("exhaustive", "movement", "nearest"):
+    for search in ("exhaustive", "movement", "soft", "nearest"):
         config = paper(schedule="replay", search=search)
         assert "cannot be counted" in refused(cost.erasing_evaluations, "eap", config)
         assert cost.erasing_evaluations("esd", config) == 4 * 3 + 4 * 3

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from erase_lib.concepts import forms_of
-from erase_lib.config import CLOSED_FORMS, METHODS, EraseConfig
+from erase_lib.config import CLOSED_FORMS, METHODS, MOVING, EraseConfig
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.families import SD, StableDiffusion, denoiser, encoders, family
 from erase_lib.files import DATA
@@ -96,7 +96,7 @@ def erasing_evaluations(method: str, config: EraseConfig, kind: StableDiffusion 
     if method not in METHODS:
         raise unknown("method", method, (*METHODS, *CLOSED_FORMS))
     banked = c.schedule == "replay" and c.preserve_at == "own"
-    learns = c.search == "exhaustive" or (banked and c.search in ("movement", "nearest"))
+    learns = c.search == "exhaustive" or (banked and c.search in (*MOVING, "nearest"))
     if method == "eap" and learns:
         raise EraseError(f"search {c.search!r} cannot be counted beforehand: choose random")
     fixed = len(c.preserved) if c.search == "fixed" else c.candidates
