@@ -12,15 +12,8 @@ from PIL import Image
 
 from erase_lib import EraseError, Erasure, show
 from erase_lib.hold import held
-from erase_lib.show.explorers import (
-    Job,
-    SensitivityExplorer,
-    Studio,
-    canvas,
-    check_word,
-    picture,
-    put,
-)
+from erase_lib.show.explorers import Job, SensitivityExplorer, canvas, picture, put
+from erase_lib.show.studio import Studio, check_word
 from erase_lib.study import SCORES
 
 
