@@ -1,6 +1,6 @@
-"""The explorers: type a concept, erase it, watch, look and save; choose a target and see who is
-hurt. Every callback is a plain method. While a cell runs, the kernel handles no click; so a button
-starts a thread and returns, and what it has to say stands in the widget, never as a traceback."""
+"""A job in a thread, what a widget shows, and an explorer: choose a target, see who is hurt. Every
+callback is a plain method. While a cell runs, the kernel handles no click; so a button starts a
+thread and returns, and what it has to say stands in the widget, never as a traceback."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import ipywidgets as w
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from erase_lib.concepts import neutral_concepts
 from erase_lib.config import EraseConfig
@@ -27,6 +28,7 @@ from erase_lib.study import SCORES, STEPS, deltas, measure_pairs
 from erase_lib.train import erase
 
 MEASURED = ("esd", "uce", "eap", "eap_closed")  # methods of the sensitivity explorer
+AT_ONCE = 16  # pictures between two looks at Stop
 WIDE: dict[str, Any] = {"layout": {"width": "420px"}}
 
 Work = Callable[[], str | None]
@@ -41,6 +43,7 @@ class Job:
         self.stop_button = w.Button(description="Stop", button_style="warning", disabled=True)
         self.stop_button.on_click(lambda _: self.stop())
         self.status = w.HTML()
+        self.bar = w.IntProgress(0, 0, 1, description="progress", layout={"width": "98%"})
         self.thread: threading.Thread | None = None
         self.stopping = threading.Event()
 
@@ -91,7 +94,7 @@ class Job:
 
     def say(self, text: str, wrong: bool = False) -> None:
         """One line in the widget."""
-        self.status.value = f"<b>✗ {escape(text)}</b>" if wrong else escape(text)
+        self.status.value = f'<b role="alert">✗ {escape(text)}</b>' if wrong else escape(text)
 
     def attempt(self, work: Work) -> None:
         """Do quick work at once, with its error in the widget."""
@@ -121,6 +124,27 @@ def put(image: Any, figure: Any = None) -> None:
     if figure is not None:
         figure.savefig(file, format="png", dpi=90)
     image.value, image.layout.display = file.getvalue(), None if figure else "none"
+
+
+def row(*widgets: Any) -> Any:
+    """Widgets beside each other, which go on below where the page ends."""
+    return w.HBox(widgets, layout={"flex_flow": "row wrap", "align_items": "center"})
+
+
+def drawn(
+    job: Job, pipe: Pipeline, prompts: pd.DataFrame, edit: Erasure | None = None
+) -> list[Image.Image]:
+    """A picture for each prompt and seed of the table, moving the job's bar and stopped by its Stop
+    between parts; the original model's are cached."""
+    texts, seeds, found = list(prompts["prompt"]), list(prompts["seed"]), list[Image.Image]()
+    job.bar.max, job.bar.value = max(len(texts), 1), 0
+    for start in range(0, len(texts), AT_ONCE):
+        job.check()
+        part = slice(start, start + AT_ONCE)
+        how: dict[str, Any] = {"progress": False, "erasure": edit, "keep": edit is None}
+        found += draw(pipe, texts[part], seeds[part], STEPS, **how)
+        job.bar.value = len(found)
+    return found
 
 
 def canvas(width: float, height: float) -> Any:
@@ -161,9 +185,9 @@ class SensitivityExplorer:
             control.observe(lambda _: job.attempt(self.show), "value")
         other = job.button("Measure", self.measure, "measuring", tooltip="another method or target")
         draw = job.button("Draw before / after", self.draw, "drawing", button_style="primary")
-        asked = [w.HBox([self.target, self.method]), w.HBox([self.score, other])]
-        look = w.HBox([self.concept, self.pictures, draw])
-        self.box = w.VBox([*asked, job.status, self.bars, look, self.strip])
+        asked = [row(self.target, self.method), row(self.score, other, job.stop_button)]
+        look = row(self.concept, self.pictures, draw)
+        self.box = w.VBox([*asked, job.bar, job.status, self.bars, look, self.strip])
         job.attempt(self.show)
 
     def show(self) -> None:
@@ -208,7 +232,10 @@ class SensitivityExplorer:
             forms = [self.world.prompt(concept, i) for i in range(4)]
         prompts, heads = [forms[i % len(forms)] for i in range(n)], [f"seed {i}" for i in range(n)]
         title = f"“{concept}” when {self.method.value} erases “{self.target.value}”"
-        put(self.strip, before_and_after(self.pipe, edit, prompts, 0, heads, title))
+        asked = pd.DataFrame({"prompt": prompts, "seed": range(n)})
+        sides = {"original": None, "erased": edit}
+        rows = {name: drawn(self.job, self.pipe, asked, e) for name, e in sides.items()}
+        put(self.strip, grid(rows, heads, title=title, figure=Figure()))
         return f"{2 * n} pictures drawn"
 
     def edit(self, target: str, method: str) -> Erasure:
@@ -218,12 +245,3 @@ class SensitivityExplorer:
             strength = self.strengths.get(target, 1.0) if method == "esd" else 1.0
             self.edits[target, method] = edit.scaled(self.pipe, strength)
         return self.edits[target, method]
-
-
-def before_and_after(
-    pipe: Pipeline, edit: Erasure, prompts: list[str], seed: int, heads: list[str], title: str
-) -> Figure:
-    """The prompts drawn without and with the edit, from the same noise, `seed` and those after."""
-    given = pipe, prompts, range(seed, seed + len(prompts)), STEPS
-    before, after = (draw(*given, progress=False, erasure=e, keep=False) for e in (None, edit))
-    return grid({"original": before, "erased": after}, heads, title=title, figure=Figure())
