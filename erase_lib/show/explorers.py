@@ -115,7 +115,7 @@ class Job:
 
 def picture() -> Any:
     """A widget for a picture that is not there yet: hidden, for an empty one looks broken."""
-    return w.Image(format="png", layout=w.Layout(display="none"))
+    return w.Image(format="png", layout=w.Layout(display="none", max_width="920px"))
 
 
 def put(image: Any, figure: Any = None) -> None:

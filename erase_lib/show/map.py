@@ -26,7 +26,7 @@ Pictures = Sequence[Image.Image]
 WIDE, HIGH, RING = 760, 620, 44  # pixels of the map, and of a picture's ring
 MANY = 2000  # concepts: more are drawn by WebGL
 NAMED, PICTURED = 60, 30  # concepts in view that have names, and pictures
-NEAREST, CLOSE = 8, 12  # concepts of a click; a search shows 2 / CLOSE of the map
+NEAREST, CLOSE = 8, 20  # concepts beside that of a click, and of a search
 
 
 def concept_map(
@@ -165,10 +165,14 @@ class MapExplorer:
         if name not in self.names:
             self._wrong(unknown("word", name, self.names))
             return
-        i, flat = self.names.index(name), self.now[["x", "y"]]
-        for axis, at, far in zip("xy", flat.iloc[i], np.ptp(flat, axis=0), strict=True):
-            reach = float(far) / CLOSE or 1.0
-            self.figure.layout[f"{axis}axis"].range = [at - reach, at + reach]
+        i, flat = self.names.index(name), self.now[["x", "y"]].to_numpy(dtype=float)
+        far = np.maximum(np.ptp(flat, axis=0), 1e-9)
+        apart = (np.abs(flat - flat[i]) / far).max(1)
+        reach = 1.05 * far * np.sort(apart)[: CLOSE + 1][-1]
+        with self.figure.batch_update():
+            for k, axis in enumerate("xy"):
+                span = [flat[i, k] - reach[k], flat[i, k] + reach[k]]
+                self.figure.layout[f"{axis}axis"].range = span
         self.hover([i])
         self.zoom()
 
@@ -194,7 +198,8 @@ class MapExplorer:
         star = np.array(self.marked) == "star"
         with self.figure.batch_update():
             names, marker = self.figure.data[1], self.figure.data[0].marker
-            names.x, names.y, names.text = some["x"], some["y"], some["concept"]
+            below = np.where(some["concept"].isin(drawn["concept"]), "<br><br>", "")
+            names.x, names.y, names.text = some["x"], some["y"], below + some["concept"]
             names.textposition = "bottom center"
             marker.symbol = np.where(ring & ~star, "circle-open", self.marked)
             marker.size = np.where(ring, RING, np.where(star, 18, 9))

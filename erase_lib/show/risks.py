@@ -19,7 +19,7 @@ from erase_lib.show.explorers import WIDE, Job, drawn, picture, put, row
 from erase_lib.show.map import MapExplorer
 from erase_lib.show.pictures import grid, thumbnails
 
-LISTED, DRAFTED, DRAWN = 500, 40, 16  # words that are predicted, by drafts; that are drawn
+LISTED, DRAFTED, DRAWN = 500, 40, 8  # words that are predicted, by drafts; that are drawn
 PREDICTORS = {
     "distance": "distance of the words: no evaluation",
     "kv": "movement of K and V by UCE: no evaluation",
@@ -115,7 +115,6 @@ class Risks:
                 figure=Figure(),
             ),
         )
-        self.strip.tooltip = f"{title}: {', '.join(some)}"
         return (
             f"{len(names)} words predicted by {PREDICTORS[how]}. Only their order means something"
         )

@@ -68,6 +68,7 @@ class Studio:
         self.kind = w.Dropdown(options=list(KINDS), description="export as")
         self.saved = w.Combobox(description="saved", placeholder="a folder")
         self.losses, self.strip = picture(), picture()
+        self.words = w.HTML()
         self.chosen, self.table, self.held = w.HTML(), w.HTML(), w.HTML("A: nothing yet")
         self._saved()
 
@@ -90,6 +91,7 @@ class Studio:
             job.bar,
             job.status,
             self.strip,
+            self.words,
             self.table,
             row(self.losses, self.chosen),
             w.HTML("<h3>4 · Take it with you</h3>"),
@@ -164,9 +166,9 @@ class Studio:
         heads = [f"{c}\n{s}".strip() for c, s in zip(some["concept"], styles, strict=True)]
         below = {name: seen_words(table.loc[shown]) for name, table in told.items()}
         put(self.strip, grid(pictures, heads, below, title, list(some["group"]), Figure()))
-        self.strip.tooltip = f"{title}. {judge.name} sees: " + "; ".join(
-            f"{name}: {', '.join(words)}" for name, words in below.items()
-        )
+        lines = (f"<p>{name}: {escape(', '.join(words))}</p>" for name, words in below.items())
+        heard = f"<summary>in words: what {escape(judge.name)} sees</summary>"
+        self.words.value = f"<details>{heard}{''.join(lines)}</details>"  # for who hears a page
         self.seen = pd.concat([t.assign(model=name) for name, t in told.items()])
         self.rows, self.table.value = pd.DataFrame(), ""
         return told
