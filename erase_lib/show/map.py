@@ -46,7 +46,7 @@ def concept_map(
     ax.figure.colorbar(drawn, ax=ax, shrink=0.7, label=label)
     for row in others.tail(worst).itertuples():
         if pictures and row.concept in pictures:
-            colour = drawn.to_rgba(np.array([row.delta]))
+            colour = [tuple(drawn.to_rgba(np.array([row.delta]))[0])]
             ax.scatter(row.x, row.y, 900, facecolors="none", edgecolors=colour, lw=3, zorder=3)
             stamp(ax, pictures[row.concept], (row.x, row.y), size=20)
         said(ax, row.concept, (row.x, row.y), (0, -17), ha="center", va="top")

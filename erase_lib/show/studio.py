@@ -65,6 +65,7 @@ class Studio:
         self.strength = w.FloatSlider(1.0, min=0.1, max=2.0, step=0.1, **given)
         self.seed = w.BoundedIntText(0, min=0, max=99_999, description="seed")
         self.match = w.Checkbox(description=f"match at ESR-1 {study.LEVEL:g}", indent=False)
+        self.match.layout.width = "auto"
         self.kind = w.Dropdown(options=list(KINDS), description="export as")
         self.saved = w.Combobox(description="saved", placeholder="a folder")
         self.losses, self.strip = picture(), picture()

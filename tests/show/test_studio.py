@@ -7,7 +7,7 @@ import pytest
 
 from erase_lib import EraseError, Erasure, study
 from erase_lib.hold import held
-from erase_lib.show import explorers
+from erase_lib.show import explorers, risks
 from erase_lib.show.risks import check_word
 from erase_lib.show.studio import Studio
 
@@ -79,14 +79,14 @@ def test_what_cannot_be_erased_is_said_in_the_studio(tiny, tmp_path):
 
 def test_whom_would_it_hurt_protect_these_erase_again_and_compare(tiny, tmp_path):
     studio = Studio(tiny, tmp_path, steps=2)
-    job, risks = studio.job, studio.risks
-    assert "press Predict" in done(job, risks.lay_out) and not studio.strip.value
+    job, who = studio.job, studio.risks
+    assert "press Predict" in done(job, who.lay_out) and not studio.strip.value
     studio.word.value = "snake"
-    assert "distance of the words: no evaluation" in done(job, risks.predict)
-    names = risks.most(["snake"], 3)
-    assert "snake" not in risks.table["concept"].tolist() and risks.strip.value[:4] == b"\x89PNG"
-    assert risks.hurt.options[0] == (f"1. {names[0]}", names[0])
-    assert "nobody is chosen" in done(job, risks.preserve)
+    assert "distance of the words: no evaluation" in done(job, who.predict)
+    names = who.most(["snake"], 3)
+    assert "snake" not in who.table["concept"].tolist() and who.strip.value[:4] == b"\x89PNG"
+    assert who.hurt.options[0] == (f"1. {names[0]}", names[0])
+    assert "nobody is chosen" in done(job, who.preserve)
 
     studio.method.value = "eap"
     done(job, studio.erase)
@@ -94,11 +94,11 @@ def test_whom_would_it_hurt_protect_these_erase_again_and_compare(tiny, tmp_path
     assert "there is no A yet" in done(job, studio.compare)
     assert "kept as A" in done(job, studio.keep)
 
-    risks.hurt.value, risks.other.value = names[:2], "banjo"
-    said = done(job, risks.preserve)
+    who.hurt.value, who.other.value = names[:2], "banjo"
+    said = done(job, who.preserve)
     assert all(name in said for name in [*names[:2], "banjo"])
-    done(job, risks.lay_out)
-    risks.add(["dog", "banjo"])
+    done(job, who.lay_out)
+    who.add(["dog", "banjo"])
     assert list(studio.preserved.value) == [*names[:2], "banjo", "dog"]
     done(job, studio.erase)
     assert studio.edit.config.preserved == (*names[:2], "banjo", "dog")
@@ -131,6 +131,17 @@ def test_whom_would_it_hurt_protect_these_erase_again_and_compare(tiny, tmp_path
     studio.preserved.value, studio.method.value = [], "uce"
     done(job, studio.erase)
     assert "A erases snake and B church" in done(job, studio.compare)
+
+
+def test_kv_and_drafts_predict_too(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(risks, "DRAFTED", 3)
+    studio = Studio(tiny, tmp_path)
+    for how, n in (("kv", len(studio.world.words) - 1), ("draft", 3)):
+        studio.risks.predictor.value = how
+        assert f"{n} words predicted by" in done(studio.job, studio.risks.predict)
+        table = studio.risks.table
+        assert len(table) == n and table["prediction"].is_monotonic_decreasing
+    assert studio.risks.most(["dog"], 2) == []  # predicted for another target
 
 
 def test_matched_edits_say_where_and_those_that_cannot_be_say_so(tiny, tmp_path, monkeypatch):
