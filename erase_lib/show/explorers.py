@@ -25,7 +25,7 @@ from erase_lib.models import Pipeline, using
 from erase_lib.show.charts import delta_bars
 from erase_lib.show.pictures import grid, thumbnails
 from erase_lib.study import SCORES, STEPS, deltas, measure_pairs
-from erase_lib.train import erase
+from erase_lib.train import Run, erase
 
 MEASURED = ("esd", "uce", "eap", "eap_closed")  # methods of the sensitivity explorer
 AT_ONCE = 16  # pictures between two looks at Stop
@@ -217,7 +217,14 @@ class SensitivityExplorer:
         concepts = [target, *(c for c in names[:: self.thin] if c != target)]
         prompts = sensitivity_prompts(concepts, 1, neutral_concepts()[:3], self.world.styles)
         edit = self.edit(target, method)
-        self.tables[target, method] = measure_pairs(self.pipe, edit, prompts, progress=False)
+        parts, told = [], (self.world.judge, self.world.clip)
+        self.job.bar.max, self.job.bar.value = len(prompts), 0
+        for start in range(0, len(prompts), 4 * AT_ONCE):
+            self.job.check()
+            part = prompts.iloc[start : start + 4 * AT_ONCE]
+            parts.append(measure_pairs(self.pipe, edit, part, *told, progress=False))
+            self.job.bar.value += len(part)
+        self.tables[target, method] = pd.concat(parts, ignore_index=True)
         self.show()
         return f"{len(concepts)} concepts measured, one pair of pictures each: no intervals"
 
@@ -238,10 +245,16 @@ class SensitivityExplorer:
         put(self.strip, grid(rows, heads, title=title, figure=Figure()))
         return f"{2 * n} pictures drawn"
 
+    def watch(self, run: Run) -> None:
+        """The progress of an erasure, and where Stop ends it: a part of one is not measured."""
+        self.job.bar.max, self.job.bar.value = run.config.steps, len(run.history)
+        self.job.check()
+
     def edit(self, target: str, method: str) -> Erasure:
         """The erasure, made once; ESD's as far as in the atlas."""
         if (target, method) not in self.edits:
-            edit = erase(self.pipe, EraseConfig(targets=(target,), method=method), callbacks=[])
+            config = EraseConfig(targets=(target,), method=method)
+            edit = erase(self.pipe, config, callbacks=[self.watch])
             strength = self.strengths.get(target, 1.0) if method == "esd" else 1.0
             self.edits[target, method] = edit.scaled(self.pipe, strength)
         return self.edits[target, method]

@@ -224,12 +224,14 @@ class Studio:
     def _matched(self, edits: dict[str, Erasure]) -> tuple[dict[str, Erasure], str]:
         """The edits where each first erases, and what to say of it."""
         found, short = {}, []
+        self.job.bar.max, self.job.bar.value = len(edits), 0
         for name, edit in edits.items():
             self.job.check()
             self.job.say(f"looking for the strength at which {name} first erases …")
             judge = self.judge(edit.config.targets)
             found[name], reached = study.matched(self.world, edit, judge)
             short += [] if reached else [name]
+            self.job.bar.value += 1
         at = ", ".join(f"{name} at strength {edit.strength:.2g}" for name, edit in found.items())
         if short:
             return (
