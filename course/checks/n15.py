@@ -78,7 +78,12 @@ def exercise2(scaled: Any, pipe: Pipeline, edit: Erasure | None) -> None:
 
 
 def exercise3(
-    gone: Any, pipe: Pipeline, edit: Erasure | None, judge: Judge, prompts: Sequence[str], seed: int
+    gone: Any,
+    pipe: Pipeline,
+    edit: Erasure | None,
+    judge: Judge,
+    prompts: Sequence[str],
+    seed: int | Sequence[int],
 ) -> None:
     """What is the smallest of four strengths at which the concept is gone in all four styles?
 

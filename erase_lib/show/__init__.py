@@ -7,9 +7,10 @@ from erase_lib.show.charts import intervals, multiples, plane
 from erase_lib.show.curves import choice_weights, chosen_map, costs, losses, memory, movement_bars
 from erase_lib.show.curves import pi_map, pivots, preserved, search_spectrum, slopes, spectrum
 from erase_lib.show.curves import thresholds
-from erase_lib.show.explorers import SensitivityExplorer, Studio
+from erase_lib.show.explorers import SensitivityExplorer
 from erase_lib.show.map import MapExplorer, concept_map, map_page
 from erase_lib.show.pictures import before_after, evaluation_pictures, grid, marked, overlay
 from erase_lib.show.pictures import thumbnails
+from erase_lib.show.studio import Studio
 
 guard(__name__)

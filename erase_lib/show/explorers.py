@@ -1,6 +1,6 @@
-"""The explorers: type a concept, erase it, watch, look and save; choose a target and see who is
-hurt. Every callback is a plain method. While a cell runs, the kernel handles no click; so a button
-starts a thread and returns, and what it has to say stands in the widget, never as a traceback."""
+"""A job in a thread, what a widget shows, and an explorer: choose a target, see who is hurt. Every
+callback is a plain method. While a cell runs, the kernel handles no click; so a button starts a
+thread and returns, and what it has to say stands in the widget, never as a traceback."""
 
 from __future__ import annotations
 
@@ -9,29 +9,26 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from html import escape
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
-from erase_lib.concepts import is_style, neutral_concepts, vocabulary
+from erase_lib.concepts import neutral_concepts
 from erase_lib.config import EraseConfig
-from erase_lib.erasure import Erasure, Interrupted
+from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.files import as_path
-from erase_lib.measure import World, draw, near_and_far, sensitivity_prompts
+from erase_lib.measure import World, draw, sensitivity_prompts
 from erase_lib.models import Pipeline, using
 from erase_lib.show.charts import delta_bars
-from erase_lib.show.curves import losses
 from erase_lib.show.pictures import grid, thumbnails
 from erase_lib.study import SCORES, STEPS, deltas, measure_pairs
 from erase_lib.train import Run, erase
 
 MEASURED = ("esd", "uce", "eap", "eap_closed")  # methods of the sensitivity explorer
-METHODS = ("eap", "esd", "esd_neutral", "age", "uce", "eap_closed", "rece", "speed")
-EVERY = 5  # updates between two pictures of the losses
+AT_ONCE = 16  # pictures between two looks at Stop
 WIDE: dict[str, Any] = {"layout": {"width": "420px"}}
 
 Work = Callable[[], str | None]
@@ -46,6 +43,7 @@ class Job:
         self.stop_button = w.Button(description="Stop", button_style="warning", disabled=True)
         self.stop_button.on_click(lambda _: self.stop())
         self.status = w.HTML()
+        self.bar = w.IntProgress(0, 0, 1, description="progress", layout={"width": "98%"})
         self.thread: threading.Thread | None = None
         self.stopping = threading.Event()
 
@@ -96,7 +94,7 @@ class Job:
 
     def say(self, text: str, wrong: bool = False) -> None:
         """One line in the widget."""
-        self.status.value = f"<b>✗ {escape(text)}</b>" if wrong else escape(text)
+        self.status.value = f'<b role="alert">✗ {escape(text)}</b>' if wrong else escape(text)
 
     def attempt(self, work: Work) -> None:
         """Do quick work at once, with its error in the widget."""
@@ -117,7 +115,7 @@ class Job:
 
 def picture() -> Any:
     """A widget for a picture that is not there yet: hidden, for an empty one looks broken."""
-    return w.Image(format="png", layout=w.Layout(display="none"))
+    return w.Image(format="png", layout=w.Layout(display="none", max_width="920px"))
 
 
 def put(image: Any, figure: Any = None) -> None:
@@ -126,6 +124,27 @@ def put(image: Any, figure: Any = None) -> None:
     if figure is not None:
         figure.savefig(file, format="png", dpi=90)
     image.value, image.layout.display = file.getvalue(), None if figure else "none"
+
+
+def row(*widgets: Any) -> Any:
+    """Widgets beside each other, which go on below where the page ends."""
+    return w.HBox(widgets, layout={"flex_flow": "row wrap", "align_items": "center"})
+
+
+def drawn(
+    job: Job, pipe: Pipeline, prompts: pd.DataFrame, edit: Erasure | None = None
+) -> list[Image.Image]:
+    """A picture for each prompt and seed of the table, moving the job's bar and stopped by its Stop
+    between parts; the original model's are cached."""
+    texts, seeds, found = list(prompts["prompt"]), list(prompts["seed"]), list[Image.Image]()
+    job.bar.max, job.bar.value = max(len(texts), 1), 0
+    for start in range(0, len(texts), AT_ONCE):
+        job.check()
+        part = slice(start, start + AT_ONCE)
+        how: dict[str, Any] = {"progress": False, "erasure": edit, "keep": edit is None}
+        found += draw(pipe, texts[part], seeds[part], STEPS, **how)
+        job.bar.value = len(found)
+    return found
 
 
 def canvas(width: float, height: float) -> Any:
@@ -166,9 +185,9 @@ class SensitivityExplorer:
             control.observe(lambda _: job.attempt(self.show), "value")
         other = job.button("Measure", self.measure, "measuring", tooltip="another method or target")
         draw = job.button("Draw before / after", self.draw, "drawing", button_style="primary")
-        asked = [w.HBox([self.target, self.method]), w.HBox([self.score, other])]
-        look = w.HBox([self.concept, self.pictures, draw])
-        self.box = w.VBox([*asked, job.status, self.bars, look, self.strip])
+        asked = [row(self.target, self.method), row(self.score, other, job.stop_button)]
+        look = row(self.concept, self.pictures, draw)
+        self.box = w.VBox([*asked, job.bar, job.status, self.bars, look, self.strip])
         job.attempt(self.show)
 
     def show(self) -> None:
@@ -198,7 +217,14 @@ class SensitivityExplorer:
         concepts = [target, *(c for c in names[:: self.thin] if c != target)]
         prompts = sensitivity_prompts(concepts, 1, neutral_concepts()[:3], self.world.styles)
         edit = self.edit(target, method)
-        self.tables[target, method] = measure_pairs(self.pipe, edit, prompts, progress=False)
+        parts, told = [], (self.world.judge, self.world.clip)
+        self.job.bar.max, self.job.bar.value = len(prompts), 0
+        for start in range(0, len(prompts), 4 * AT_ONCE):
+            self.job.check()
+            part = prompts.iloc[start : start + 4 * AT_ONCE]
+            parts.append(measure_pairs(self.pipe, edit, part, *told, progress=False))
+            self.job.bar.value += len(part)
+        self.tables[target, method] = pd.concat(parts, ignore_index=True)
         self.show()
         return f"{len(concepts)} concepts measured, one pair of pictures each: no intervals"
 
@@ -213,133 +239,22 @@ class SensitivityExplorer:
             forms = [self.world.prompt(concept, i) for i in range(4)]
         prompts, heads = [forms[i % len(forms)] for i in range(n)], [f"seed {i}" for i in range(n)]
         title = f"“{concept}” when {self.method.value} erases “{self.target.value}”"
-        put(self.strip, before_and_after(self.pipe, edit, prompts, 0, heads, title))
+        asked = pd.DataFrame({"prompt": prompts, "seed": range(n)})
+        sides = {"original": None, "erased": edit}
+        rows = {name: drawn(self.job, self.pipe, asked, e) for name, e in sides.items()}
+        put(self.strip, grid(rows, heads, title=title, figure=Figure()))
         return f"{2 * n} pictures drawn"
+
+    def watch(self, run: Run) -> None:
+        """The progress of an erasure, and where Stop ends it: a part of one is not measured."""
+        self.job.bar.max, self.job.bar.value = run.config.steps, len(run.history)
+        self.job.check()
 
     def edit(self, target: str, method: str) -> Erasure:
         """The erasure, made once; ESD's as far as in the atlas."""
         if (target, method) not in self.edits:
-            edit = erase(self.pipe, EraseConfig(targets=(target,), method=method), callbacks=[])
+            config = EraseConfig(targets=(target,), method=method)
+            edit = erase(self.pipe, config, callbacks=[self.watch])
             strength = self.strengths.get(target, 1.0) if method == "esd" else 1.0
             self.edits[target, method] = edit.scaled(self.pipe, strength)
         return self.edits[target, method]
-
-
-def before_and_after(
-    pipe: Pipeline, edit: Erasure, prompts: list[str], seed: int, heads: list[str], title: str
-) -> Figure:
-    """The prompts drawn without and with the edit, from the same noise, `seed` and those after."""
-    given = pipe, prompts, range(seed, seed + len(prompts)), STEPS
-    before, after = (draw(*given, progress=False, erasure=e, keep=False) for e in (None, edit))
-    return grid({"original": before, "erased": after}, heads, title=title, figure=Figure())
-
-
-def known_words(world: World) -> list[str]:
-    """What may be typed: the concepts, the styles, and common English words."""
-    styles = (f"{style} style" for style in world.styles if style)
-    return list(dict.fromkeys([*world.words, *styles, *vocabulary("english")]))
-
-
-def check_word(world: World, concept: str) -> None:
-    """Raise `EraseError` for an empty concept, or a rare word that the tokenizer of the embedded
-    model reads in pieces, for those would be erased."""
-    if not concept:
-        raise EraseError("the concept is empty: type one or more words, such as church")
-    known = {word for phrase in known_words(world) for word in phrase.split()}
-    for word in concept.split() if world.embedded else ():
-        pieces = world.pipe.tokenizer.tokenize(word)
-        if word not in known and len(pieces) != 1:
-            read = " + ".join(piece.removesuffix("</w>") for piece in pieces)
-            raise EraseError(f"{unknown('word', word, known)} (the model reads {read})")
-
-
-class Studio:
-    """Erase any concept by hand; the concept is drawn in every style, and its four nearest
-    neighbours. Another strength of the same edit only draws again. Show `.box`."""
-
-    def __init__(
-        self,
-        pipe: Pipeline,
-        folder: str | Path = "runs/studio",
-        steps: int = 0,
-        words: str | None = None,
-    ) -> None:
-        self.pipe, self.folder, self.steps = pipe, as_path(folder), steps
-        self.world = World(pipe, words=words)
-        known = known_words(self.world)
-        self.word = w.Combobox(options=known, value="church", description="concept")
-        self.method = w.Dropdown(options=METHODS, description="method")
-        given = WIDE | {"description": "strength", "continuous_update": False}
-        self.strength = w.FloatSlider(1.0, min=0.1, max=2.0, step=0.1, **given)
-        self.seed = w.BoundedIntText(0, min=0, max=99_999, description="seed")
-        self.bar = w.IntProgress(0, 0, 1, layout={"width": "100%"})
-        self.losses, self.strip, self.preserved = picture(), picture(), w.HTML()
-        self.edit: Erasure | None = None
-        self.job = job = Job(pipe)
-        begin = job.button("Erase", self.erase, "erasing", button_style="primary")
-        again = job.button("Draw again", self.draw, "drawing", tooltip="at this strength and seed")
-        keep = job.button("Save", self.save, "saving")
-        asked = [w.HBox([self.word, self.method]), w.HBox([self.strength, self.seed])]
-        pressed = w.HBox([begin, job.stop_button, again, keep])
-        seen = w.HBox([self.losses, self.preserved])
-        self.box = w.VBox([*asked, pressed, self.bar, job.status, self.strip, seen])
-
-    def erase(self) -> str:
-        """Erase what was typed, showing each update; then draw."""
-        word = " ".join(self.word.value.split())
-        check_word(self.world, word)
-        given: dict[str, Any] = {"steps": self.steps} if self.steps else {}
-        config = EraseConfig.from_dict({"targets": (word,), "method": self.method.value} | given)
-        self.edit, end = None, "erased"
-        self.bar.max, self.bar.value, self.preserved.value = config.steps, 0, ""
-        put(self.losses)
-        try:
-            self.edit = erase(self.pipe, config, callbacks=[self.watch])
-        except Interrupted as stopped:
-            self.edit, done = stopped.erasure, len(stopped.erasure.history)
-            end = f"stopped after {done} of {config.steps} updates, which are kept"
-        self.bar.value = self.bar.max
-        self.job.say(f"{end}; drawing …")
-        self.draw()
-        return f"“{word}” {end}"
-
-    def watch(self, run: Run) -> None:
-        """At each update the progress, and now and then the losses and the search."""
-        self.bar.value = done = len(run.history)
-        if done and done % EVERY == 0:
-            table = pd.DataFrame(run.history)
-            put(self.losses, losses(table, canvas(6, 2.8)).figure)
-            if "chosen" in table:
-                now = table["chosen"].iloc[-EVERY:].str.split("|").explode().unique()
-                self.preserved.value = "preserved just now:<br>" + "<br>".join(now[:10])
-        self.job.check()
-
-    def draw(self) -> str:
-        """Before and after, at the strength of the slider."""
-        edit, world = self._scaled(), self.world
-        word = edit.config.targets[0]
-        heads = [style or word for style in world.styles]
-        if is_style(word):
-            things = ["dog", "church", "apple", "guitar"]
-            prompts, heads = [f"a {t} in {word}" for t in things], [word] * len(things) + heads
-        else:
-            things = near_and_far(self.pipe, [word], near=4, far=0, words=world.words)[0]
-            prompts, heads = [world.prompt(word, i) for i in range(4)], heads + things
-        prompts += [world.prompt(thing, i) for i, thing in enumerate(things)]
-        title = f"“{word}” erased by {edit.config.method}, strength {self.strength.value:.1f}"
-        seed = self.seed.value
-        put(self.strip, before_and_after(self.pipe, edit, prompts, seed, heads, title))
-        return title
-
-    def _scaled(self) -> Erasure:
-        """The edit at the strength of the slider."""
-        if self.edit is None:
-            raise EraseError("nothing is erased yet: press Erase")
-        return self.edit.scaled(self.pipe, self.strength.value)
-
-    def save(self) -> str:
-        """Write the erasure, as strong as the slider says, into a folder of its own."""
-        edit = self._scaled()
-        word, method = edit.config.targets[0].replace(" ", "-"), edit.config.method
-        folder = edit.save(self.folder / f"{word}-{method}-{self.strength.value:.1f}")
-        return f"saved to {folder}"

@@ -4,9 +4,10 @@ both by plotly: its FigureWidget calls Python, its HTML stands alone, nothing is
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
@@ -16,11 +17,16 @@ import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from PIL import Image
 
-from erase_lib.errors import EraseError
+from erase_lib.errors import EraseError, unknown
+from erase_lib.files import as_path, whole, writing
 from erase_lib.show.charts import LOOKS, SCALE
 from erase_lib.show.page import axes, said, stamp
 
 Pictures = Sequence[Image.Image]
+WIDE, HIGH, RING = 760, 620, 44  # pixels of the map, and of a picture's ring
+MANY = 2000  # concepts: more are drawn by WebGL
+NAMED, PICTURED = 60, 30  # concepts in view that have names, and pictures
+NEAREST, CLOSE = 8, 20  # concepts beside that of a click, and of a search
 
 
 def concept_map(
@@ -40,8 +46,10 @@ def concept_map(
     ax.figure.colorbar(drawn, ax=ax, shrink=0.7, label=label)
     for row in others.tail(worst).itertuples():
         if pictures and row.concept in pictures:
-            stamp(ax, pictures[row.concept], (row.x, row.y), size=23)
-        said(ax, row.concept, (row.x, row.y), (0, -11), ha="center", va="top")
+            colour = [tuple(drawn.to_rgba(np.array([row.delta]))[0])]
+            ax.scatter(row.x, row.y, 900, facecolors="none", edgecolors=colour, lw=3, zorder=3)
+            stamp(ax, pictures[row.concept], (row.x, row.y), size=20)
+        said(ax, row.concept, (row.x, row.y), (0, -17), ha="center", va="top")
     for row in table[table["concept"] == target].itertuples():
         ax.plot(row.x, row.y, **LOOKS["target"] | {"ms": 24, "zorder": 4})
         said(ax, target, (row.x, row.y), (0, 14), ha="center", fontsize=12, weight="bold")
@@ -51,66 +59,215 @@ def concept_map(
 
 
 class MapExplorer:
-    """A map of concepts: hover shows before and after, a lasso lists what it holds. Show `.box`.
-    `maps` has tables concept, x, y, delta by the name of the map, with the same concepts in the
-    same order; `before` and `after` a picture a concept, in that order too."""
+    """A map of concepts: hover shows before and after, a click the nearest, a lasso lists what it
+    holds; close by stand names and pictures. Show `.box`. `maps` has tables concept, x, y, delta
+    and, if known, category by the name of the map, the same concepts in the same order; `before`
+    and `after` a picture a concept in that order, or none. `pictures` by name stand on the map (by
+    default `after`); `points` `(n, dim)`: the space in which the nearest are looked for, else the
+    map. `take` is given the list by the button Preserve; `folder` is where Export writes it."""
 
     def __init__(
-        self, maps: Mapping[str, pd.DataFrame], target: str, before: Pictures, after: Pictures
+        self,
+        maps: Mapping[str, pd.DataFrame],
+        target: str,
+        before: Pictures = (),
+        after: Pictures = (),
+        pictures: Mapping[str, Image.Image] | None = None,
+        points: np.ndarray | None = None,
+        take: Callable[[list[str]], str] | None = None,
+        folder: str | Path = "runs/map",
+        label: str = "δ",
     ) -> None:
         first = next(iter(maps.values()))
         if (n := len(first)) < 3:
             raise EraseError(f"{n} concepts are no map: give 3 or more")
-        if not n == len(before) == len(after):
+        if len(before) != len(after) or len(after) not in (0, n):
             raise EraseError(f"{len(before)} and {len(after)} pictures: give {n}, one a concept")
-        self.maps, self.before, self.after = maps, before, after
-        self.space = w.Dropdown(options=list(maps), description="map")
-        self.figure = go.FigureWidget(map_figure(first, target))
-        self.card, self.table = w.HTML(), w.HTML("lasso some to list them")
-        points = self.figure.data[0]
-        points.on_hover(lambda trace, points, state: self.hover(points.point_inds))
-        points.on_selection(lambda trace, points, state: self.select(points.point_inds))
-        self.space.observe(lambda change: self.move(change["new"]), "value")
-        side = w.VBox([self.card, self.table], layout={"width": "360px"})
-        self.box = w.VBox([self.space, w.HBox([self.figure, side])])
+        self.maps, self.before, self.after, self.folder = maps, before, after, as_path(folder)
+        self.names, self.points, self.take, self.label = list(first["concept"]), points, take, label
+        self.pictures = dict(zip(self.names, after, strict=False)) if pictures is None else pictures
+        self.listed: list[str] = []
+        self.figure = go.FigureWidget(map_figure(first, target, label))
+        self.marked = list(self.figure.data[0].marker.symbol)
+        self.card, self.table, self.status = w.HTML(), w.HTML("lasso some to list them"), w.HTML()
+        self.box = self._box(first)
+        trace = self.figure.data[0]
+        trace.on_hover(lambda trace, points, state: self.hover(points.point_inds))
+        trace.on_click(lambda trace, points, state: self.click(points.point_inds))
+        trace.on_selection(lambda trace, points, state: self.select(points.point_inds))
+        self.figure.layout.on_change(lambda *_: self.zoom(), "xaxis.range", "yaxis.range")
         self.hover([0])
+        self.zoom()
+
+    def _box(self, first: pd.DataFrame) -> Any:
+        """The controls around the map; those that have nothing to say are left out."""
+        self.space = w.Dropdown(options=list(self.maps), description="map")
+        self.search = w.Combobox(options=self.names, description="search", continuous_update=False)
+        kinds = sorted(first["category"].unique()) if "category" in first else []
+        self.category = w.Dropdown(options=["all", *kinds], description="category")
+        self.space.observe(lambda change: self.move(change["new"]), "value")
+        self.search.observe(lambda change: self.find(change["new"]), "value")
+        self.category.observe(lambda change: self.filter(change["new"]), "value")
+        preserve, export = (w.Button(description=d) for d in ("Preserve these", "Export the list"))
+        preserve.on_click(lambda _: self.hand_over())
+        export.on_click(lambda _: self.export())
+        asked = [self.space, self.search, *([self.category] if kinds else [])]
+        given = w.HBox([*([preserve] if self.take else []), export])
+        side = w.VBox([self.card, given, self.status, self.table], layout={"width": "360px"})
+        wrap = {"flex_flow": "row wrap"}
+        return w.VBox([w.HBox(asked, layout=wrap), w.HBox([self.figure, side], layout=wrap)])
+
+    @property
+    def now(self) -> pd.DataFrame:
+        """The table of the map that is shown."""
+        return self.maps[self.space.value]
 
     def hover(self, places: Sequence[int]) -> None:
         """Show the first of these concepts before and after."""
         for i in places[:1]:
-            row = self.maps[self.space.value].iloc[i].to_dict()
-            self.card.value = _card(row, self.before[i], self.after[i])
+            sides = (self.before[i], self.after[i]) if len(self.after) else None
+            self.card.value = _card(self.now.iloc[i].to_dict(), sides, self.label)
+
+    def click(self, places: Sequence[int]) -> None:
+        """List the first of these concepts and the nearest to it."""
+        for i in places[:1]:
+            flat = self.points is None
+            space = self.now[["x", "y"]].to_numpy() if flat else np.asarray(self.points)
+            apart = np.linalg.norm(space - space[i], axis=1)
+            near = [int(k) for k in np.argsort(apart, kind="stable") if k != i][:NEAREST]
+            self._list([i, *near])
+            where = "on this map, which is no measurement" if flat else "in the whole space"
+            self.status.value = f"{escape(self.names[i])} and the nearest to it {where}"
 
     def select(self, places: Sequence[int]) -> None:
         """List these concepts, the most hurt first."""
-        rows = self.maps[self.space.value].iloc[list(places)]
-        rows = rows[["concept", "delta"]].sort_values("delta", ascending=False)
-        self.table.value = rows.head(20).to_html(index=False, float_format="{:+.3f}".format)
+        delta = self.now["delta"].to_numpy()
+        self._list(sorted(places, key=lambda i: -delta[i]))
+        self.status.value = f"{len(places)} chosen"
+
+    def _list(self, places: Sequence[int]) -> None:
+        """These concepts are the list, in this order; the first twenty stand in the table."""
+        rows = self.now.iloc[[*places]][["concept", "delta"]]
+        self.listed = rows["concept"].tolist()
+        rows = rows.rename(columns={"delta": self.label}).head(20)
+        self.table.value = rows.to_html(index=False, float_format="{:+.3f}".format)
 
     def move(self, name: str) -> None:
         """Another map of the same concepts."""
-        self.figure.update_traces(x=self.maps[name]["x"], y=self.maps[name]["y"])
+        self.figure.update_traces(x=self.maps[name]["x"], y=self.maps[name]["y"], selector=0)
+        self.figure.update_layout(xaxis_range=None, yaxis_range=None)
+        self.zoom()
+
+    def find(self, name: str) -> None:
+        """Go to a concept and show its card; of an unknown word the nearest known is said."""
+        if not name:
+            return
+        if name not in self.names:
+            self._wrong(unknown("word", name, self.names))
+            return
+        i, flat = self.names.index(name), self.now[["x", "y"]].to_numpy(dtype=float)
+        far = np.maximum(np.ptp(flat, axis=0), 1e-9)
+        apart = (np.abs(flat - flat[i]) / far).max(1)
+        reach = 1.05 * far * np.sort(apart)[: CLOSE + 1][-1]
+        with self.figure.batch_update():
+            for k, axis in enumerate("xy"):
+                span = [flat[i, k] - reach[k], flat[i, k] + reach[k]]
+                self.figure.layout[f"{axis}axis"].range = span
+        self.hover([i])
+        self.zoom()
+
+    def filter(self, category: str) -> None:
+        """Let all but a category fade."""
+        kept = (self.now["category"] == category) if category != "all" else self.now["x"].notna()
+        self.figure.data[0].marker.opacity = np.where(kept, 1.0, 0.08)
+
+    def zoom(self) -> None:
+        """Names where few are in view, and where fewer are their pictures, each in a ring whose
+        colour is δ, so that no picture hides it."""
+        flat = self.now[["x", "y"]].to_numpy(dtype=float)
+        given = [self.figure.layout[f"{axis}axis"].range for axis in "xy"]
+        whole = zip(flat.min(0), flat.max(0), strict=True)
+        spans = np.array([own or span for own, span in zip(given, whole, strict=True)], dtype=float)
+        low, high = np.sort(spans, axis=1).T
+        near = np.flatnonzero(((flat >= low) & (flat <= high)).all(1))
+        some = self.now.iloc[near if len(near) <= NAMED else near[:0]]
+        drawn = some if len(some) <= PICTURED else some[:0]
+        drawn = drawn[drawn["concept"].isin(list(self.pictures))]
+        images = [self._image(row, spans) for row in drawn.to_dict("records")]
+        ring = self.now["concept"].isin(drawn["concept"]).to_numpy()
+        star = np.array(self.marked) == "star"
+        with self.figure.batch_update():
+            names, marker = self.figure.data[1], self.figure.data[0].marker
+            below = np.where(some["concept"].isin(drawn["concept"]), "<br><br>", "")
+            names.x, names.y, names.text = some["x"], some["y"], below + some["concept"]
+            names.textposition = "bottom center"
+            marker.symbol = np.where(ring & ~star, "circle-open", self.marked)
+            marker.size = np.where(ring, RING, np.where(star, 18, 9))
+            marker.line.width = np.where(ring, 4, 0)
+            self.figure.layout.images = images
+
+    def _image(self, row: dict[Any, Any], spans: np.ndarray) -> dict[str, Any]:
+        """A concept's picture, a little smaller than its ring."""
+        wide, high = np.abs(np.diff(spans, axis=1))[:, 0].tolist()
+        size = {"sizex": wide * RING / WIDE * 0.7, "sizey": high * RING / HIGH * 0.7}
+        place = {"x": row["x"], "y": row["y"], "xref": "x", "yref": "y", "layer": "below"}
+        source = self.pictures[row["concept"]].convert("RGB")
+        return {"source": source, "xanchor": "center", "yanchor": "middle", **size, **place}
+
+    def hand_over(self) -> None:
+        """Give the list to be preserved."""
+        assert self.take is not None  # else there is no button
+        self._said(lambda: self.take(self.listed) if self.take else "")
+
+    def export(self) -> None:
+        """Write the list, a word a line, as every notebook's parameter `words` reads it."""
+        path = self.folder / "chosen.txt"
+
+        def written() -> str:
+            with writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with whole(path) as (file,):
+                    file.write_text("\n".join(self.listed) + "\n", encoding="utf-8")
+            return f"{len(self.listed)} words written to {path}"
+
+        self._said(written)
+
+    def _said(self, work: Callable[[], str]) -> None:
+        """Do it with the list, and say what came of it."""
+        try:
+            if not self.listed:
+                raise EraseError("the list is empty: lasso some, or click one")
+            self.status.value = escape(work())
+        except EraseError as error:
+            self._wrong(error)
+
+    def _wrong(self, error: EraseError) -> None:
+        self.status.value = f"<b role='alert'>✗ {escape(str(error))}</b>"
 
 
-def map_figure(table: pd.DataFrame, target: str) -> go.Figure:
-    """The map as a plotly figure: colour is δ, the target a star."""
+def map_figure(table: pd.DataFrame, target: str, label: str = "δ") -> go.Figure:
+    """The map as a plotly figure: colour is δ, the target a star. Of many concepts by WebGL."""
     low, high = table.loc[table["concept"] != target, "delta"].quantile([0.02, 0.98])
     gone = table["concept"] == target
     marker = {"color": table["delta"], "colorscale": SCALE, "cmin": low, "cmax": high}
     marker |= {"size": np.where(gone, 18, 9), "symbol": np.where(gone, "star", "circle")}
-    marker["colorbar"] = {"title": "δ"}
+    marker["colorbar"] = {"title": label}
     named = {"text": table["concept"], "hovertemplate": "%{text}<extra></extra>"}
-    points = go.Scatter(x=table["x"], y=table["y"], mode="markers", marker=marker, **named)
-    look = {"template": "plotly_white", "dragmode": "pan", "width": 760, "height": 620}
-    look |= {"xaxis_visible": False, "yaxis_visible": False}
-    return go.Figure(points).update_layout(margin={"l": 10, "r": 10, "t": 20, "b": 10}, **look)
+    kind = go.Scattergl if len(table) > MANY else go.Scatter
+    points = kind(x=table["x"], y=table["y"], mode="markers", marker=marker, **named)
+    # what stands close by; it does not answer to the pointer
+    names = go.Scatter(x=[], y=[], text=[], mode="text", hoverinfo="skip")
+    look = {"template": "plotly_white", "dragmode": "pan", "width": WIDE, "height": HIGH}
+    look |= {"xaxis_visible": False, "yaxis_visible": False, "showlegend": False}
+    margin = {"l": 10, "r": 10, "t": 20, "b": 10}
+    return go.Figure([points, names]).update_layout(margin=margin, **look)
 
 
 def map_page(table: pd.DataFrame, target: str, before: Pictures, after: Pictures) -> str:
     """The map as a page of HTML that needs neither kernel nor network: hover shows pictures."""
     figure = map_figure(table, target)
     cards = zip(table.to_dict("records"), before, after, strict=True)
-    figure.data[0].customdata = [_card(*card) for card in cards]
+    figure.data[0].customdata = [_card(row, (old, new)) for row, old, new in cards]
     return figure.to_html(include_plotlyjs=True, post_script=_HOVER)
 
 
@@ -123,12 +280,15 @@ at.on('plotly_hover', event => { card.innerHTML = event.points[0].customdata; })
 """
 
 
-def _card(row: dict[Any, Any], before: Image.Image, after: Image.Image) -> str:
-    """A concept's δ and pictures in HTML, which stands alone."""
+def _card(
+    row: dict[Any, Any], sides: tuple[Image.Image, Image.Image] | None, label: str = "δ"
+) -> str:
+    """A concept's δ and, if there are any, its pictures in HTML, which stands alone."""
     name, images = escape(row["concept"]), ""
-    for what, picture in (("original", before), ("erased", after)):
+    for what, picture in zip(("original", "erased"), sides or (), strict=False):
         file = BytesIO()
         picture.save(file, "PNG")
         data = base64.b64encode(file.getvalue()).decode()
         images += f'<img src="data:image/png;base64,{data}" alt="{what} {name}" height="150"> '
-    return f"{images}<br><b>{name}</b>, δ {row['delta']:+.3f} (left: original, right: erased)"
+    told = "<br>" * bool(sides) + f"<b>{name}</b>, {label} {row['delta']:+.3f}"
+    return images + told + " (left: original, right: erased)" * bool(sides)

@@ -127,7 +127,7 @@ def marked(seen: Iterable[str], asked: str | Sequence[str]) -> list[str]:
     return [f"{'✓' if w == want else '✗'} {w}" for w, want in zip(words, wanted, strict=True)]
 
 
-def _found(verdicts: pd.DataFrame, styled: bool = False) -> list[str]:
+def seen_words(verdicts: pd.DataFrame, styled: bool = False) -> list[str]:
     """Mark and word of each row of a table of verdicts; no mark where the rank is not known."""
     ranks, seen = verdicts["style_rank" if styled else "rank"], verdicts["seen"]
     marks = np.select([ranks.isna(), ranks == 0], ["", "✓ "], "✗ ")
@@ -151,7 +151,7 @@ def before_after(
         heads = [f"erase: {concept}" if concept in targets else concept for concept in heads]
     for i, style in enumerate(verdicts_before.get("style", ())):
         heads[i] += f"\n{style}" if isinstance(style, str) else ""
-    below = {"original": _found(verdicts_before), "erased": _found(verdicts_after)}
+    below = {"original": seen_words(verdicts_before), "erased": seen_words(verdicts_after)}
     return grid({"original": before, "erased": after}, heads, below, title, groups)
 
 
@@ -169,8 +169,8 @@ def evaluation_pictures(evaluation: Evaluation, each: int = 8, title: str = "") 
         spread = np.linspace(0, len(places) - 1, min(each, len(places)))
         some = list(places[np.unique(spread.astype(int))])
         styled = any(metric.endswith(" style") for metric in counted.metrics)
-        below["original"] += _found(old.loc[some], styled)
-        below["erased"] += _found(new.loc[some], styled)
+        below["original"] += seen_words(old.loc[some], styled)
+        below["erased"] += seen_words(new.loc[some], styled)
         chosen += some
     drawn = {"original": evaluation.before, "erased": evaluation.after}
     rows = {name: [pictures[i] for i in chosen] for name, pictures in drawn.items()}

@@ -14,5 +14,7 @@ from erase_lib.study.maps import PROJECTIONS, image_space, nearness_rho, project
 from erase_lib.study.predict import PREDICTORS, agreement, predict_sensitivity, predictions
 from erase_lib.study.sensitivity import SCORES, STEPS, check_score, deltas, measure_pairs
 from erase_lib.study.sensitivity import sensitivity
+from erase_lib.study.trial import LEVEL, TIMES, matched, most_hurt, trial_prompts, trial_rows
+from erase_lib.study.trial import trial_verdicts
 
 guard(__name__)

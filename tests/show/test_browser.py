@@ -59,21 +59,48 @@ def test_the_studio_erases_stops_and_saves(tmp_path):
         word.fill("church")
         word.press("Enter")
         page.get_by_label("method").select_option("esd")
-        empty = picture(page)
+        empty = picture(page, 1)
         press(page, "Erase")
-        losses = changed(page, picture(page, 1), place=1)  # while it trains
+        losses = changed(page, picture(page, 2), place=2)  # while it trains
         assert losses.startswith("blob:")
         press(page, "Stop")
         page.get_by_text("of 40 updates, which are kept").wait_for()
-        stopped = changed(page, empty)
+        stopped = changed(page, empty, place=1)
         page.get_by_label("seed").fill("7")
         page.get_by_label("seed").press("Enter")
         press(page, "Draw again")
-        changed(page, stopped)
+        changed(page, stopped, place=1)
         press(page, "Save")
         page.get_by_text("saved to").wait_for()
     saved = Erasure.load(tmp_path / "studio" / "church-esd-1.0")
     assert 0 < len(saved.history) < 40
+
+
+def whole_story(page):
+    """Snake is erased; those most at risk are preserved, and it is erased again: A beside B."""
+    word, empty = page.get_by_role("combobox", name="concept"), picture(page)
+    word.fill("snake")
+    word.press("Enter")
+    press(page, "Predict")
+    changed(page, empty)
+    page.get_by_label("method").select_option("uce")
+    press(page, "Erase")
+    page.get_by_text("“snake” erased", exact=True).wait_for()
+    press(page, "Keep as A")
+    page.get_by_text("kept as A").wait_for()
+    page.get_by_label("at risk").select_option(index=[0, 1, 2])
+    press(page, "Preserve")
+    page.get_by_text("to preserve by hand").wait_for()
+    press(page, "Erase")
+    page.get_by_text("“snake” erased", exact=True).wait_for()
+    press(page, "Compare A and B")
+    told = (
+        page.locator(".widget-html")
+        .filter(has_text="NOT MATCHED")
+        .filter(has=page.locator("table"))
+    )
+    told.wait_for()
+    return told
 
 
 def test_the_sensitivity_explorer(tmp_path):
@@ -132,14 +159,22 @@ def test_the_studio_as_a_page_of_its_own_asks_for_a_token(tmp_path):
             with urllib.request.urlopen(address + path, timeout=30) as answer:
                 assert "/login" in answer.geturl() and b"Erase" not in answer.read()
         with opened(f"{address}/?token={TOKEN}") as (page, errors):
-            page.get_by_label("method").select_option("uce")
-            before = picture(page)
-            press(page, "Erase")
-            changed(page, before)
+            told = whole_story(page)
+            rows = told.locator("table tbody tr").all_inner_texts()
+            groups = ["target", "preserved", "near", "predicted", "far"]
+            assert [row.split()[0] for row in rows] == groups
+            wide = "[document.documentElement.scrollWidth, window.innerWidth]"
+            assert page.evaluate(f"{wide}[0] <= {wide}[1]"), "it scrolls sideways"
+            press(page, "Lay out the map")
+            page.locator(".js-plotly-plot").wait_for()
+            find = page.get_by_role("combobox", name="search").nth(1)
+            find.fill("mosque")
+            find.press("Enter")
+            page.locator(".js-plotly-plot image").nth(10).wait_for(state="attached")
             # prose has an input area too
             assert page.locator(".jp-CodeCell .jp-InputArea").count() == 0, "it shows code"
             assert page.get_by_text("load_pipeline").count() == 0, "it shows code"
-            page.screenshot(path=tmp_path / "app.png")
+            page.screenshot(path=tmp_path / "app.png", full_page=True)
             assert errors == []
 
 

@@ -10,17 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from erase_lib import EraseError, Erasure, show
-from erase_lib.hold import held
-from erase_lib.show.explorers import (
-    Job,
-    SensitivityExplorer,
-    Studio,
-    canvas,
-    check_word,
-    picture,
-    put,
-)
+from erase_lib import EraseError, show
+from erase_lib.show.explorers import Job, SensitivityExplorer, canvas, picture, put
 from erase_lib.study import SCORES
 
 
@@ -72,59 +63,6 @@ def test_a_picture_is_hidden_until_there_is_one():
     assert image.value[:4] == b"\x89PNG" and image.layout.display is None
     put(image)
     assert image.layout.display == "none"
-
-
-def test_the_studio_erases_draws_and_saves(tiny, tmp_path):
-    studio = Studio(tiny, tmp_path, steps=6)
-    studio.word.value, studio.method.value = " church ", "esd"
-    assert "“church” erased" in done(studio.job, studio.erase)
-    assert len(studio.edit.history) == studio.bar.value == 6
-    assert studio.strip.value[:4] == studio.losses.value[:4] == b"\x89PNG"
-    first = studio.strip.value
-    studio.strength.value = 2.0
-    done(studio.job, studio.draw)
-    assert studio.strip.value != first
-    assert "saved to" in done(studio.job, studio.save)
-    assert Erasure.load(tmp_path / "church-esd-2.0").strength == 2.0
-
-
-def test_stop_keeps_the_updates_done(tiny, tmp_path):
-    studio = Studio(tiny, tmp_path, steps=50)
-    studio.method.value = "esd"
-    watch = studio.watch
-
-    def pressed(run):
-        if len(run.history) == 4:
-            studio.job.stop()
-        watch(run)
-
-    studio.watch = pressed
-    said = done(studio.job, studio.erase)
-    assert "stopped after 4 of 50 updates, which are kept" in said
-    assert len(studio.edit.history) == 4 and studio.edit.partial
-    assert not any(b.disabled for b in studio.job.buttons)
-
-
-def test_a_button_says_who_holds_the_pipeline(tiny, tmp_path):
-    studio = Studio(tiny, tmp_path, steps=2)
-    with held(tiny.unet, "erasing dog"):
-        assert "✗ the pipeline is in use by MainThread (erasing dog" in done(
-            studio.job, studio.erase
-        )
-    studio.method.value = "esd"
-    assert "“church” erased" in done(studio.job, studio.erase)
-
-
-def test_what_cannot_be_erased_is_said_in_the_studio(tiny, tmp_path):
-    studio = Studio(tiny, tmp_path)
-    assert "press Erase" in done(studio.job, studio.draw)
-    assert "press Erase" in done(studio.job, studio.save)
-    for word, said in (("", "the concept is empty"), ("chruch", "unknown word"), ("   ", "empty")):
-        studio.word.value = word
-        assert said in done(studio.job, studio.erase)
-    check_word(studio.world, "people dog")  # common English words, one or more
-    with pytest.raises(EraseError, match="'blorptastic'"):
-        check_word(studio.world, "blorptastic dog")
 
 
 def test_the_sensitivity_explorer(tiny):
@@ -185,3 +123,54 @@ def test_the_map_explorer_hovers_selects_and_moves():
         show.MapExplorer({"text": MAP[:2]}, "a", pictures[:2], pictures[:2])
     with pytest.raises(EraseError, match="3 and 4 pictures"):
         show.MapExplorer({"text": MAP}, "a", pictures[:3], pictures)
+
+
+def test_the_map_finds_filters_zooms_and_hands_its_list_over(tmp_path):
+    rng, taken = np.random.default_rng(0), []
+    flat = pd.DataFrame(rng.random((90, 2)), columns=["x", "y"])
+    flat["concept"] = [f"w{i}" for i in range(90)]
+    flat["delta"], flat["category"] = (
+        rng.random(90),
+        ["odd" if i % 2 else "even" for i in range(90)],
+    )
+    space = np.arange(90.0)[:, None] ** 2  # whose neighbours are not the map's
+
+    def take(words):
+        taken.extend(words)
+        return "taken"
+
+    pictures = {f"w{i}": Image.new("RGB", (8, 8)) for i in range(1, 90)}
+    given = {"pictures": pictures, "points": space, "take": take, "folder": tmp_path}
+    explorer = show.MapExplorer({"map": flat}, "w0", **given)
+    points, names = explorer.figure.data
+    assert points.type == "scatter" and not names.text and not explorer.figure.layout.images
+    explorer.search.value = "w7"
+    shown = [text.removeprefix("<br><br>") for text in names.text]  # below the ring
+    assert "w7" in shown and 21 <= len(shown) <= 30
+    pictured = [name for name in shown if name in pictures]
+    assert len(explorer.figure.layout.images) == len(pictured)
+    ringed = [i for i, s in enumerate(points.marker.symbol) if s == "circle-open"]
+    assert [f"w{i}" for i in ringed] == pictured
+    assert list(points.marker.color) == list(flat["delta"])  # in the ring's colour
+    assert points.marker.symbol[0] == "star" and "w7</b>, δ" in explorer.card.value
+    explorer.search.value = "wz"
+    assert "unknown word" in explorer.status.value and "wz" in explorer.status.value
+    explorer.category.value = "odd"
+    assert [o == 1 for o in points.marker.opacity] == list(flat["category"] == "odd")
+    explorer.hand_over()
+    assert "the list is empty" in explorer.status.value and not taken
+    explorer.click([4])
+    assert explorer.listed[:4] == ["w4", "w3", "w5", "w2"]
+    explorer.hand_over()
+    assert taken == explorer.listed and explorer.status.value == "taken"
+    explorer.export()
+    assert (tmp_path / "chosen.txt").read_text("utf-8").split() == taken
+
+
+def test_a_map_of_all_tokens_is_drawn_by_webgl():
+    n = 49_408
+    flat = pd.DataFrame({"concept": np.arange(n).astype(str), "x": np.arange(n), "y": 0.0})
+    explorer = show.MapExplorer({"map": flat.assign(delta=flat["x"])}, "0")
+    assert explorer.figure.data[0].type == "scattergl"
+    explorer.select(range(3))
+    assert explorer.listed == ["2", "1", "0"]

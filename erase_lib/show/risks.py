@@ -1,0 +1,159 @@
+"""Whom would it hurt, and whom to preserve: a prediction before anything is erased, and a choice by
+hand, from a list, a search box or a lasso on the map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+import pandas as pd
+from matplotlib.figure import Figure
+
+from erase_lib import study
+from erase_lib.concepts import concept_table, vocabulary, without
+from erase_lib.errors import EraseError, unknown
+from erase_lib.measure import Classifier, World, near_and_far
+from erase_lib.show.explorers import WIDE, Job, drawn, picture, put, row
+from erase_lib.show.map import MapExplorer
+from erase_lib.show.pictures import grid, thumbnails
+
+LISTED, DRAFTED, DRAWN = 500, 40, 8  # words that are predicted, by drafts; that are drawn
+PREDICTORS = {
+    "distance": "distance of the words: no evaluation",
+    "kv": "movement of K and V by UCE: no evaluation",
+    "draft": f"drafts of the {DRAFTED} nearest: 64 evaluations each, the best",
+}
+
+
+def known_words(world: World) -> list[str]:
+    """What may be typed: the concepts, the styles, and common English words."""
+    styles = (f"{style} style" for style in world.styles if style)
+    return list(dict.fromkeys([*world.words, *styles, *vocabulary("english")]))
+
+
+def check_word(world: World, concept: str) -> None:
+    """Raise `EraseError` for an empty concept, or a rare word that the tokenizer of the embedded
+    model reads in pieces, for those would be erased."""
+    if not concept:
+        raise EraseError("the concept is empty: type one or more words, such as church")
+    known = {word for phrase in known_words(world) for word in phrase.split()}
+    for word in concept.split() if world.embedded else ():
+        pieces = world.pipe.tokenizer.tokenize(word)
+        if word not in known and len(pieces) != 1:
+            read = " + ".join(piece.removesuffix("</w>") for piece in pieces)
+            raise EraseError(f"{unknown('word', word, known)} (the model reads {read})")
+
+
+class Risks:
+    """Predict who is hurt by erasing what is typed, and choose whom to preserve. `judge` gives who
+    looks at the drafts where these are erased; show `.parts`."""
+
+    def __init__(
+        self, world: World, job: Job, folder: Path, judge: Callable[[Sequence[str]], Classifier]
+    ) -> None:
+        self.world, self.job, self.folder, self.judge = world, job, folder, judge
+        self.table = pd.DataFrame({"concept": [], "prediction": [], "target": []})
+        known = known_words(world)
+        self.word = w.Combobox(options=known, value="church", description="concept")
+        self.word.placeholder, self.word.tooltip = "church, castle", "several with a comma between"
+        by = [(text, name) for name, text in PREDICTORS.items()]
+        self.predictor = w.Dropdown(options=by, description="predict by", **WIDE)
+        large = {"width": "340px", "height": "110px"}
+        self.hurt = w.SelectMultiple(description="at risk", layout=large)
+        self.other = w.Combobox(options=known, description="search", placeholder="any word")
+        self.preserved = w.TagsInput(allow_duplicates=False, placeholder="nobody by hand")
+        self.strip, self.map = picture(), w.VBox()
+        b, lasso = job.button, "near words lie near each other; a lasso's words can be preserved"
+        told = b("Predict", self.predict, "predicting", button_style="primary")
+        find = w.VBox([self.other, b("Preserve", self.preserve, "adding")])
+        mine = w.VBox([w.Label("preserved by hand:"), self.preserved])
+        self.parts = [
+            w.HTML("<h3>1 · Whom would it hurt?</h3>"),
+            row(self.word, self.predictor, told),
+            self.strip,
+            w.HTML("<h3>2 · Whom to preserve?</h3>"),
+            row(self.hurt, find, mine),
+            b("Lay out the map", self.lay_out, "laying out", tooltip=lasso),
+            self.map,
+        ]
+
+    def targets(self) -> tuple[str, ...]:
+        """The concepts that are typed, with a comma between them, each checked."""
+        words = [" ".join(word.split()) for word in self.word.value.split(",")]
+        for word in words:
+            check_word(self.world, word)
+        return tuple(words)
+
+    def predict(self) -> str:
+        """Who is most at risk, before anything is erased: a list to choose from, and pictures."""
+        targets, how = self.targets(), self.predictor.value
+        words = without(self.world.words, targets)
+        most = min(DRAFTED if how == "draft" else LISTED, len(words))
+        near = near_and_far(self.world.pipe, targets, most, 0, words=words)[0]
+        given: dict[str, Any] = {}
+        given |= {"judge": self.judge(targets), "clip": self.world.clip} if how == "draft" else {}
+        table = study.predictions(self.world.pipe, targets, near, [how], **given)
+        column = "draft features" if how == "draft" else how
+        table = table[["concept"]].assign(prediction=table[column], target="|".join(targets))
+        self.job.check()
+        self.table = table.sort_values("prediction", ascending=False, ignore_index=True)
+        names = self.table["concept"].tolist()
+        self.hurt.options = [(f"{i}. {name}", name) for i, name in enumerate(names, 1)]
+        some = names[:DRAWN]
+        prompts = [self.world.prompt(name, i) for i, name in enumerate(some)]
+        asked = pd.DataFrame({"prompt": prompts, "seed": range(len(some))})
+        heads = [f"{i}. {name}" for i, name in enumerate(some, 1)]
+        title = f"most at risk if “{', '.join(targets)}” is erased, by {how}"
+        put(
+            self.strip,
+            grid(
+                {"original": drawn(self.job, self.world.pipe, asked)},
+                heads,
+                title=title,
+                figure=Figure(),
+            ),
+        )
+        return (
+            f"{len(names)} words predicted by {PREDICTORS[how]}. Only their order means something"
+        )
+
+    def add(self, words: Iterable[str]) -> str:
+        """Preserve these too."""
+        words = [" ".join(word.split()) for word in words]
+        for word in words:
+            check_word(self.world, word)
+        known = list(self.preserved.value)
+        self.preserved.value = known + list(dict.fromkeys(without(words, known)))
+        return f"to preserve by hand: {', '.join(self.preserved.value) or 'nobody'}"
+
+    def preserve(self) -> str:
+        """Preserve what is chosen in the list and typed beside it."""
+        words = [*self.hurt.value, *filter(None, [self.other.value.strip()])]
+        if not words:
+            raise EraseError("nobody is chosen: mark words in the list, or type one beside it")
+        self.hurt.value, self.other.value = (), ""
+        return self.add(words)
+
+    def lay_out(self) -> str:
+        """The words that were predicted, and the target, on a map by their embeddings."""
+        if self.table.empty:
+            raise EraseError("nothing is predicted yet: press Predict")
+        known = self.table
+        target = known["target"][0].split("|")[0]
+        table = pd.DataFrame({"concept": [target, *known["concept"]]})
+        table["delta"] = [known["prediction"].max(), *known["prediction"]]
+        space = study.text_space(self.world.pipe, table["concept"].tolist())
+        table[["x", "y"]] = study.project(space, "pca")
+        if self.world.embedded:
+            kinds = concept_table().set_index("concept")["category"]
+            table["category"] = table["concept"].map(kinds).fillna("other")
+        given: dict[str, Any] = {"points": space, "label": "prediction", "take": self.add}
+        given |= {"pictures": thumbnails() if self.world.embedded else {}, "folder": self.folder}
+        self.map.children = [MapExplorer({"words, PCA": table}, target, **given).box]
+        return f"{len(table)} words; the nearer, the more alike for the text encoder"
+
+    def most(self, targets: Sequence[str], n: int) -> list[str]:
+        """The n most at risk, if they were predicted for these targets."""
+        return self.table["concept"][self.table["target"] == "|".join(targets)].tolist()[:n]
