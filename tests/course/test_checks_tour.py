@@ -162,7 +162,7 @@ def test_map_words_or_pictures(solved, told):
 
 
 def test_map_another_score(solved, told, atlas):
-    right = solved("03", 3, **atlas)["other3"]
+    right = solved("03", 3, **atlas, thumbnails={})["other3"]
     rho = atlas["rhos"].query("targets == 'c0'").set_index(["metric", "space"])["value"]
     assert right == ("judge", rho["judge", "text"])
     wrong = [
