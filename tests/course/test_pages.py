@@ -2,14 +2,18 @@
 
 import inspect
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 
 import erase_lib
 from course import api, book, quiz
-from course.plan import lessons
+from course.plan import ROOT, lessons
 from erase_lib import measure
 
 TOUR = [name for lesson in lessons()[:5] for name in lesson.notebooks]
@@ -74,3 +78,22 @@ def test_every_section_is_searched():
     found = json.loads(text.removeprefix("const WORDS = ").rstrip(";\n"))
     assert [entry["file"] for entry in found] == ["a.html", "a.html#the-l1"]
     assert "erase(pipe)" in found[0]["text"] and found[1]["text"].split() == ["falls"]
+
+
+def test_jupyterlab_opens_where_one_starts_and_asks_nothing():
+    said = subprocess.run(
+        ["make", "-n", "lab"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    page = re.search(r"default_url=/lab/tree/(\S+)", said)[1]
+    assert (ROOT / page).is_file()
+    code = "from jupyterlab_server.config import ConfigManager; import json\n"
+    code += "print(json.dumps(ConfigManager(config_dir_name='labconfig').get(NAME)))"
+    environment = os.environ | {"JUPYTER_CONFIG_PATH": str(ROOT / "course" / "lab")}
+    call = [sys.executable, "-c", code.replace("NAME", "'default_setting_overrides'")]
+    found = json.loads(subprocess.check_output(call, env=environment, text=True))
+    schemas = Path(sys.prefix) / "share" / "jupyter" / "lab" / "schemas"
+    for plugin, settings in found.items():
+        package, name = plugin.split(":")
+        known = json.loads((schemas / package / f"{name}.json").read_text("utf-8"))["properties"]
+        assert set(settings) <= set(known), plugin
+    assert found["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
