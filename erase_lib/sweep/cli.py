@@ -79,7 +79,7 @@ def sweep(
     failure is recorded and the others go on. `workers` processes run side by side, each with
     `threads` (default: the cores divided among them); with `backend` dask or ray the cluster at
     `scheduler` (default: one here), which sees the same files. Raises `EraseError` for a wrong
-    grid, or more than `most` runs, before the first, and when another sweep uses the folder."""
+    grid (see `plan`), or more than `most` runs, before the first, and for a folder in use."""
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
     if scheduler and backend == "loky":
@@ -159,8 +159,8 @@ def started(words: Sequence[str]) -> int:
     parser.add_argument("--backend", default="loky", help=", ".join(BACKENDS))
     parser.add_argument("--scheduler", help="address of a Dask or Ray cluster")
     parser.add_argument("--force", action="store_true", help="also what is done")
-    parser.add_argument("--only-failed", action="store_true", help="what was begun and failed")
-    parser.add_argument("--skip-invalid", action="store_true", help="what does not go together")
+    parser.add_argument("--only-failed", action="store_true", help="of what was begun, what failed")
+    parser.add_argument("--skip-invalid", action="store_true", help="leave out what cannot be")
     parser.add_argument("--cell-timeout", type=int, default=3600, help="seconds")
     parser.add_argument("--most", type=int, default=grid.MOST, help="runs that a grid may have")
     parser.add_argument("--publish", metavar="FOLDER", help="put the table there too")
