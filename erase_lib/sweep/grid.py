@@ -169,7 +169,7 @@ def check(
     belongs to `EraseConfig` is checked by it. Raises `EraseError` for the first wrong one; one
     whose settings do not go together is left out with `skip_invalid`."""
     free = {name: p for name, p in known.items() if name != OUTPUT}
-    checked = []
+    checked, sound = list[Values](), set[str]()
     for case in cases:
         if OUTPUT in case:
             raise EraseError(f"{OUTPUT} is set by the sweep itself: give --out instead")
@@ -178,8 +178,10 @@ def check(
         values |= {name: convert(value, free[name].kind, name) for name, value in case.items()}
         try:
             config = erasure_of(values)
-            if config and not values.get("model"):  # the embedded one: its judge knows these
-                check_concepts(config.targets)
+            new = set(config.targets) - sound if config else set()
+            if new and not values.get("model"):  # the embedded one: its judge knows these
+                check_concepts(sorted(new))
+                sound |= new
         except EraseError as error:
             if not skip_invalid:
                 raise
