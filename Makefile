@@ -5,7 +5,7 @@ LISTED := setup.mk Makefile
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 include setup.mk
 
-.PHONY: test test-all check gpu-check evaluate bench bench-memory data environment student solutions book slides clean
+.PHONY: test test-all check gpu-check evaluate bench bench-memory data environment student solutions grade book slides clean
 
 test: setup ## unit tests and the quickstart in its smoke profile
 	$(TEST) --dist worksteal -m "not slow"
@@ -50,6 +50,10 @@ student: setup ## the course without solutions: build/erase-course-student, and 
 
 solutions: setup ## the lecturer's: with solutions and SOLUTIONS.md: build/erase-course-solutions
 	$(BIN)/python -m course.editions solutions
+
+grade: setup ## who solved what: make grade FOLDER=handed-in; the table: build/grades.csv
+	@test -n "$(FOLDER)" || { echo "Say where the notebooks lie: make grade FOLDER=handed-in" >&2; exit 1; }
+	$(BIN)/python -m course.grade "$(FOLDER)" --profile $(or $(PROFILE),course)
 
 book: setup ## run the notebooks (some 15 minutes, what has not changed is kept): build/book/html
 	$(BIN)/python -m course.book

@@ -49,8 +49,11 @@ quickstart: setup ## erase a first concept: run notebooks/01_quickstart.ipynb
 	@echo "Executed notebook:  $(QUICKSTART)/01_quickstart.ipynb"
 	@echo "Before and after:   $(QUICKSTART)/before_after.png"
 
+# course/lab: no news, and a text is shown, not its source
 lab: setup ## JupyterLab on this machine only; it prints its address with the token
-	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root)
+	JUPYTER_CONFIG_PATH="$(CURDIR)/course/lab$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" \
+	    $(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) \
+	    --LabApp.default_url=/lab/tree/notebooks/START_HERE.md
 
 app: setup ## the erasure studio as a page of its own, on this machine only, behind a token
 	$(BIN)/voila notebooks/15_studio.ipynb --Voila.ip=127.0.0.1 --token

@@ -22,6 +22,7 @@ from nbconvert.preprocessors import ExtractOutputPreprocessor
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
+from course import api, quiz
 from course.execute import complaints, executed
 from course.markdown import plain, to_html
 from course.plan import NOTEBOOKS, ROOT, headings, lessons, math_font, slug, tagged, title_of
@@ -50,18 +51,24 @@ class Page:
     def __post_init__(self) -> None:
         # papermill's own cell says where the book was made
         self.nb.cells = [c for c in self.nb.cells if not tagged(c, "injected-parameters")]
+        said = ""
         for cell in self.nb.cells:  # a widget, such as a progress bar, is nothing without a kernel
             if "outputs" in cell:
                 cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
+                cell.metadata["alt"] = described(cell, said)
+                if re.match(r"(from|import) ", cell.source):
+                    cell.metadata["tags"] = [*cell.metadata.get("tags", []), "imports"]
+            elif cell.cell_type == "markdown":
+                said = cell.source
         texts = [cell.source for cell in self.nb.cells if cell.cell_type == "markdown"]
         found = [text for source in texts for level, text in headings(source) if level == 2]
         names = [plain(to_html(f"## {text}")) for text in found]
         self.sections = [{"title": name, "anchor": slug(name)} for name in names]
 
 
-def written(path: Path, file: str) -> Page:
-    """A page of a Markdown file."""
-    cell = nbformat.v4.new_markdown_cell(path.read_text("utf-8"))
+def written(source: str, file: str) -> Page:
+    """A page of Markdown."""
+    cell = nbformat.v4.new_markdown_cell(source)
     nb = nbformat.v4.new_notebook(cells=[cell])
     return Page(file, nb, title_of(nb), executed=False)
 
@@ -77,23 +84,30 @@ def exporter() -> HTMLExporter:
     return made
 
 
-def described(cell: nbformat.NotebookNode) -> str:
-    """Words for a picture: the first comment of its cell, or its last line."""
-    lines = [line.strip() for line in cell.source.splitlines() if line.strip()]
-    return escape(next((x[2:] for x in lines if x.startswith("# ")), lines[-1] if lines else ""))
+def described(cell: nbformat.NotebookNode, before: str) -> str:
+    """Words for a cell's pictures: its first comment, or how the last paragraph of the text before
+    it begins, where that is told what to look for."""
+    if comment := re.search(r"^# (.+)$", cell.source, re.MULTILINE):
+        return comment[1]
+    told = re.sub(r"^### Exercise.*?(?=^## |\Z)", "", before, flags=re.MULTILINE | re.DOTALL)
+    told = re.sub(r"^#.*\n+", "", told or before, flags=re.MULTILINE)
+    paragraphs = [part for part in re.split(r"\n\s*\n", told.strip()) if part[:1] not in "|$"]
+    words = " ".join(plain(to_html(paragraphs[-1] if paragraphs else "")).split())
+    return (re.match(r".{40,250}?[.?!](?= |$)|.{,250}", words) or [""])[0] or "a figure"
 
 
-def card(page: Page) -> str:
-    """The picture of a page's card in the index: of the cell tagged `card`, or the first."""
+def card(page: Page) -> tuple[str, str]:
+    """The picture of a page's card in the index, and words for it: of the cell tagged `card`, or
+    the first."""
     kinds = ("image/png", "image/jpeg")
     found = [
-        (tagged(cell, "card"), str(output.metadata.filenames[kind]))
+        (not tagged(cell, "card"), str(output.metadata.filenames[kind]), cell.metadata["alt"])
         for cell in page.nb.cells
         for output in cell.get("outputs", [])
         for kind in kinds
         if kind in output.get("metadata", {}).get("filenames", {})
     ]
-    return next((name for chosen, name in found if chosen), found[0][1] if found else "")
+    return min(found, key=lambda one: one[0])[1:] if found else ("", "")
 
 
 def cards(chapters: dict[str, list[Page]]) -> str:
@@ -102,14 +116,14 @@ def cards(chapters: dict[str, list[Page]]) -> str:
     text.append(
         "A course in concept erasure: take a concept out of a text-to-image model, and see what"
         " happens to all the others. Every page is a notebook as it ran, every picture was drawn"
-        " while it ran. New words are in the [glossary](GLOSSARY.md); how to teach it stands in"
-        " [the course](COURSE.md).\n"
+        " while it ran. New words are in the [glossary](GLOSSARY.md), what goes wrong in the"
+        " [FAQ](FAQ.md); how to teach it stands in [the course](COURSE.md).\n"
     )
     for label, pages in chapters.items():
         text.append(f"## {label}\n\n<ul class='lessons'>")
         for page in pages:
-            picture = card(page)
-            shown = f"<img src='{picture}' alt='' loading='lazy'>" if picture else ""
+            picture, words = card(page)
+            shown = f"<img src='{picture}' alt='{escape(words)}' loading='lazy'>" if picture else ""
             asked = question(page.nb)
             text.append(
                 f"<li><a href='{page.file}'>{shown}<b>{escape(page.title)}</b>"
@@ -128,7 +142,7 @@ def question(nb: nbformat.NotebookNode) -> str:
 def convert(page: Page, folder: Path, shared: dict[str, Any], html: HTMLExporter) -> None:
     """Write a page and its pictures."""
     stem = page.file.removesuffix(".html")
-    resources = shared | {"page": page, "alt": described, "unique_key": stem}
+    resources = shared | {"page": page, "unique_key": stem}
     resources |= {"output_files_dir": f"{stem}_files", "outputs": {}}
     page.nb, resources = ExtractOutputPreprocessor().preprocess(page.nb, resources)
     for name, data in resources["outputs"].items():
@@ -165,6 +179,7 @@ def build(out: Path, profile: str = "course", only: Sequence[str] = ()) -> list[
                 continue
             print(f"{name}: {seconds:.0f} s", flush=True)
             wrong += [f"{name}: a check says: {text}" for text in complaints(nb)]
+            nb.cells += quiz.cells(name)
             page = Page(f"{name}.html", nb, title_of(nb))
             chapters.setdefault(lesson.label, []).append(page)
     if not failed:
@@ -174,8 +189,10 @@ def build(out: Path, profile: str = "course", only: Sequence[str] = ()) -> list[
 
 def write(chapters: dict[str, list[Page]], out: Path, profile: str) -> None:
     """All pages into a new folder, which then takes the old one's place."""
-    extra = [written(NOTEBOOKS / "GLOSSARY.md", "glossary.html")]
-    extra.append(written(ROOT / "COURSE.md", "course.html"))
+    extra = [written((NOTEBOOKS / "GLOSSARY.md").read_text("utf-8"), "glossary.html")]
+    extra.append(written((ROOT / "docs" / "FAQ.md").read_text("utf-8"), "faq.html"))
+    extra.append(written(api.text(), "api.html"))
+    extra.append(written((ROOT / "COURSE.md").read_text("utf-8"), "course.html"))
     line = [page for pages in chapters.values() for page in pages]
     for before, after in zip(line, line[1:], strict=False):
         before.after, after.before = after, before
@@ -193,23 +210,28 @@ def write(chapters: dict[str, list[Page]], out: Path, profile: str) -> None:
             shutil.copy(HERE / "static" / name, folder)
         shutil.copy(math_font(), folder / "math.ttf")
         (folder / "code.css").write_text(code_colours(), "utf-8")
-        (folder / "titles.js").write_text(titles([start, *line, *extra]), "utf-8")
+        (folder / "words.js").write_text(searched([start, *line, *extra]), "utf-8")
 
 
-def titles(pages: Sequence[Page]) -> str:
-    """What is searched: the titles of all pages and of their sections."""
-    found = []
+def searched(pages: Sequence[Page]) -> str:
+    """What is searched: every section of every page, its title, its text and its code. A script,
+    for a page that was opened as a file may not read JSON."""
+    found: list[dict[str, str]] = []
     for page in pages:
-        entries = [(page.title, page.file)]
-        entries += [(s["title"], f"{page.file}#{s['anchor']}") for s in page.sections]
-        if page.file == "glossary.html":
-            every = headings(page.nb.cells[0].source)
-            entries += [(text, f"{page.file}#{slug(text)}") for level, text in every if level == 3]
-        found += [
-            {"title": t, "file": f, "page": page.title, "words": f"{t} {page.title}".lower()}
-            for t, f in entries
-        ]
-    return f"const TITLES = {json.dumps(found, ensure_ascii=False, indent=0)};\n"
+        found.append({"title": page.title, "file": page.file, "page": page.title, "text": ""})
+        for cell in page.nb.cells:
+            parts = [("", cell.source)]
+            if cell.cell_type == "markdown":
+                cut = re.split(r"^#{2,3} +(.+?) *$", cell.source, flags=re.MULTILINE)
+                parts = [("", cut[0]), *zip(cut[1::2], cut[2::2], strict=True)]
+            for title, source in parts:
+                if title:
+                    name = plain(to_html(f"## {title}"))
+                    file = f"{page.file}#{slug(name)}"
+                    found.append({"title": name, "file": file, "page": page.title, "text": ""})
+                words = plain(to_html(source)) if cell.cell_type == "markdown" else source
+                found[-1]["text"] += " " + " ".join(words.split())
+    return f"const WORDS = {json.dumps(found, ensure_ascii=False, indent=0)};\n"
 
 
 def code_colours() -> str:

@@ -27,7 +27,7 @@ from tools import one_line
 EDITIONS = ("student", "solutions")
 # what an edition needs to be installed and to run; tests, and what makes the editions, stay behind
 TAKEN = ("erase_lib", "tools", "data", "notebooks", "pyproject.toml", "constraints.txt")
-TAKEN += ("course/__init__.py", "course/exercise.py", "course/checks")
+TAKEN += ("course/__init__.py", "course/exercise.py", "course/checks", "course/lab")
 TAKEN += ("setup.mk", "LICENSE", "CITATION.cff")
 LEFT = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "private", "runs", "*.ipynb")
 SWEPT = "run_erase"  # the notebook that is no lesson
@@ -81,6 +81,16 @@ def solutions_text() -> str:
     return "\n\n".join(text) + "\n"
 
 
+def copy(new: Path) -> None:
+    """What an edition needs of the checkout, but its notebooks, into a new folder."""
+    for name in TAKEN:
+        (new / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, new / name, ignore=left)
+        else:
+            shutil.copy(ROOT / name, new / name)
+
+
 def write(edition: str, out: Path) -> Path:
     """Write an edition to out/erase-course-EDITION and, beside it, its zip. Returns the folder.
 
@@ -92,12 +102,7 @@ def write(edition: str, out: Path) -> Path:
             raise EraseError(f"{out} lies in {ROOT / name}, which is copied: choose another folder")
     folder = out / f"erase-course-{edition}"
     with whole(folder.with_suffix(".zip")) as (zipped,), whole_folder(folder) as new:
-        for name in TAKEN:
-            (new / name).parent.mkdir(parents=True, exist_ok=True)
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, new / name, ignore=left)
-            else:
-                shutil.copy(ROOT / name, new / name)
+        copy(new)
         for path in (new / "course" / "checks").glob("n*.py") if edition == "student" else ():
             path.write_text(packed(path.read_text("utf-8")), "utf-8")
         (new / "setup.mk").rename(new / "Makefile")

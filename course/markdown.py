@@ -13,6 +13,7 @@ from course.formula import mathml
 from course.plan import NUMBERED, slug
 
 PAGES = {"GLOSSARY.md": "glossary.html", "COURSE.md": "course.html", "README.md": "index.html"}
+PAGES |= {"FAQ.md": "faq.html"}
 
 
 class Renderer(IPythonRenderer):

@@ -96,6 +96,14 @@ def as_path(path: str | Path) -> Path:
     return found
 
 
+def rooted(path: Path) -> Path:
+    """`runs/…` at the root of the checkout, where it is one and may be written to, whatever the
+    working directory; any other path as it is."""
+    root = DATA.parent
+    ours = (root / "pyproject.toml").is_file() and os.access(root, os.W_OK)
+    return root / path if ours and path.parts[:1] == ("runs",) else path
+
+
 @contextmanager
 def uninterrupted() -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Hold the `ENDINGS` back until the block is done, then let them take effect as usual. Within

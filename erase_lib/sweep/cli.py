@@ -20,41 +20,42 @@ from erase_lib.errors import EraseError, check_range, unknown
 from erase_lib.files import alone, as_path, read_mapping, writing
 from erase_lib.sweep import grid, run
 from erase_lib.sweep.ending import one_line
+from erase_lib.sweep.overview import overview
 from erase_lib.sweep.run import DONE, FAILED, Case, Settings
 from erase_lib.sweep.table import collect, publish
 from erase_lib.sweep.workers import BACKENDS
 
+EXAMPLES = r"""examples:
+  a comma makes runs, six here       erase-sweep NOTEBOOK -p method=esd,eap -p seed=0,1,2
+  a plus joins words of one run      erase-sweep NOTEBOOK -p targets=church,dog+cat
+  quotes keep a comma or a plus      erase-sweep NOTEBOOK -p 'targets="Salome, 1870"+"C++"'
+  two runs at a time                 erase-sweep NOTEBOOK -p seed=0,1,2 --workers 2
+  again what broke off, no more      erase-sweep NOTEBOOK -p seed=0,1,2 --only-failed
+  leave out what does not fit        erase-sweep NOTEBOOK -p method=esd,ca --skip-invalid
+"""
+
 
 @gate
 def plan(
-    notebook: str | Path, spec: grid.Values, out: str | Path, most: int = grid.MOST
+    notebook: str | Path,
+    spec: grid.Values,
+    out: str | Path,
+    most: int = grid.MOST,
+    skip_invalid: bool = False,
 ) -> list[Case]:
     """The cases of a grid (fixed, grid, zip, cases, as in its file), checked against the notebook;
-    the same run only once. Raises `EraseError` for the first thing that is wrong."""
+    the same run only once. Raises `EraseError` for the first thing that is wrong; with
+    `skip_invalid` settings that do not go together are left out, with a line."""
     known, code = grid.parameters(as_path(notebook)), run.computed(as_path(notebook))
     out = as_path(out).resolve()  # a cluster's workers stand elsewhere
-    values = grid.check(known, grid.expand(spec, most))
-    cases = [run.make_case(out, code, known, of) for of in values]
-    return list({case.id: case for case in cases}.values())
-
-
-def overview(cases: Sequence[Case], workers: int = 1) -> str:
-    """The plan for the eye: what each run differs in, its state, and how long the rest may take."""
-    rows = pd.DataFrame([case.values for case in cases]).map(run.shorten)
-    records = [case.record() for case in cases]
-    rows = rows.loc[:, rows.nunique() > 1]
-    rows.insert(0, "(run)", [case.id for case in cases])
-    rows["(state)"] = [record.get("status", "to do") for record in records]
-    spent = [r.get("seconds", 0) for r in records if r.get("status") == DONE]
-    text = f"{rows.to_string(index=False)}\n{len(cases)} runs, {len(spent)} of them done"
-    lists = [case.values.get("targets") for case in cases]
-    if words := {word: None for some in lists if isinstance(some, list) for word in some}:
-        text += f"\n{len(words)} targets: {', '.join(map(repr, words))[:300]}"
-    if spent and (left := len(cases) - len(spent)):
-        each = sum(spent) / len(spent)
-        text += f"\nabout {left * each / workers / 60:.1f} minutes left on {workers} workers"
-        text += f" ({each:.0f} s a run, the mean of those done)"
-    return text
+    rows = grid.check(known, grid.expand(spec, most), skip_invalid)
+    swept = [name for name in rows[0] if any(row[name] != rows[0][name] for row in rows)]
+    there, cases = {path.name[-8:]: path.name for path in out.glob("*-????????")}, {}
+    for row in rows:
+        names = swept or [name for name in row if row[name] != known[name].default]
+        case = run.make_case(out, code, row, {name: row[name] for name in names}, there)
+        cases[case.id] = case
+    return list(cases.values())
 
 
 @gate
@@ -70,6 +71,7 @@ def sweep(
     only_failed: bool = False,
     cell_timeout: int = 3600,
     most: int = grid.MOST,
+    skip_invalid: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Run a notebook with every case of a grid, each in a folder under `out`; the table of results.
@@ -77,7 +79,7 @@ def sweep(
     failure is recorded and the others go on. `workers` processes run side by side, each with
     `threads` (default: the cores divided among them); with `backend` dask or ray the cluster at
     `scheduler` (default: one here), which sees the same files. Raises `EraseError` for a wrong
-    grid, or more than `most` runs, before the first, and when another sweep uses the folder."""
+    grid (see `plan`), or more than `most` runs, before the first, and for a folder in use."""
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
     if scheduler and backend == "loky":
@@ -87,7 +89,7 @@ def sweep(
         threads = 1 if scheduler else max(1, joblib.cpu_count() // workers)
     check_range("threads", threads, 1, 1024)
     check_range("cell_timeout", cell_timeout, 1, 10**7)
-    cases, out = plan(notebook, spec, out, most), as_path(out)
+    cases, out = plan(notebook, spec, out, most, skip_invalid), as_path(out)
     notebook, commit = as_path(notebook).resolve(), run.git_commit()
     settings = Settings(notebook, uuid.uuid4().hex, threads, cell_timeout, commit, force)
     with writing(out):
@@ -144,19 +146,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def started(words: Sequence[str]) -> int:
     """`erase-sweep NOTEBOOK …`."""
-    parser = argparse.ArgumentParser("erase-sweep", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser("erase-sweep", description=__doc__, epilog=EXAMPLES)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("notebook", nargs="?", help="what to run; or `collect` and a folder")
-    note = """a value a run, + joins words; quotes keep them whole: '"Salome, 1870"+"C++"'"""
+    note = "a parameter's values, a run each; in every combination with the others"
     parser.add_argument("-p", action="append", default=[], metavar="NAME=A,B", help=note)
     parser.add_argument("--grid", metavar="FILE", help="YAML: notebook, fixed, grid, zip, cases")
     parser.add_argument("--out", help="runs/NOTEBOOK if absent")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1, help="runs side by side")
     parser.add_argument("--threads", type=int, help="of each worker; the cores shared if absent")
     parser.add_argument("--backend", default="loky", help=", ".join(BACKENDS))
     parser.add_argument("--scheduler", help="address of a Dask or Ray cluster")
     parser.add_argument("--force", action="store_true", help="also what is done")
-    parser.add_argument("--only-failed", action="store_true")
+    parser.add_argument("--only-failed", action="store_true", help="of what was begun, what failed")
+    parser.add_argument("--skip-invalid", action="store_true", help="leave out what cannot be")
     parser.add_argument("--cell-timeout", type=int, default=3600, help="seconds")
     parser.add_argument("--most", type=int, default=grid.MOST, help="runs that a grid may have")
     parser.add_argument("--publish", metavar="FOLDER", help="put the table there too")
@@ -173,10 +177,10 @@ def started(words: Sequence[str]) -> int:
     for name in ("fixed", "grid"):
         spec[name] = {k: v for k, v in grid.section(spec, name).items() if k not in asked}
     spec["grid"] |= asked
-    out = given["out"] = given["out"] or Path("runs") / given["notebook"].stem
+    out = given["out"] = given["out"] or run.rooted(Path("runs") / given["notebook"].stem)
     if dry:
-        cases = plan(given["notebook"], spec, out, given["most"])
-        print(overview(cases, max(1, given["workers"])))
+        cases = plan(given["notebook"], spec, out, given["most"], given["skip_invalid"])
+        print(overview(cases, given["notebook"].name, max(1, given["workers"])))
         return 0
     found = sweep(spec=spec, **given)
     status = report(found, out)

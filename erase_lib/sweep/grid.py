@@ -6,6 +6,7 @@ import ast
 import itertools
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -153,22 +154,40 @@ def section(spec: Mapping[str, Any], name: str) -> Values:
     return found
 
 
-def check(known: Mapping[str, Parameter], cases: Sequence[Values]) -> list[Values]:
+def erasure_of(values: Mapping[str, Any]) -> EraseConfig | None:
+    """What a run's parameters erase by; None for a notebook without such settings."""
+    if own := settings(values):
+        own.setdefault("targets", [values.get("target") or "church"])
+        return EraseConfig.from_profile(values.get("profile") or "course", **own)
+    return None
+
+
+def check(
+    known: Mapping[str, Parameter], cases: Sequence[Values], skip_invalid: bool = False
+) -> list[Values]:
     """Each case with every parameter of the notebook but `output`, converted to its kind; what
-    belongs to `EraseConfig` is checked by it. Raises `EraseError` for the first wrong one."""
+    belongs to `EraseConfig` is checked by it. Raises `EraseError` for the first wrong one; one
+    whose settings do not go together is left out with `skip_invalid`."""
     free = {name: p for name, p in known.items() if name != OUTPUT}
-    checked, targets = [], set()
+    checked, sound = list[Values](), set[str]()
     for case in cases:
         if OUTPUT in case:
             raise EraseError(f"{OUTPUT} is set by the sweep itself: give --out instead")
         check_keys(case, "parameter", free)
         values = {name: p.default for name, p in free.items()}
         values |= {name: convert(value, free[name].kind, name) for name, value in case.items()}
-        if own := settings(values):
-            own.setdefault("targets", [values.get("target") or "church"])
-            EraseConfig.from_profile(values.get("profile") or "course", **own)
-            if not values.get("model"):  # the embedded one: its judge knows these
-                targets.update(own["targets"])
-        checked.append(values)
-    check_concepts(sorted(targets))
+        try:
+            config = erasure_of(values)
+            new = set(config.targets) - sound if config else set()
+            if new and not values.get("model"):  # the embedded one: its judge knows these
+                check_concepts(sorted(new))
+                sound |= new
+        except EraseError as error:
+            if not skip_invalid:
+                raise
+            print(f"left out: {case}: {error}", file=sys.stderr)
+        else:
+            checked.append(values)
+    if not checked:
+        raise EraseError("no run of the grid is valid: nothing is left to do")
     return checked

@@ -20,8 +20,8 @@ from unittest import mock
 
 from erase_lib.config import PROFILES
 from erase_lib.errors import EraseError, reason, unknown, unwritable
-from erase_lib.files import DATA, alone, as_path, read_text, whole, writing
-from erase_lib.sweep.grid import OUTPUT, Parameter, Values
+from erase_lib.files import DATA, alone, as_path, read_text, rooted, whole, writing
+from erase_lib.sweep.grid import OUTPUT, Values
 
 METRICS, RECORD, EXECUTED, LOG = "metrics.json", "run.json", "executed.ipynb", "log.txt"
 LOCK, OWNER = "lock", "sweep"  # the latter beside the run folders: which sweep is at them
@@ -34,11 +34,11 @@ SMOKE = "SMOKE RUN: A FEW STEPS TO SEE THAT EVERYTHING WORKS. DO NOT QUOTE ITS N
 
 
 def start(profile: str, output: str | Path) -> Path:
-    """The run's folder, made if it is not there; a smoke run says so in large letters. Raises
-    `EraseError` for an unknown profile, and a folder that cannot be made."""
+    """The run's folder, `rooted`, made if it is not there; a smoke run says so in large letters.
+    Raises `EraseError` for an unknown profile, and a folder that cannot be made."""
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
-    folder = as_path(output)
+    folder = rooted(as_path(output))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if profile == "smoke":
@@ -116,13 +116,14 @@ def computed(notebook: Path) -> str:
     return "\n".join(filter(None, parts))
 
 
-def make_case(out: Path, code: str, known: Mapping[str, Parameter], values: Values) -> Case:
-    """The case of these values. Its id says those that differ from the notebook's defaults, and a
-    hash of all, the code and the library's version: the same run is the same in every grid."""
-    own = {name: value for name, value in values.items() if value != known[name].default}
-    shown = "-".join(shorten(value) for value in own.values()) or "defaults"
+def make_case(out: Path, code: str, values: Values, shown: Values, there: Values) -> Case:
+    """The case of these values. Its id says those that are `shown` and ends with a hash of all, the
+    code and the library's version: the same run is the same in every grid, and keeps the name by
+    which the hash is `there`."""
+    said = "-".join(map(shorten, shown.values())) or "defaults"
     text = json.dumps([values, code, version("erase-lib")], sort_keys=True)
-    name = f"{shown[:60]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    key = hashlib.sha256(text.encode()).hexdigest()[:8]
+    name = there.get(key, f"{said[:60]}-{key}")
     return Case(name, out / name, values)
 
 

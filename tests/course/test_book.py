@@ -158,7 +158,9 @@ PLACES = "() => [...document.querySelectorAll('[id]')].map((e) => e.id)"
 
 def test_every_page_link_and_picture(pages, visit):
     files = sorted(p.name for p in pages.glob("*.html"))
-    assert files == sorted(f"{name}.html" for name in [*NAMES, "index", "glossary", "course"])
+    assert files == sorted(
+        f"{name}.html" for name in [*NAMES, "index", "glossary", "faq", "api", "course"]
+    )
     links, places, pictures = {}, {}, {}
     for file in files:
         visit.goto((pages / file).as_uri())
@@ -166,6 +168,9 @@ def test_every_page_link_and_picture(pages, visit):
         links[file], places[file] = visit.evaluate(LINKS), visit.evaluate(PLACES)
         assert visit.title() and visit.locator("h1").count() == 1, file
         assert visit.complaints == [], file
+        assert visit.locator("img:not([alt]), main img[alt='']").count() == 0, file
+        text = (pages / file).read_text("utf-8")
+        assert str(pages.parent) not in text, f"{file} says where it was made"
     assert all(0 not in widths for widths in pictures.values())
     assert all(pictures[f"{name}.html"] for name in NAMES), "a chapter without a picture"
     for file, urls in links.items():
@@ -192,17 +197,20 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(pages, visit):
     assert not visit.locator("#side").is_visible() and visit.complaints == []
 
 
-def test_from_chapter_to_chapter_and_by_the_titles(pages, visit):
+def test_from_chapter_to_chapter_and_by_its_words(pages, visit):
     visit.goto((pages / "index.html").as_uri())
     for name in NAMES:
         visit.locator("a[rel=next]").click()
         visit.wait_for_url(f"**/{name}.html")
     assert visit.locator("a[rel=next]").count() == 0
     visit.fill("#search", "gumbel softmax")
+    visit.locator("#found a").first.wait_for()  # what is searched is read at first use
     found = visit.locator("#found a").all_inner_texts()
-    assert "Gumbel-Softmax" in found and len(found) < 10
-    visit.fill("#search", "no such words")
-    assert visit.locator("#found").inner_text() == "no title has these words"
+    assert "Gumbel-Softmax" in found[:5] and len(found) <= 30, "titles first"
+    visit.fill("#search", "unfolds autoencoder latent")
+    assert "Quickstart" in visit.locator("#found").inner_text(), "words of a text"
+    visit.fill("#search", "no such zebra")
+    assert visit.locator("#found").inner_text() == "no section has these words"
     visit.fill("#search", "glossary latent")
     visit.keyboard.press("Enter")
     visit.wait_for_url("**/glossary.html#latent")
@@ -223,6 +231,36 @@ def test_light_and_dark_are_kept(pages, visit):
     assert visit.locator("details.solution pre").first.is_visible() is False
     assert visit.get_by_text("right:").first.is_visible()
     assert visit.get_by_text("A smoke run").is_visible()
+
+
+def test_code_is_hidden_and_that_is_kept(pages, visit):
+    visit.goto((pages / f"{NAMES[0]}.html").as_uri())
+    code = visit.locator(".cell > .highlight")
+    assert code.first.is_visible()
+    assert not visit.locator(".imports .highlight").is_visible(), "folded"
+    visit.click("#code")
+    assert not any(one.is_visible() for one in visit.locator(".highlight").all())
+    assert visit.locator(".outputs img").first.is_visible()
+    visit.reload()
+    assert not code.first.is_visible()
+    visit.click("#code")
+    assert code.first.is_visible() and visit.complaints == []
+
+
+def test_a_picture_is_shown_large_by_the_keyboard(pages, visit):
+    visit.goto((pages / f"{NAMES[0]}.html").as_uri())
+    large, pictures = visit.locator("#large"), visit.locator("main img[role=button]")
+    pictures.first.focus()
+    visit.keyboard.press("Enter")
+    source = "document.querySelector('#large img').src"
+    first = visit.evaluate(source)
+    visit.keyboard.press("ArrowRight")
+    assert large.is_visible() and visit.evaluate(source) != first
+    visit.keyboard.press("ArrowLeft")
+    assert visit.evaluate(source) == first
+    visit.keyboard.press("Escape")
+    assert not large.is_visible() and visit.complaints == []
+    assert visit.evaluate("document.activeElement.src") == first, "back where one was"
 
 
 def test_the_slides(work, pages, visit):

@@ -1,0 +1,86 @@
+"""The plan of a sweep for the eye: what each run differs in, which repeat another, how long."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+
+import pandas as pd
+
+from erase_lib.config import CLOSED_FORMS, METHODS, EraseConfig
+from erase_lib.sweep.grid import erasure_of, settings
+from erase_lib.sweep.run import DONE, RECORD, Case, read_record, shorten
+
+# settings that hang on others: of what is searched, of a search that learns, of closed forms
+AMONG = {"search", "vocabulary", "nearest", "candidates", "thinning"}
+CLIMBS, CLOSED = {"search_lr", "temperature", "hard"}, {"ridge", "rounds", "per_round"}
+USED = {"targets", "method", "neutral", "anchors", "preserved", "styles", "vocabulary", "nearest"}
+USES = {"uce": {"lam", "ridge"}, "speed": {"ridge"}, "rece": {"lam", "ridge", "rounds"}}
+
+
+def idle(config: EraseConfig) -> set[str]:
+    """The settings that change nothing in an erasure of its method."""
+    if config.method in CLOSED_FORMS:
+        return set(vars(config)) - USED - USES.get(config.method, {"lam", "candidates"} | CLOSED)
+    becomes, keeps = METHODS.get(config.method, ("", ""))
+    found = CLOSED | ({"eta"} if becomes == "anchor" else set())
+    found |= {"lam", "preserve_batch", "preserve_at"} if keeps == "nothing" else set()
+    if keeps != "searched" or config.search == "fixed":
+        return found | CLIMBS | AMONG - ({"search"} if keeps == "searched" else set())
+    return found if config.search.startswith("gumbel") else found | CLIMBS
+
+
+def repeats(cases: Sequence[Case]) -> str:
+    """Which runs erase what another does although their parameters differ; "" for none."""
+    first, unused, more = dict[str, Case](), defaultdict[str, set[str]](set), 0
+    for case in cases:
+        if config := erasure_of(case.values):
+            left = {k: v for k, v in config.to_dict().items() if k not in idle(config)}
+            others = {k: v for k, v in case.values.items() if k not in vars(config)}
+            before = first.setdefault(json.dumps([left, others], sort_keys=True), case).values
+            given = settings(case.values)
+            unused[config.method] |= {k for k in given if given[k] != before[k]}
+            more += before is not case.values
+    why = "; ".join(
+        f"{m} is the same at any {', '.join(sorted(n))}" for m, n in unused.items() if n
+    )
+    return f"\n{more} runs erase what another of them does: {why}" if more else ""
+
+
+def seconds(
+    cases: Sequence[Case], records: Sequence[dict], notebook: str
+) -> tuple[list[float], str]:
+    """How long finished runs took, and which: the grid's own, or else those of the same notebook
+    and profile in the folders beside it."""
+    if own := [r.get("seconds", 0) for r in records if r.get("status") == DONE]:
+        return own, "those done"
+    alike = {"status": DONE, "notebook": notebook}
+    profiles = [case.values.get("profile") for case in cases]
+    found = [read_record(p.parent) for p in cases[0].folder.parents[1].glob(f"*/*/{RECORD}")]
+    found = [r for r in found if alike.items() <= {k: r.get(k) for k in alike}.items()]
+    found = [r for r in found if r["parameters"].get("profile") in profiles]
+    return [
+        r["seconds"] for r in found if "seconds" in r
+    ], f"{len(found)} of other sweeps beside it"
+
+
+def overview(cases: Sequence[Case], notebook: str, workers: int = 1) -> str:
+    """What each run differs in, its state, what repeats another, and how long the rest may take."""
+    rows = pd.DataFrame([case.values for case in cases]).map(shorten)
+    records = [case.record() for case in cases]
+    rows = rows.loc[:, rows.nunique() > 1]
+    rows.insert(0, "(run)", [case.id for case in cases])
+    rows["(state)"] = [record.get("status", "to do") for record in records]
+    left = sum(record.get("status") != DONE for record in records)
+    text = f"{rows.to_string(index=False)}\n{len(cases)} runs, {len(cases) - left} of them done"
+    lists = [case.values.get("targets") for case in cases]
+    if words := {word: None for some in lists if isinstance(some, list) for word in some}:
+        text += f"\n{len(words)} targets: {', '.join(map(repr, words))[:300]}"
+    text += repeats(cases)
+    spent, which = seconds(cases, records, notebook)
+    if spent and left:
+        each = sum(spent) / len(spent)
+        text += f"\nabout {left * each / workers / 60:.1f} minutes left on {workers} workers"
+        text += f" ({each:.0f} s a run, the mean of {which})"
+    return text
