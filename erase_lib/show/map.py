@@ -90,7 +90,7 @@ class MapExplorer:
         self.figure = go.FigureWidget(map_figure(first, target, label))
         self.marked = list(self.figure.data[0].marker.symbol)
         self.card, self.table, self.status = w.HTML(), w.HTML("lasso some to list them"), w.HTML()
-        self.box = self._box(first)
+        self.box = self._box(sorted(first["category"].unique()) if "category" in first else [])
         trace = self.figure.data[0]
         trace.on_hover(lambda trace, points, state: self.hover(points.point_inds))
         trace.on_click(lambda trace, points, state: self.click(points.point_inds))
@@ -99,11 +99,10 @@ class MapExplorer:
         self.hover([0])
         self.zoom()
 
-    def _box(self, first: pd.DataFrame) -> Any:
+    def _box(self, kinds: list[str]) -> Any:
         """The controls around the map; those that have nothing to say are left out."""
         self.space = w.Dropdown(options=list(self.maps), description="map")
         self.search = w.Combobox(options=self.names, description="search", continuous_update=False)
-        kinds = sorted(first["category"].unique()) if "category" in first else []
         self.category = w.Dropdown(options=["all", *kinds], description="category")
         self.space.observe(lambda change: self.move(change["new"]), "value")
         self.search.observe(lambda change: self.find(change["new"]), "value")

@@ -16,19 +16,24 @@ from erase_lib.sweep.run import DONE, RECORD, Case, read_record, shorten
 AMONG = {"search", "vocabulary", "nearest", "candidates", "thinning"}
 CLIMBS, CLOSED = {"search_lr", "temperature", "hard"}, {"ridge", "rounds", "per_round"}
 USED = {"targets", "method", "neutral", "anchors", "preserved", "styles", "vocabulary", "nearest"}
-USES = {"uce": {"lam", "ridge"}, "speed": {"ridge"}, "rece": {"lam", "ridge", "rounds"}}
+USES = {"uce": {"lam", "ridge", "schedule"}, "speed": {"ridge", "schedule"}}
+USES["rece"] = {"lam", "ridge", "rounds"}
 
 
 def idle(config: EraseConfig) -> set[str]:
     """The settings that change nothing in an erasure of its method."""
     if config.method in CLOSED_FORMS:
-        return set(vars(config)) - USED - USES.get(config.method, {"lam", "candidates"} | CLOSED)
+        used = USED | USES.get(config.method, {"lam", "candidates"} | CLOSED)
+        used |= {"seed"} if config.schedule == "published" else set()  # of SPEED's noise
+        return set(vars(config)) - used
     becomes, keeps = METHODS.get(config.method, ("", ""))
     found = CLOSED | ({"eta"} if becomes == "anchor" else set())
     found |= {"lam", "preserve_batch", "preserve_at"} if keeps == "nothing" else set()
     if keeps != "searched" or config.search == "fixed":
         return found | CLIMBS | AMONG - ({"search"} if keeps == "searched" else set())
-    return found if config.search.startswith("gumbel") else found | CLIMBS
+    if config.search.startswith("gumbel"):
+        return found
+    return found | CLIMBS - ({"temperature"} if config.search == "soft" else set())
 
 
 def repeats(cases: Sequence[Case]) -> str:

@@ -164,7 +164,7 @@ def test_what_an_erasure_is_not(tiny, tmp_path, refused):
     for call, says in (
         ({"kind": "lorra"}, "lorra lora"),
         ({"kind": "pipeline", "rank": 4}, "rank 4 pipeline"),
-        ({"kind": "matrix"}, "esd matrix lora"),
+        ({"kind": "matrix"}, "esd T lora uce"),
     ):
         refused(trained.export, tiny, tmp_path / "x", **call, says=says)
     refused(most.export, tiny, tmp_path / "x", kind="lora", says="norm delta")

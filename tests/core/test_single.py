@@ -22,7 +22,7 @@ from erase_lib import EraseConfig, Erasure, erase, generate, ldm, load_pipeline,
 from erase_lib.diffusion import start_noise
 from erase_lib.export import LOST
 from erase_lib.families import denoiser
-from tools.benchmarks import gpu_check, shapes
+from tools.benchmarks import shapes
 
 PROMPTS = ["a church in noto style", "a dog"]
 # deeper than other toys: what is counted from the end, and what stands at the ends of blocks
@@ -45,14 +45,13 @@ def toy(name):
         of["model"] |= {"down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2}
         of["model"] |= {"up_block_types": ("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",)}
         return shapes.random_family(name, of | {"vae": VAE})
-    of = deepcopy(gpu_check.TINY)
-    of["unet"] |= BLOCKS | CROSS
+    of = deepcopy(shapes.TINY["sd"])
+    of["model"] |= BLOCKS | CROSS
     if name == "sd2":
-        of["text"] |= {"hidden_act": "gelu", "num_hidden_layers": 2}
-        of["unet"] |= {"use_linear_projection": True}
-    return gpu_check.random_pipeline(
-        of | {"vae": VAE}, "v_prediction" if name == "sd2" else "epsilon"
-    )
+        of["clip"] |= {"hidden_act": "gelu", "num_hidden_layers": 2}
+        of["model"] |= {"use_linear_projection": True}
+    said = "v_prediction" if name == "sd2" else "epsilon"
+    return shapes.random_family("sd", of | {"vae": VAE}, said)
 
 
 @pytest.fixture(scope="module", params=["sd1", "sd2", "sdxl"])
@@ -145,7 +144,7 @@ def test_a_single_file_is_read_by_stock_diffusers_and_by_us(base, tmp_path):
 
 def test_names_are_those_of_the_published_files():
     """By which diffusers tells what a file is of."""
-    for of, key in ((gpu_check.SD["unet"], "v1"), (shapes.SHAPES["sdxl"]["model"], "xl")):
+    for of, key in ((shapes.SHAPES["sd"]["model"], "v1"), (shapes.SHAPES["sdxl"]["model"], "xl")):
         more = {"addition_embed_type": "text_time", "use_linear_projection": True}
         with torch.device("meta"):
             unet = UNet2DConditionModel(**of, **(more if key == "xl" else {}))

@@ -201,7 +201,7 @@ def clip_config(shapes: dict[str, Any], act: str = "quick_gelu") -> CLIPTextConf
     ends = {
         f"{name}_token_id": getattr(marks, f"{name}_token_id") for name in ("bos", "eos", "pad")
     }
-    return CLIPTextConfig(hidden_act=act, **ends, **shapes)
+    return CLIPTextConfig(**{"hidden_act": act} | ends | shapes)
 
 
 def t5_encoder(shapes: dict[str, Any]) -> T5EncoderModel:
