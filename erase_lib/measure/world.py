@@ -66,7 +66,7 @@ class World:
         self.pipe, self.targets = pipe, list(targets)
         self.given, self.classifier, self.clip_id = words, classifier, clip
         self.embedded, self.styles = is_embedded(pipe), styles_of(pipe)
-        if self.embedded and not words:
+        if self.embedded and not (words or classifier):
             check_concepts(self.targets)
 
     @cached_property

@@ -195,15 +195,14 @@ class MapExplorer:
         images = [self._image(row, spans) for row in drawn.to_dict("records")]
         ring = self.now["concept"].isin(drawn["concept"]).to_numpy()
         star = np.array(self.marked) == "star"
-        with self.figure.batch_update():
-            names, marker = self.figure.data[1], self.figure.data[0].marker
-            below = np.where(some["concept"].isin(drawn["concept"]), "<br><br>", "")
-            names.x, names.y, names.text = some["x"], some["y"], below + some["concept"]
-            names.textposition = "bottom center"
-            marker.symbol = np.where(ring & ~star, "circle-open", self.marked)
-            marker.size = np.where(ring, RING, np.where(star, 18, 9))
-            marker.line.width = np.where(ring, 4, 0)
-            self.figure.layout.images = images
+        below = np.where(some["concept"].isin(drawn["concept"]), "<br><br>", "")
+        look: dict[str, Any] = {"symbol": np.where(ring & ~star, "circle-open", self.marked)}
+        look |= {"size": np.where(ring, RING, np.where(star, 18, 9))}
+        look |= {"line": {"width": np.where(ring, 4, 0)}}
+        # one after the other: a batch of both would take from each what only the other is given
+        self.figure.data[1].update(x=some["x"], y=some["y"], text=below + some["concept"])
+        self.figure.data[0].update(marker=look)
+        self.figure.layout.images = images
 
     def _image(self, row: dict[Any, Any], spans: np.ndarray) -> dict[str, Any]:
         """A concept's picture, a little smaller than its ring."""
@@ -256,6 +255,7 @@ def map_figure(table: pd.DataFrame, target: str, label: str = "δ") -> go.Figure
     points = kind(x=table["x"], y=table["y"], mode="markers", marker=marker, **named)
     # what stands close by; it does not answer to the pointer
     names = go.Scatter(x=[], y=[], text=[], mode="text", hoverinfo="skip")
+    names.textposition = "bottom center"
     look = {"template": "plotly_white", "dragmode": "pan", "width": WIDE, "height": HIGH}
     look |= {"xaxis_visible": False, "yaxis_visible": False, "showlegend": False}
     margin = {"l": 10, "r": 10, "t": 20, "b": 10}
