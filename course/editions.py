@@ -29,7 +29,9 @@ EDITIONS = ("student", "solutions")
 TAKEN = ("erase_lib", "tools", "data", "notebooks", "pyproject.toml", "constraints.txt")
 TAKEN += ("course/__init__.py", "course/exercise.py", "course/checks", "course/lab")
 TAKEN += ("setup.mk", "LICENSE", "CITATION.cff")
-LEFT = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "private", "runs", "*.ipynb")
+LEFT = shutil.ignore_patterns(
+    "__pycache__", ".ipynb_checkpoints", "private", "runs", "*.ipynb", "emoji-128"
+)
 SWEPT = "run_erase"  # the notebook that is no lesson
 
 

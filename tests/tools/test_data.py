@@ -66,11 +66,11 @@ def test_named_sets_hold_known_concepts_and_their_source(concepts):
     assert len(read("vocabulary")) == 3000 and read("vocabulary")["word"].is_unique
 
 
-def test_model_and_pictures_are_at_most_60_megabytes_no_file_45_and_the_results_5():
+def test_models_and_pictures_are_at_most_75_megabytes_no_file_45_and_the_results_5():
     sizes = {path: path.stat().st_size for path in DATA.rglob("*") if path.is_file()}
     others = [size for path, size in sizes.items() if "results" not in path.parts]
     assert max(others) < 45e6
-    assert sum(others) <= 60e6 and sum(sizes.values()) - sum(others) <= 5e6
+    assert sum(others) <= 75e6 and sum(sizes.values()) - sum(others) <= 5e6
 
 
 def test_stock_diffusers_draws_without_erase_lib(tmp_path):
