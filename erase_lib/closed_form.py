@@ -24,7 +24,7 @@ from erase_lib.families import Entry, Pipeline, denoiser, encoders, entries, fam
 from erase_lib.hold import held
 from erase_lib.kv import Weights, gram, movement, movement_by, norms
 from erase_lib.models import fingerprint
-from erase_lib.text import embed, encode_prompts, near_each, words_of
+from erase_lib.text import embed, encode_prompts, near_each, searchable
 
 ROW = ("step", "evaluations")  # of the history, the same for all entries
 SHORTLIST = 4  # candidates for each that is to be preserved
@@ -262,7 +262,7 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     `candidates` nearest words that move most; it looks closely at a `SHORTLIST`, by what plain UCE
     does to their bare words. With schedule `published` uce is `last_tokens`', with sums and what is
     `preserved` alone, and speed has all its parts. Raises `EraseError` for another method, and as
-    `words_of` and `uce`.
+    `searchable` and `uce`.
     """
     if config.method not in CLOSED_FORMS:
         raise unknown("closed form", config.method, CLOSED_FORMS)
@@ -276,7 +276,7 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     pairs = list(zip(c.targets, c.become, strict=True))
     erased = torch.cat([embed(pipe, target, c.styles, target) for target in c.targets])
     anchors = torch.cat([embed(pipe, word, c.styles, target) for target, word in pairs])
-    near = near_words(pipe, c.targets, words_of(pipe, c.vocabulary, c.targets), c.nearest)
+    near = near_words(pipe, c.targets, searchable(pipe, c.vocabulary, c.targets), c.nearest)
     forms = [prompts_of(word, c.styles) for word in c.preserved or near]
     in_turn = [prompts[i % len(prompts)] for i, prompts in enumerate(forms)]
     preserved = torch.cat([embed(pipe, c.neutral, c.styles), encode_prompts(pipe, in_turn)])

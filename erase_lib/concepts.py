@@ -17,7 +17,6 @@ EMOJI = DATA / "emoji"
 BECOMES = ("openmoji", "noto", "twemoji", "fluent")  # of styles that are erased
 STYLE = " style"  # ends the name of a style, as in "noto style" or "Van Gogh style"
 NOBODY_SEES = "\u034f\u115f\u1160\u3164\ufe0e\ufe0f\uffa0"  # beside the category Cf, as a BOM is
-
 JOINERS = "\u200c\u200d"  # within a word of some scripts, and in an emoji of several
 
 

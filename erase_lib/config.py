@@ -32,6 +32,7 @@ METHODS = {
 }
 CLOSED_FORMS = ("uce", "rece", "speed", "eap_closed")
 AUTO = "auto"  # what `settled` chooses by the model
+VOCABULARY = {True: "concepts", False: "english"}  # of the embedded model, and of another
 HOUSES = ("noto", "twemoji", "fluent", "openmoji")
 # the method of an erasure that others made, or of a sum: `Erasure.between`, `Erasure.plus`
 ELSEWHERE = "other"
@@ -262,7 +263,7 @@ class EraseConfig:
         if self.styles == (AUTO,):
             given["styles"] = HOUSES if embedded else ()
         if self.vocabulary == AUTO:
-            given["vocabulary"] = "concepts" if embedded else "english"
+            given["vocabulary"] = VOCABULARY[embedded]
         return replace(self, **given) if given else self
 
     def _restyled(self, style: str, embedded: bool) -> dict[str, Any]:

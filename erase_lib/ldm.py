@@ -210,7 +210,6 @@ def heading(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return {name: torch.empty(shape, device="meta") for name, shape in every.items()}, said
 
 
-def holds(file: Path | None, part: str) -> bool:
-    """Whether a single file, if there is one, has the part of a pipeline."""
-    keys = heading(file)[0] if file else {}
+def holds(keys: dict[str, Tensor], part: str) -> bool:
+    """Whether a single file of these keys has the part of a pipeline."""
     return any(key.startswith(HELD.get(part, ())) for key in keys)

@@ -147,12 +147,13 @@ def _read(
             kinds = ", ".join(PIPELINES)
             raise EraseError(f"model {source} is a {kind}: expected a text-to-image {kinds}")
         parts, models = dict[str, Any](), _models(config)
+        held = ldm.heading(file)[0] if file else {}
         of = {name: _variants(files, name) for name, _ in models}
         if variant and variant not in (known := {v for found in of.values() for v in found}):
             has = ", ".join(sorted(filter(None, known))) or "none"
             raise EraseError(f"model {source} has no weights of variant {variant!r}: it has {has}")
         for name, model in models:  # one by one, for only so do they say what is missing
-            if ldm.holds(file, name):
+            if ldm.holds(held, name):
                 continue
             if file and (name == PIPELINES[kind].part or not of[name]):
                 raise EraseError(f"{file} has no {name} in LDM's keys, nor has {source} one for it")
@@ -307,7 +308,7 @@ def trained_names(unet: nn.Module, train_method: str) -> list[str]:
         raise unknown("train_method", train_method, TRAIN_METHODS)
     names = [name for name, _ in plain(unet).named_parameters()]
     cross = [n for n in names if any(part in n for part in kind.cross)]
-    layers = [n for n, m in plain(unet).named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    layers = {n for n, m in plain(unet).named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
     others = [n for n in names if n not in set(cross)]
     chosen = {
         "kv": [n for n in names if n.endswith(kind.kv)],

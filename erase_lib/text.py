@@ -118,7 +118,7 @@ def candidates(pipe: Pipeline, config: EraseConfig) -> list[list[str]]:
     warns when the vocabulary holds fewer than are asked for."""
     c = config.settled(is_embedded(pipe))
     distance = c.thinning == "distance"
-    known = words_of(pipe, c.vocabulary, () if distance else c.targets)
+    known = searchable(pipe, c.vocabulary, () if distance else c.targets)
     if len(known) < c.candidates:
         there = f"vocabulary {c.vocabulary!r} has {len(known)} words besides the targets"
         warnings.warn(f"candidates is {c.candidates}, {there}: all are searched", stacklevel=2)
@@ -134,7 +134,7 @@ def candidates(pipe: Pipeline, config: EraseConfig) -> list[list[str]]:
     return found
 
 
-def words_of(pipe: Pipeline, vocabulary: str, targets: Sequence[str]) -> list[str]:
+def searchable(pipe: Pipeline, vocabulary: str, targets: Sequence[str]) -> list[str]:
     """`search_words`, or for `tokens` every word and part of one that the tokenizer knows."""
     if vocabulary != "tokens":
         return search_words(vocabulary, targets)

@@ -10,21 +10,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from erase_lib.concepts import (
-    STYLE,
-    check_concepts,
-    concept_table,
-    is_style,
-    style_names,
-    vocabulary,
-    without,
-)
+from erase_lib.concepts import STYLE, check_concepts, concept_table, is_style, style_names, without
+from erase_lib.config import VOCABULARY
 from erase_lib.errors import EraseError, check_range, unknown
 from erase_lib.families import Pipeline, is_embedded
 from erase_lib.files import DATA, whole_table
 from erase_lib.measure.statistics import chance
 from erase_lib.measure.suite import Group, Suite, check_once, fill
-from erase_lib.text import distances_each, near_each
+from erase_lib.text import distances_each, near_each, searchable
 
 COLUMNS = ("group", "prompt", "concept", "style", "seed", "noise")
 LARGEST = 1_000_000  # pictures of a group
@@ -36,7 +29,7 @@ def words_of(pipe: Pipeline, words: Sequence[str] | None = None) -> list[str]:
     other common English words."""
     if words is not None:
         return list(dict.fromkeys(words))
-    return concept_table()["concept"].tolist() if is_embedded(pipe) else vocabulary("english")
+    return searchable(pipe, VOCABULARY[is_embedded(pipe)], [])
 
 
 def styles_of(pipe: Pipeline) -> list[str]:

@@ -65,6 +65,7 @@ class World:
             )
         self.pipe, self.targets = pipe, list(targets)
         self.given, self.classifier, self.clip_id = words, classifier, clip
+        self.judges: dict[tuple[str, ...], Classifier] = {}  # the last, by the names it must know
         self.embedded, self.styles = is_embedded(pipe), styles_of(pipe)
         if self.embedded and not (words or classifier):
             check_concepts(self.targets)
@@ -84,7 +85,13 @@ class World:
         return self.judge_of(self.targets)
 
     def judge_of(self, names: Sequence[str]) -> Classifier:
-        """The judge; where it chooses among words, these are among them."""
+        """The judge, loaded once; where it chooses among words, these are among them."""
+        key = () if self.classifier or self.embedded else tuple(names)
+        if key not in self.judges:
+            self.judges = {key: self._load(key)}
+        return self.judges[key]
+
+    def _load(self, names: Sequence[str]) -> Classifier:
         if self.classifier == LITE0:
             return efficientnet_lite0(self.pipe.device)
         if self.classifier:

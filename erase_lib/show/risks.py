@@ -3,7 +3,7 @@ hand, from a list, a search box or a lasso on the map."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from erase_lib import study
 from erase_lib.concepts import concept_table, vocabulary, without
 from erase_lib.errors import EraseError, unknown
-from erase_lib.measure import Classifier, World, near_and_far
+from erase_lib.measure import World, near_and_far
 from erase_lib.show.explorers import WIDE, Job, drawn, picture, put, row
 from erase_lib.show.map import MapExplorer
 from erase_lib.show.pictures import grid, thumbnails
@@ -47,13 +47,10 @@ def check_word(world: World, concept: str) -> None:
 
 
 class Risks:
-    """Predict who is hurt by erasing what is typed, and choose whom to preserve. `judge` gives who
-    looks at the drafts where these are erased; show `.parts`."""
+    """Predict who is hurt by erasing what is typed, and choose whom to preserve: show `.parts`."""
 
-    def __init__(
-        self, world: World, job: Job, folder: Path, judge: Callable[[Sequence[str]], Classifier]
-    ) -> None:
-        self.world, self.job, self.folder, self.judge = world, job, folder, judge
+    def __init__(self, world: World, job: Job, folder: Path) -> None:
+        self.world, self.job, self.folder = world, job, folder
         self.table = pd.DataFrame({"concept": [], "prediction": [], "target": []})
         known = known_words(world)
         self.word = w.Combobox(options=known, value="church", description="concept")
@@ -93,7 +90,8 @@ class Risks:
         most = min(DRAFTED if how == "draft" else LISTED, len(words))
         near = near_and_far(self.world.pipe, targets, most, 0, words=words)[0]
         given: dict[str, Any] = {}
-        given |= {"judge": self.judge(targets), "clip": self.world.clip} if how == "draft" else {}
+        if how == "draft":
+            given = {"judge": self.world.judge_of(targets), "clip": self.world.clip}
         table = study.predictions(self.world.pipe, targets, near, [how], **given)
         column = "draft features" if how == "draft" else how
         table = table[["concept"]].assign(prediction=table[column], target="|".join(targets))

@@ -4,7 +4,6 @@ stands behind a button, moves a bar and can be stopped."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from erase_lib.erasure import Erasure, Interrupted
 from erase_lib.errors import EraseError
 from erase_lib.export import KINDS
 from erase_lib.files import as_path, whole, writing
-from erase_lib.measure import Classifier, World
+from erase_lib.measure import World
 from erase_lib.models import Pipeline
 from erase_lib.show.curves import losses
 from erase_lib.show.explorers import WIDE, Job, canvas, drawn, picture, put, row
@@ -52,9 +51,8 @@ class Studio:
         self.edit: Erasure | None = None  # B, where there is an A
         self.a: Erasure | None = None
         self.seen, self.rows = pd.DataFrame(), pd.DataFrame()
-        self.judges: dict[tuple[str, ...], Classifier] = {}
         self.job = Job(pipe)
-        self.risks = Risks(self.world, self.job, self.folder, self.judge)
+        self.risks = Risks(self.world, self.job, self.folder)
         self.word, self.preserved = self.risks.word, self.risks.preserved
         self._controls()
         self.box = w.VBox(self._story(), layout={"max_width": "1240px"})
@@ -136,12 +134,6 @@ class Studio:
                 self.chosen.value = f"preserved just now:<br>{names}"
         self.job.check()
 
-    def judge(self, targets: Sequence[str]) -> Classifier:
-        """Who says what is seen where these are erased."""
-        if (key := tuple(targets)) not in self.judges:
-            self.judges = {key: self.world.judge_of(key)}
-        return self.judges[key]
-
     def asked(self) -> pd.DataFrame:
         """What is drawn, as `study.trial_prompts`: the same for A and B."""
         edits = [edit for edit in (self.a, self._now()) if edit]
@@ -155,7 +147,7 @@ class Studio:
         with the judge's word. The verdicts by name."""
         asked = self.asked()
         asked = asked if every else asked[asked["shown"]].reset_index(drop=True)
-        judge, told = self.judge(next(iter(edits.values())).config.targets), {}
+        judge, told = self.world.judge_of(next(iter(edits.values())).config.targets), {}
         shown, pictures = asked.index[asked["shown"]], {}
         for name, edit in {"original": None, **edits}.items():
             self.job.say(f"{title}: drawing {name} …")
@@ -228,7 +220,7 @@ class Studio:
         for name, edit in edits.items():
             self.job.check()
             self.job.say(f"looking for the strength at which {name} first erases …")
-            judge = self.judge(edit.config.targets)
+            judge = self.world.judge_of(edit.config.targets)
             found[name], reached = study.matched(self.world, edit, judge)
             short += [] if reached else [name]
             self.job.bar.value += 1

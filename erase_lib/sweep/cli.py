@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, check_range, unknown
-from erase_lib.files import alone, as_path, read_mapping, writing
+from erase_lib.files import alone, as_path, read_mapping, rooted, writing
 from erase_lib.sweep import grid, run
 from erase_lib.sweep.ending import one_line
 from erase_lib.sweep.overview import overview
@@ -177,7 +177,7 @@ def started(words: Sequence[str]) -> int:
     for name in ("fixed", "grid"):
         spec[name] = {k: v for k, v in grid.section(spec, name).items() if k not in asked}
     spec["grid"] |= asked
-    out = given["out"] = given["out"] or run.rooted(Path("runs") / given["notebook"].stem)
+    out = given["out"] = given["out"] or rooted(Path("runs") / given["notebook"].stem)
     if dry:
         cases = plan(given["notebook"], spec, out, given["most"], given["skip_invalid"])
         print(overview(cases, given["notebook"].name, max(1, given["workers"])))

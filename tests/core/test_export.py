@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from diffusers import DDIMScheduler, DiffusionPipeline
+from drawings import PROMPTS, drawn, largest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -15,8 +15,6 @@ from erase_lib.diffusion import start_noise
 from erase_lib.export import KINDS, LORA
 from erase_lib.families import denoiser, family
 from tools.benchmarks.shapes import random_family
-
-PROMPTS = ["a church in noto style", "a dog"]
 
 
 def config(method, **settings):
@@ -29,18 +27,6 @@ def sdxl_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sdxl")
     random_family("sdxl").save_pretrained(folder)
     return folder
-
-
-def largest(a, b):
-    pairs = zip(a, b, strict=True)
-    return max(np.abs(np.asarray(x, float) - np.asarray(y, float)).max() for x, y in pairs)
-
-
-def drawn(pipe, erasure=None):
-    if erasure is None:
-        return generate(pipe, PROMPTS, steps=4, progress=False)
-    with erasure.applied(pipe):
-        return generate(pipe, PROMPTS, steps=4, progress=False)
 
 
 def stock(folder, change, **options):

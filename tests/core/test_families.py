@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
+from drawings import PROMPTS, largest
 
 from erase_lib import EraseConfig, Erasure, erase, generate, load_pipeline
 from erase_lib.diffusion import noised, predict_clean, start_noise, to_clean
@@ -16,7 +16,6 @@ from erase_lib.text import encode_prompts
 from tools.benchmarks.shapes import random_family
 
 NAMES = ("sdxl", "sd3", "flux")
-PROMPTS = ["a church in noto style", "a dog"]
 SMALL = {"targets": ("church",), "steps": 2, "sampling_steps": 3, "nearest": 12, "candidates": 6}
 
 
@@ -33,12 +32,6 @@ def pipe(family_folder):
     if family_folder.name == "flux":
         loaded.default_sample_size = 8  # which no file says
     return loaded
-
-
-def largest(a, b):
-    """The largest difference of two lists of pictures, in parts of 255."""
-    pairs = zip(a, b, strict=True)
-    return max(np.abs(np.asarray(x, float) - np.asarray(y, float)).max() for x, y in pairs)
 
 
 def stock(pipe, steps=4, size=None, **more):

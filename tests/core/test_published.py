@@ -11,7 +11,7 @@ from erase_lib.diffusion import guided, noise, predict, sampler
 from erase_lib.hold import in_place
 from erase_lib.kv import kv_weights
 from erase_lib.models import trained_names
-from erase_lib.text import candidates, encode_prompts, thinned, words_of
+from erase_lib.text import candidates, encode_prompts, searchable, thinned
 from erase_lib.train import Run
 
 
@@ -229,7 +229,7 @@ def test_noise_of_speed_is_along_what_k_and_v_hear_least(monkeypatch):
 
 
 def test_the_tokenizers_own_words(tiny):
-    words = words_of(tiny, "tokens", ["church"])
+    words = searchable(tiny, "tokens", ["church"])
     assert {"dog", "house"} <= set(words) and "church" not in words and "" not in words
     assert len(words) == len({word.casefold() for word in words}) > 1000
     assert not any("</w>" in word or "<|" in word for word in words)

@@ -10,21 +10,20 @@ from copy import deepcopy
 from pathlib import Path
 
 import diffusers
-import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import CHECKPOINT_KEY_NAMES, infer_diffusers_model_type
+from drawings import PROMPTS, drawn, largest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from erase_lib import EraseConfig, Erasure, erase, generate, ldm, load_pipeline, models
+from erase_lib import EraseConfig, Erasure, erase, ldm, load_pipeline, models
 from erase_lib.diffusion import start_noise
 from erase_lib.export import LOST
 from erase_lib.families import denoiser
 from tools.benchmarks import shapes
 
-PROMPTS = ["a church in noto style", "a dog"]
 # deeper than other toys: what is counted from the end, and what stands at the ends of blocks
 BLOCKS = {"block_out_channels": (8, 16, 16), "norm_num_groups": 4, "layers_per_block": 2}
 VAE = {"block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 2, "sample_size": 8}
@@ -74,18 +73,6 @@ def no_hub(monkeypatch):
 def config(**settings):
     given = {"targets": ("church",), "steps": 2, "sampling_steps": 3, "nearest": 12, "lr": 1e-2}
     return EraseConfig.from_dict(given | {"candidates": 6, "method": "esd"} | settings)
-
-
-def largest(a, b):
-    pairs = zip(a, b, strict=True)
-    return max(np.abs(np.asarray(x, float) - np.asarray(y, float)).max() for x, y in pairs)
-
-
-def drawn(pipe, erasure=None):
-    if erasure is None:
-        return generate(pipe, PROMPTS, steps=4, progress=False)
-    with erasure.applied(pipe):
-        return generate(pipe, PROMPTS, steps=4, progress=False)
 
 
 def stock(pipe):

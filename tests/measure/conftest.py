@@ -1,14 +1,11 @@
 """Tiny random instruments in the very formats of the real ones, and what several files need."""
 
-import json
-
 import numpy as np
 import pytest
-import torch
 import yaml
+from instruments import tiny_clip, tiny_resnet
 from PIL import Image
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, ResNetConfig
-from transformers import ResNetForImageClassification as ResNet
+from transformers import CLIPTokenizer
 
 from erase_lib import EraseConfig
 from erase_lib.closed_form import erase_closed_form
@@ -17,41 +14,19 @@ from erase_lib.measure import Judge, load_clip, pictures, read_suite
 from erase_lib.measure.suite import SUITES
 from erase_lib.models import EMBEDDED
 
-# preprocessor_config.json of microsoft/resnet-50, but for the size
-MOMENTS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-PROCESSOR = {"feature_extractor_type": "ConvNextFeatureExtractor", "do_normalize": True} | MOMENTS
-PROCESSOR |= {"do_resize": True, "size": 32, "crop_pct": 0.875, "resample": 3}
-
 
 @pytest.fixture(scope="session")
 def resnet(tmp_path_factory):
     """ResNet's classes and files with ImageNet's way of naming, a few thousand random weights."""
     folder = tmp_path_factory.mktemp("classifier") / "tiny-resnet"
-    names = [f"{name}, another word" for name in read_suite("paper_objects").classes]
-    torch.manual_seed(0)
-    size = {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1], "layer_type": "basic"}
-    labels = {name: i for i, name in enumerate(names)}
-    config = ResNetConfig(**size, id2label=dict(enumerate(names)), label2id=labels)
-    ResNet(config).save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
-    return folder
+    return tiny_resnet(folder, [f"{c}, another word" for c in read_suite("paper_objects").classes])
 
 
 @pytest.fixture(scope="session")
 def clip_folder(tmp_path_factory):
     """A tiny random CLIPModel, saved as a user would find it, with the embedded tokenizer."""
     tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer", local_files_only=True)
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
-    small |= {"num_attention_heads": 2}
-    marks = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos")}
-    text = small | marks | {"vocab_size": len(tokenizer), "max_position_embeddings": 12}
-    vision = small | {"image_size": 32, "patch_size": 8}
-    torch.manual_seed(0)
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
-    path = tmp_path_factory.mktemp("clip") / "tiny-clip"
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
+    return tiny_clip(tmp_path_factory.mktemp("clip") / "tiny-clip", tokenizer)
 
 
 @pytest.fixture(scope="session")

@@ -6,15 +6,11 @@ from pathlib import Path
 import matplotlib
 import nbformat
 import pytest
-import torch
+from instruments import tiny_clip, tiny_resnet
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib import pyplot as plt
 from transformers import (
-    CLIPConfig,
-    CLIPModel,
     CLIPTokenizer,
-    ResNetConfig,
-    ResNetForImageClassification,
 )
 
 from erase_lib.families import is_embedded
@@ -42,7 +38,6 @@ DRAWING = {
 }
 
 
-PROCESSOR = {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 32, "crop_pct": 0.875}
 MINE = """
 classes: [church, dog]
 splits: {mine: [church]}
@@ -70,22 +65,9 @@ def stranger(tmp_path_factory):
     pipe.tokenizer = CLIPTokenizer.from_pretrained(place / "tokenizer")
     assert not is_embedded(pipe)
     pipe.save_pretrained(place / "model")
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
-    small |= {"num_attention_heads": 2}
-    marks = {f"{n}_token_id": getattr(pipe.tokenizer, f"{n}_token_id") for n in ("bos", "eos")}
-    text = small | marks | {"vocab_size": len(pipe.tokenizer), "max_position_embeddings": 16}
-    vision = small | {"image_size": 32, "patch_size": 8}
-    torch.manual_seed(0)
-    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(
-        place / "clip"
-    )
-    pipe.tokenizer.save_pretrained(place / "clip")
+    tiny_clip(place / "clip", pipe.tokenizer, 16)
+    tiny_resnet(place / "classifier", OWN)
     (place / "words.txt").write_text("\n".join(OWN), "utf-8")
-    size = {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1], "layer_type": "basic"}
-    labels = {name: i for i, name in enumerate(OWN)}
-    config = ResNetConfig(**size, id2label=dict(enumerate(OWN)), label2id=labels)
-    ResNetForImageClassification(config).save_pretrained(place / "classifier")
-    (place / "classifier" / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
     (place / "mine.yaml").write_text(MINE)
     given = {"model": "model", "clip": "clip", "words": "words.txt"}
     given |= {"classifier": "classifier", "suite": "mine.yaml"}
