@@ -3,7 +3,11 @@
 Every step has its own random numbers and every checkpoint is renamed into place, so a killed run
 continues. A longer sitting raises `--steps`: the learning rate then follows the longer schedule
 from where the run stands. `--without NAMES` leaves pictures out and changes nothing else: the twin
-that never knew.
+that never knew. The second edition and its twin share their first half, which never saw the ten:
+
+    python -m tools.embedded.unet --name root --without objects --until 10000 --variants 8
+    python -m tools.embedded.unet --begin root --again objects --variants 8
+    python -m tools.embedded.unet --begin root --name twin --without objects --variants 8
 """
 
 from __future__ import annotations
@@ -201,19 +205,26 @@ def train(
     device: str = "cpu",
     seconds: float | None = None,
     text: TextCache | None = None,
+    begin: str | None = None,
+    again: Sequence[str] = (),
+    until: int | None = None,
 ) -> common.Progress:
     """Train for `steps` in all; the averaged weights are saved to `work/name` at every
     checkpoint, with a grid of samples in `sampling` steps.
 
     Pictures of the concepts, styles or themes `without` are left out. `snr`: see `weights`;
-    `variants`: see `TextCache`, which may be given. For a smoke run: fewer `channels` and
-    `concepts`.
+    `variants`: see `TextCache`, which may be given. `begin`: another UNet of `work` to go on from;
+    `again`: what is drawn twice as often, for it was not seen there. `until`: the step to stop at,
+    on the way to `steps`. For a smoke run: fewer `channels` and `concepts`.
     """
     torch.manual_seed(seed)
     saved = common.load_latents(work, device)
     latents = (saved["latents"] - saved["mean"][:, None, None]) / saved["std"][:, None, None]
     text = text or TextCache(work, concepts, variants, device)
-    rows = rows_without(text.table, without).to(device)
+    rows = rows_without(text.table, without)
+    if again:
+        rows = torch.cat([rows, rows[~torch.isin(rows, rows_without(text.table, again))]])
+    rows = rows.to(device)
     unet = new_unet(channels, latents.shape[2], device)
     average = deepcopy(unet).requires_grad_(False)
     alphas = new_scheduler().alphas_cumprod.to(device)
@@ -222,11 +233,12 @@ def train(
         unet.parameters(), lr=peak, weight_decay=0.01, betas=(0.9, 0.99), fused=True
     )
     checkpoint, folder = work / f"{name}.ckpt", work / name
-    if not checkpoint.exists() and (folder / "config.json").exists():
+    first = work / begin if begin and not checkpoint.exists() else folder
+    if not (source := first.with_suffix(".ckpt")).exists() and (first / "config.json").exists():
         # a later sitting that has the weights alone
         for model in (unet, average):
-            model.load_state_dict(UNet2DConditionModel.from_pretrained(folder).state_dict())
-    start = common.resume(checkpoint, unet, optimiser, average)
+            model.load_state_dict(UNet2DConditionModel.from_pretrained(first).state_dict())
+    start = common.resume(source, unet, optimiser, average)
     progress = common.Progress(name, start, steps, seconds=seconds)
     for step in progress:
         g = common.generator(seed, step, device)
@@ -251,7 +263,9 @@ def train(
         common.descend(loss, unet, optimiser, rate)
         common.follow(average, unet, step)
         progress(step, loss=loss.detach())
-        if progress.due(step, every):
+        due = progress.due(step, every)
+        progress.over |= step + 1 == until
+        if due or progress.over:
             common.keep(checkpoint, step + 1, unet, optimiser, average)
             average.save_pretrained(folder)
             sample_grid(average, text, work, f"{name}-{step + 1:06d}", sampling, show)
@@ -272,11 +286,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--snr", type=float, help="min-SNR weighting with this bound, such as 5")
     parser.add_argument("--variants", type=int, default=1, help="draws of a picture's captions")
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--begin", metavar="NAME", help="another UNet to go on from")
+    parser.add_argument("--again", help="of the same: what is drawn twice as often")
+    parser.add_argument("--until", type=int, help="the step to stop at, on the way to --steps")
     parser.add_argument("--threads", type=int, default=2)
     given = vars(parser.parse_args(arguments))
     torch.set_num_threads(given.pop("threads"))
-    without = [part.strip() for part in (given.pop("without") or "").split(",") if part.strip()]
-    train(**given, without=without)
+    for key in ("without", "again"):
+        given[key] = [part.strip() for part in (given[key] or "").split(",") if part.strip()]
+    train(**given)
 
 
 if __name__ == "__main__":
