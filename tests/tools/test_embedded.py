@@ -297,6 +297,33 @@ def test_the_twin_that_never_knew_sees_none_of_what_is_left_out(restored, tmp_pa
     assert set(seen) == set(names[1:]) and (work / "twin" / "config.json").exists()
 
 
+def test_model_and_twin_go_on_from_one_root_that_never_saw_what_comes_in_later(
+    restored, tmp_path, monkeypatch
+):
+    shutil.copytree(restored, work := tmp_path / "work")
+    table, _ = common.read_pictures(2)
+    names, drawn = sorted(set(table["concept"])), []
+    spied = unet.TextCache.captions
+    monkeypatch.setattr(
+        unet.TextCache,
+        "captions",
+        lambda text, picture, form: drawn.append(picture) or spied(text, picture, form),
+    )
+    monkeypatch.setattr(unet, "sample_grid", lambda *arguments: None)
+    learn = {"steps": 8, "work": work, "batch": 64, "channels": (32, 32), "concepts": 2}
+    root = unet.train(until=3, name="root", without=names[:1], every=100, **learn)
+    assert root.done == 3 and len(drawn) == 3  # and its checkpoint is kept, though none was due
+    drawn.clear()
+    assert unet.train(begin="root", again=names[:1], **learn).first == 3
+    late = torch.isin(torch.cat(drawn), torch.tensor(table.index[table["concept"] == names[0]]))
+    assert 0.6 < late.float().mean() < 0.73  # two thirds: drawn twice as often
+    # the twin goes on as if there had been no break
+    unet.train(begin="root", name="twin", without=names[:1], **learn)
+    unet.train(name="whole", without=names[:1], **learn)
+    twin, whole = (common.load_checkpoint(work / f"{n}.ckpt")["model"] for n in ("twin", "whole"))
+    assert all(torch.equal(twin[name], tensor) for name, tensor in whole.items())
+
+
 def test_what_is_left_out_must_be_known_and_not_everything(refused):
     table, _ = common.read_pictures(3)
     refused(unet.rows_without, table, common.STYLES, says="nothing noto")
