@@ -218,9 +218,9 @@ def stacked(table: pd.DataFrame, labels: Mapping[str, str], ax: Axes) -> Axes:
 
 
 def costs(rows: pd.DataFrame) -> Axes:
-    """Seconds of every method on a logarithmic scale, its evaluations at the right; and of
-    how many updates they were timed. Columns name, seconds, updates, timed_updates, evaluations."""
-    ax = dots(rows.rename(columns={"seconds": "value"}), "name")
+    """Seconds of every method on a logarithmic scale; at the right its evaluations, and how many
+    updates were timed if not all. Columns name, seconds, updates, timed_updates, evaluations."""
+    ax = dots(rows.assign(value=rows["seconds"]), "name")
     for i, row in enumerate(rows.itertuples()):
         text = f"{row.seconds:.3g} s"
         text += f", {row.evaluations:,} evaluations" if row.evaluations else ""
