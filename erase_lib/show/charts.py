@@ -94,21 +94,21 @@ def forest(pooled: pd.DataFrame, rows: str, marks: Mapping[str, float] | None = 
     """A panel a metric: mean and 95 % interval of each setting in the column `rows`, in its order;
     `pooled` as `measure.means` makes it: columns metric, `rows`, value, low, high, if known runs
     and groups, which stand at the foot, and kind (a mark of `LOOKS`). `marks`: a metric's dashed
-    line, such as the unedited model's value, or chance. No share is shown beyond 0 and 1."""
+    line, such as the unedited model's value, or chance. Intervals of shares end at 0 and 1."""
     names, metrics = list(pooled[rows].unique()), list(pooled["metric"].unique())
     letters = max(len(line) for name in names for line in str(name).split("\n"))
     figure, every = panels(len(metrics), 0.3 * len(names) + 1.0, 0.3 + 0.078 * letters)
     for ax, metric in zip(every, metrics, strict=True):
         part = pooled[pooled["metric"] == metric].set_index(rows).reindex(names).reset_index()
+        at = (marks or {}).get(metric)
+        if metric.startswith(SHARES) and at != 0:  # else a difference, which may be below 0
+            part[["low", "high"]] = part[["low", "high"]].clip(0, 1)
         dots(part, rows, "kind" if "kind" in part else None, 0, ax=ax)
         wide = (figure.get_figwidth() - 0.078 * letters) / ax.get_gridspec().ncols
         ax.set_title(wrapped(metric, wide), fontsize=MEDIUM)
         ax.locator_params(axis="x", nbins=4)
-        at = (marks or {}).get(metric)
         if at is not None:
             ax.axvline(at, color=GREY, ls="--", lw=1)
-        if metric.startswith(SHARES) and at != 0:  # a difference may be below 0
-            ax.set_xlim(max(ax.get_xlim()[0], -0.03), min(ax.get_xlim()[1], 1.03))
     return footnote(figure, pooled) if "groups" in pooled else figure
 
 
@@ -250,8 +250,8 @@ def caption(rows: pd.DataFrame, width: int = 140) -> str:
     targets. Lines of at most `width` letters. Raises `EraseError` for a table that has neither
     groups nor n and measured_by, and for an empty one."""
     if "groups" in rows and len(rows):
-        of = f"Mean of {_span(rows['runs'])} runs, {_span(rows['groups'])} targets"
-        return f"{of} · intervals: 95 %, Student's t over the targets"
+        of = f"{_span(rows['runs'])} runs, {_span(rows['groups'])} targets"
+        return f"Mean of {of} · intervals: 95 %, Student's t over the targets"
     lacking = sorted({"metric", "n", "measured_by"} - set(rows))
     if lacking or rows.empty:
         what = f"lacks {lacking}" if lacking else "is empty"

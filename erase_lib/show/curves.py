@@ -18,8 +18,7 @@ from erase_lib.show.page import MEDIUM, SMALL, axes, key, panels, said, titled
 
 
 def losses(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """L1 and L2 over the updates, on a logarithmic scale; L2 without the first, where the student
-    is still the teacher and only rounding is left."""
+    """L1 and L2 over the updates, logarithmic; L2 without the first, which is but rounding."""
     ax = axes(ax, 3.2, 7)
     lines = (("l1", LOOKS["target"]["color"], "-", "L1, erase"), ("l2", INK, "--", "L2, preserve"))
     for column, colour, dash, label in lines:
@@ -137,8 +136,7 @@ def pivots(table: pd.DataFrame, rows: str, columns: str) -> Figure:
         ax.tick_params("x", rotation=90)
         ax.set_title(metric, fontsize=MEDIUM)
         ax.set(xlabel="", ylabel="")
-    most = part.groupby([rows, columns]).size().max()
-    return footnote(figure, f"Runs behind a cell: {most}")
+    return footnote(figure, f"Runs behind a cell: {part.groupby([rows, columns]).size().max()}")
 
 
 def thresholds(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:

@@ -218,8 +218,7 @@ class MapExplorer:
         return {"source": source, "xanchor": "center", "yanchor": "middle", **size, **place}
 
     def hand_over(self) -> None:
-        """Give the list to be preserved."""
-        assert self.take is not None  # else there is no button
+        """Give the list to be preserved, where somebody takes it."""
         self._said(lambda: self.take(self.listed) if self.take else "")
 
     def export(self) -> None:

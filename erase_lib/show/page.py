@@ -55,8 +55,8 @@ def wrapped(text: str, inches: float, points: float = MEDIUM) -> str:
 def titled(on: Axes | Figure, text: str) -> Any:
     """The same with what was found in words at its top left, above the legend."""
     figure: Any = on.figure if isinstance(on, Axes) else on
-    text = wrapped(text, figure.get_figwidth(), LARGE)
-    figure.suptitle(text, x=0.01, ha="left", fontsize=LARGE)
+    lines = wrapped(text, figure.get_figwidth(), LARGE)
+    figure.suptitle(lines, x=0.01, ha="left", fontsize=LARGE)
     return on
 
 

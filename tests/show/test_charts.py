@@ -165,23 +165,24 @@ def test_a_forest_has_a_panel_a_metric_and_its_line():
     assert dashed(two, 0) == [0.25]
     wide = TABLE.assign(metric="PSR-1", low=-1.0, high=2.0, runs=6, groups=3, kind="neutral")
     figure = show.forest(wide.head(2), "setting", {"PSR-1": 0.5})
-    assert figure.axes[0].get_xlim() == pytest.approx((-0.03, 1.03))  # no share lies beyond
+    assert drawn(figure.axes[0])["neutral"][2] == [[0, 1], [0, 1]]  # no share lies beyond
     assert looks(figure.axes[0])["neutral"][:2] == (LOOKS["neutral"]["color"].lower(), "D")
     assert "6 runs, 3 targets" in figure.get_supxlabel()
     (ax,) = show.forest(wide.head(2), "setting", {"PSR-1": 0}).axes
-    assert ax.get_xlim()[0] < -1  # but differences do
+    assert drawn(ax)["neutral"][2] == [[-1, 2], [-1, 2]]  # but differences do
     figure = show.forest(pd.concat([TABLE[:2].assign(metric=str(i)) for i in range(9)]), "setting")
     assert len(figure.axes) == 9 and figure.get_figwidth() <= 8.5
 
 
 def test_multiples_show_the_runs_beside_their_mean():
-    runs = [TABLE[:2].assign(targets=t, value=v) for t, v in (("dog", 0.1), ("cat", 0.3))]
+    runs = [TABLE[:2].assign(targets=t, value=v) for t, v in (("dog", 0.01), ("cat", 0.3))]
     runs = pd.concat(runs).assign(model="erased")
     runs = pd.concat([runs, runs[:1].assign(model="original", value=0.8)])
     runs, pooled = (t.assign(metric="PSR-1") for t in (runs, TABLE[:2]))
     (ax,) = show.multiples(runs, pooled, "setting", "targets").axes
     points = {line.get_label(): list(line.get_xdata()) for line in ax.lines}
-    assert points["dog"] == [0.1, 0.1] and points["cat"] == [0.3, 0.3]
+    assert points["dog"] == [0.01, 0.01] and points["cat"] == [0.3, 0.3]
+    assert ax.get_xlim()[0] < 0.01  # no run is out of view
     assert drawn(ax)[""][0] == [0.5, 0.2] and dashed(ax, 0) == [0.8]
 
 
