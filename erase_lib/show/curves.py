@@ -178,7 +178,7 @@ def movement_bars(moved: pd.DataFrame, title: str = "", neutral: str = "neutral"
     ax = axes(None, 0.34 * len(moved) + 1, 7)
     moved.plot.barh(color=SHADES[2:0:-1], width=0.8, ax=ax)
     ax.set(xlabel="$L_2$: how far the student's prediction has moved", ylabel="")
-    plain = np.flatnonzero(moved.index.str.startswith(neutral))
+    plain = np.flatnonzero([str(name).startswith(neutral) for name in moved.index])
     if len(plain):
         ax.plot(moved.iloc[plain].max(axis=1), plain, ls="", label="neutral", **LOOKS["neutral"])
     # the bars stand from below upwards, so their names do too

@@ -95,16 +95,16 @@ def web(n=16):
     return graph, {name: i // 3 for i, name in enumerate(NAMES[:n])}
 
 
-def plots(n=12):
+def plots(n=4):
     return [show.thumbnails()[name] for name in NAMES[:n]]
 
 
-def verdicts(n=12):
+def verdicts(n=4):
     return pd.DataFrame({"concept": NAMES[:n], "rank": 0, "seen": NAMES[:n]})
 
 
 def evaluation():
-    both = [verdicts().assign(prompt=NAMES[:12], group="far", seed=1, model=m) for m in "ab"]
+    both = [verdicts().assign(prompt=NAMES[:4], group="far", seed=1, model=m) for m in "ab"]
     table = pd.concat(both).replace({"model": {"a": "original", "b": "erased"}})
     suite = SimpleNamespace(groups={"far": SimpleNamespace(metrics=("PSR-1",))})
     return SimpleNamespace(pictures=table, suite=suite, before=plots(), after=plots())
@@ -155,12 +155,12 @@ FIGURES = {
     ),
     "dots": lambda: show.dots(spread(METHODS, "setting"), "setting"),
     "dumbbells": lambda: show.dumbbells(pairs()),
-    "evaluation_pictures": lambda: show.evaluation_pictures(evaluation(), 12),
+    "evaluation_pictures": lambda: show.evaluation_pictures(evaluation()),
     "extremes": lambda: show.extremes(effects()),
     "footnote": lambda: show.footnote(FIGURES["dots"]().figure, rates()),
     "forest": lambda: show.forest(metrics(), "setting", {"PSR-1 near": 0.9}),
     "graph": lambda: show.graph(*web()),
-    "grid": lambda: show.grid({"original": plots(), "erased": plots()}, NAMES[:12], title="erased"),
+    "grid": lambda: show.grid({"original": plots(), "erased": plots()}, NAMES[:4], title="erased"),
     "heat_map": lambda: show.heat_map(square(), {name: name[0] for name in NAMES}),
     "intervals": lambda: show.intervals(rates()),
     "losses": lambda: show.losses(history()),
