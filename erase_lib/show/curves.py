@@ -166,8 +166,9 @@ def choice_weights(weights: Sequence[Tensor], temperatures: Sequence[float], tit
         given: dict[str, Any] = {"vmin": 0, "vmax": 1, "cmap": SCALE, "xticklabels": False}
         sns.heatmap(w, cbar=ax is every[-1], ax=ax, **given)
         ax.scatter(w.argmax(-1) + 0.5, np.arange(len(w)) + 0.5, c="white", edgecolors="black", s=40)
-        ax.set(title=f"τ = {tau:g}", xlabel=f"candidate, 1 to {w.shape[1]}")
-        ax.tick_params(length=0)
+        ax.set_title(f"τ = {tau:g}", fontsize=MEDIUM)
+        ax.set_xlabel(f"candidate, 1 to {w.shape[1]}", fontsize=SMALL)
+        ax.tick_params(length=0, labelsize=SMALL, rotation=0)
     every[0].set_ylabel("choice")
     return titled(figure, title)
 

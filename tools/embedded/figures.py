@@ -59,7 +59,8 @@ def channels(latents: Mapping[str, Tensor]) -> Figure:
         n, middle, spread = z.shape[1], z.mean((0, 2, 3)), z.std((0, 2, 3))
         ax.errorbar(range(n), middle, spread, fmt="o", color=INK, capsize=3)
         ax.axhspan(-1, 1, color=GREY, alpha=0.15)
-        ax.set(title=f"{title} (grey: the noise)", xlabel="channel", xticks=range(0, n, 3))
+        ax.set_title(f"{title} (grey: the noise)", fontsize=10)
+        ax.set(xlabel="channel", xticks=range(0, n, 3))
     axes[0].set_ylabel("mean ± deviation")
     return fig
 
