@@ -2,15 +2,15 @@
 
 from erase_lib.doors import guard
 from erase_lib.show.atlas import asymmetry, dumbbells, extremes, graph, heat_map, parts
-from erase_lib.show.charts import COLOURS, GREY, INK, caption, delta_bars, dots, footnote, forest
-from erase_lib.show.charts import intervals, multiples, plane
-from erase_lib.show.curves import choice_weights, chosen_map, costs, losses, memory, movement_bars
-from erase_lib.show.curves import pi_map, pivots, preserved, search_spectrum, slopes, spectrum
-from erase_lib.show.curves import thresholds
+from erase_lib.show.charts import COLOURS, GREY, INK, caption, costs, delta_bars, dots, footnote
+from erase_lib.show.charts import forest, intervals, memory, multiples, plane, quoted
+from erase_lib.show.curves import choice_weights, chosen_map, losses, movement_bars, pi_map, pivots
+from erase_lib.show.curves import preserved, search_spectrum, slopes, spectrum, thresholds
 from erase_lib.show.explorers import SensitivityExplorer
 from erase_lib.show.map import MapExplorer, concept_map, map_page
 from erase_lib.show.pictures import before_after, evaluation_pictures, grid, marked, overlay
 from erase_lib.show.pictures import thumbnails
+from erase_lib.show.page import titled
 from erase_lib.show.studio import Studio
 
 guard(__name__)

@@ -15,12 +15,11 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from erase_lib.errors import EraseError, check_range
-from erase_lib.show.charts import COLOURS, GREY, INK, SCALE, dots, stacked
-from erase_lib.show.page import MEDIUM, SMALL, WIDTH, axes, key, panels, said, stamp
+from erase_lib.show.charts import COLOURS, GREY, INK, NEUTRAL, SCALE, TARGET, dots, stacked
+from erase_lib.show.page import HALO, MEDIUM, SMALL, WIDTH, axes, key, panels, said, stamp
 from erase_lib.show.pictures import thumbnails
 
-GROUPS = (*COLOURS, "#F0E442")
-GROUND = {"boxstyle": "round,pad=0.15", "fc": "w", "ec": "none", "alpha": 0.8}  # below letters
+GROUPS = (*COLOURS, TARGET, NEUTRAL, "#882255")  # here no concept has a mark of its own
 
 
 def _colour(group: int) -> str:
@@ -72,7 +71,7 @@ def parts(shares: pd.DataFrame) -> Axes:
     middle = wide.cumsum(axis=1) - wide / 2
     for i, j in np.argwhere(wide.to_numpy() > 0.04):
         at, text = middle.iloc[i, j], f"{100 * wide.iloc[i, j]:.0f} %"
-        ax.text(at, i, text, ha="center", va="center", fontsize=SMALL, bbox=GROUND)
+        ax.text(at, i, text, ha="center", va="center", fontsize=SMALL, path_effects=HALO)
     ax.set_xlim(0, max(1, wide.sum(axis=1).max()))
     ax.set_xlabel("share of the variance of δ over all cells", fontsize=MEDIUM)
     return ax
@@ -164,7 +163,7 @@ def graph(harms: nx.DiGraph, groups: Mapping[str, int], seed: int = 0) -> Axes:
     look |= {"edge_color": shades, "connectionstyle": "arc3,rad=0.12"}
     nx.draw_networkx_edges(harms, at, arrows, ax=ax, **look)
     pictures = thumbnails()
-    look = {"fontsize": MEDIUM, "bbox": GROUND, "ha": "center", "va": "center", "zorder": 5}
+    look = {"fontsize": MEDIUM, "ha": "center", "va": "center", "zorder": 5}
     for node, (x, y) in at.items():
         ax.scatter(x, y, s=820, color="w", edgecolors=colour[node], linewidths=2.2, zorder=3)
         stamp(ax, pictures[node], (x, y), size=20)

@@ -2,8 +2,9 @@
 
 A single series is `INK`; what it is compared with, zero lines and frames are `GREY`. The original
 model is an open mark, the erased one a filled mark of the same ink; a target a pink star, a neutral
-concept an amber diamond. Methods, searches and settings each have a colour *and* a marker, never
-two alike (`series`). A verdict has no colour: it is a mark and a word. Amounts are read from one
+concept an amber diamond: both colours are theirs alone. Methods, searches and settings each have a
+colour *and* a marker, never two alike, and told apart in grey too (`series`). The parts of a whole
+are shades of the ink. A verdict has no colour: it is a mark and a word. Amounts are read from one
 scale, darker is less. The colours are Okabe & Ito's, told apart by colour-blind readers."""
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from erase_lib.errors import EraseError
-from erase_lib.show.page import MEDIUM, SMALL, WIDTH, axes, key, panels, said, stamp
+from erase_lib.show.page import MEDIUM, SMALL, WIDTH, axes, key, panels, said, stamp, wrapped
 
 INK, GREY = "#0072B2", "#666666"
 TARGET, NEUTRAL = "#CC79A7", "#E69F00"
-COLOURS = (INK, "#D55E00", "#009E73", TARGET, NEUTRAL, "#56B4E9", "#000000")
-MARKERS = "osD^v<>PXphd*"  # 7 colours and 13 markers: 91 pairs before the first comes again
+COLOURS = (INK, "#D55E00", "#009E73", "#56B4E9", "#000000")
+MARKERS = "os^PDv<>dpXh*"  # 5 colours and 13 markers: 65 pairs before the first comes again
+SHADES = ("#08306B", INK, "#56B4E9", "#C5E1F5")
 SCALE = "cividis"
 LOOKS: dict[Any, dict[str, Any]] = {
     "original": {"color": INK, "marker": "o", "mfc": "white"},
@@ -34,7 +36,8 @@ LOOKS: dict[Any, dict[str, Any]] = {
     "neutral": {"color": NEUTRAL, "marker": "D", "mec": "black"},
     "concept": {"color": INK, "marker": "o"},
 }
-UNITS = {"share of pictures": ("ESR", "PSR", "NER"), "CLIP score, of 100": ("CLIP score",)}
+SHARES = ("ESR", "PSR", "NER", "share")
+UNITS = {"share of pictures": SHARES, "CLIP score, of 100": ("CLIP score",)}
 UNITS |= {"distance to the original": ("distance",), "FID": ("FID",), "KID": ("KID",)}
 
 
@@ -62,7 +65,8 @@ def dots(
     `by`: a column of series, side by side by `spread` of a line, each with its own mark."""
     names = list(dict.fromkeys(table[rows]))
     ax = axes(ax, 0.3 * len(names) + 1.1)
-    parts = table.groupby(by, sort=False) if by else [("", table)]
+    parts = list(table.groupby(by, sort=False)) if by else [("", table)]
+    parts.sort(key=lambda part: [*LOOKS, part[0]].index(part[0]))  # a legend has one order
     for k, (name, part) in enumerate(parts):
         aside = spread * (k - (len(parts) - 1) / 2)
         y = np.array([names.index(row) for row in part[rows]]) + aside
@@ -88,23 +92,29 @@ def dots(
 
 def forest(pooled: pd.DataFrame, rows: str, marks: Mapping[str, float] | None = None) -> Figure:
     """A panel a metric: mean and 95 % interval of each setting in the column `rows`, in its order;
-    `pooled` as `measure.means` makes it: columns metric, `rows`, value, low, high. `marks`: a
-    metric's dashed line, such as the unedited model's value, or chance."""
+    `pooled` as `measure.means` makes it: columns metric, `rows`, value, low, high, if known runs
+    and groups, which stand at the foot, and kind (a mark of `LOOKS`). `marks`: a metric's dashed
+    line, such as the unedited model's value, or chance. Intervals of shares end at 0 and 1."""
     names, metrics = list(pooled[rows].unique()), list(pooled["metric"].unique())
     letters = max(len(line) for name in names for line in str(name).split("\n"))
     figure, every = panels(len(metrics), 0.3 * len(names) + 1.0, 0.3 + 0.078 * letters)
     for ax, metric in zip(every, metrics, strict=True):
         part = pooled[pooled["metric"] == metric].set_index(rows).reindex(names).reset_index()
-        dots(part, rows, ax=ax).set_title(metric, fontsize=MEDIUM)
+        at = (marks or {}).get(metric)
+        if metric.startswith(SHARES) and at != 0:  # else a difference, which may be below 0
+            part[["low", "high"]] = part[["low", "high"]].clip(0, 1)
+        dots(part, rows, "kind" if "kind" in part else None, 0, ax=ax)
+        wide = (figure.get_figwidth() - 0.078 * letters) / ax.get_gridspec().ncols
+        ax.set_title(wrapped(metric, wide), fontsize=MEDIUM)
         ax.locator_params(axis="x", nbins=4)
-        if marks and metric in marks:
-            ax.axvline(marks[metric], color=GREY, ls="--", lw=1)
-    return figure
+        if at is not None:
+            ax.axvline(at, color=GREY, ls="--", lw=1)
+    return footnote(figure, pooled) if "groups" in pooled else figure
 
 
 def multiples(table: pd.DataFrame, pooled: pd.DataFrame, rows: str, hue: str) -> Figure:
-    """A panel a metric: each erased run a small mark, by `hue` its own; large the mean and interval
-    of `pooled` (`measure.means`); a dashed line where the table has the unedited model's PSR."""
+    """A panel a metric: each erased run a small mark, by `hue` its own, in a lane below the mean
+    and interval of `pooled` (`measure.means`); dashed the unedited model's PSR, if it is there."""
     runs, rest = (table[table["model"] == model] for model in ("erased", "original"))
     kept = rest[rest["metric"].str.startswith("PSR")].groupby("metric")["value"].mean()
     figure = forest(pooled, rows, kept.to_dict())
@@ -112,9 +122,11 @@ def multiples(table: pd.DataFrame, pooled: pd.DataFrame, rows: str, hue: str) ->
     for ax, metric in zip(figure.axes, pooled["metric"].unique(), strict=True):
         for k, (name, part) in enumerate(runs.groupby(hue, sort=False)):
             part = part[part["metric"] == metric]
-            y = np.array([names.index(row) for row in part[rows]]) + 0.22
-            ax.plot(part["value"], y, ls="", ms=5, alpha=0.8, label=name, **series(k + 1))
-    figure.set_figheight(figure.get_figheight() + 0.7)
+            lane = 0.2 + 0.5 * k / max(1, runs[hue].nunique() - 1)
+            y = np.array([names.index(row) for row in part[rows]]) + lane
+            ax.plot(part["value"], y, ls="", ms=4.5, label=name, **series(k + 1))
+        ax.set_ylim(len(names) - 0.1, -0.5)
+    figure.set_figheight(1.5 * figure.get_figheight() + 0.2)
     marks = figure.axes[0].get_legend_handles_labels()[0]
     key(figure, 6, handles=marks, title=hue, loc="outside upper center", bbox_to_anchor=None)
     return figure
@@ -127,7 +139,6 @@ def intervals(rows: pd.DataFrame) -> Figure:
     rows = rows[rows["model"].isin(["original", "erased"])].copy()
     names = (rows["group"] + " · " if "group" in rows else "") + rows["metric"]
     rows["label"] = names + "  (n " + rows.groupby(names)["n"].transform("first").astype(str) + ")"
-    rows = rows.sort_values("model", key=lambda m: m == "erased", kind="stable")
     units = {unit: rows[rows["metric"].str.startswith(start)] for unit, start in UNITS.items()}
     units = {unit: part for unit, part in units.items() if len(part)}
     heights = [part["label"].nunique() + 1.4 for part in units.values()]
@@ -154,19 +165,19 @@ def delta_bars(
     ax: Axes | None = None,
 ) -> Axes:
     """δ of the `most` and as many of the least hurt concepts, the most hurt on top; targets and
-    neutral concepts always, by their own marks. `table`: concept, delta, if known low and high."""
+    neutral concepts always, by their own marks. `table`: concept, delta, if known low, high, n."""
     rows = table.sort_values("delta", ascending=False).reset_index(drop=True)
     special = rows["concept"].isin([*targets, *neutral])
     ends = rows.index[~special]
     chosen = rows.loc[sorted({*ends[:most], *ends[-most:], *rows.index[special]})].copy()
     kinds = {c: "neutral" for c in neutral} | {c: "target" for c in targets}
     chosen["kind"] = [kinds.get(concept, "concept") for concept in chosen["concept"]]
-    chosen["name"] = [f"“{c}”" if c in neutral else c for c in chosen["concept"]]
+    chosen["name"] = [quoted(c) if c in neutral else c for c in chosen["concept"]]
     ax = axes(ax, 0.25 * len(chosen) + 1.1)
     dots(chosen.rename(columns={"delta": "value"}), "name", "kind", 0, pictures, ax)
     ax.hlines(range(len(chosen)), 0, chosen["delta"], color=INK, lw=5, alpha=0.25)
     ax.axvline(0, color=GREY, lw=1)
-    ax.set_xlabel(label, fontsize=MEDIUM)
+    ax.set_xlabel(label + each(chosen), fontsize=MEDIUM)
     return ax
 
 
@@ -186,20 +197,18 @@ def plane(levels: pd.DataFrame) -> Axes:
         at, place = y.loc["original", "value"], ax.get_yaxis_transform()
         ax.axhline(at, color=GREY, ls="--", lw=1)
         said(ax, "not erased", (0.01, at), (0, -12), color=GREY, xycoords=place)
-    ax.set_xlabel("ESR-1 of target: erased →", fontsize=MEDIUM)
-    ax.set_ylabel("PSR-1 of near: kept →", fontsize=MEDIUM)
+    ax.set_xlabel("ESR-1: share of the targets' pictures that are gone →", fontsize=MEDIUM)
+    ax.set_ylabel("PSR-1 near: share of the neighbours still seen →", fontsize=MEDIUM)
     ax.grid(alpha=0.25)
     key(ax, 1, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
 
 
 def stacked(table: pd.DataFrame, labels: Mapping[str, str], ax: Axes) -> Axes:
-    """Horizontal bars, a line a row of `table`, its columns end to end, told apart by hatch too."""
+    """Horizontal bars, a line a row of `table`, its four columns end to end, in shades."""
     left = table.cumsum(axis=1) - table
-    looks = ((0, ""), (5, "///"), (4, "..."), (3, "xxx"))
-    for part, (place, hatch) in zip(table, looks, strict=True):
-        look: dict[str, Any] = {"color": COLOURS[place], "hatch": hatch, "ec": "white", "lw": 0.5}
-        look["label"] = labels.get(str(part), part)
+    for part, shade in zip(table, SHADES, strict=True):
+        look: dict[str, Any] = {"color": shade, "ec": "white", "label": labels.get(str(part), part)}
         ax.barh(table.index, table[part], left=left[part], **look)
     key(ax, 5)
     ax.tick_params(labelsize=SMALL)
@@ -208,10 +217,41 @@ def stacked(table: pd.DataFrame, labels: Mapping[str, str], ax: Axes) -> Axes:
     return ax
 
 
+def costs(rows: pd.DataFrame) -> Axes:
+    """Seconds of every method on a logarithmic scale; at the right its evaluations, and how many
+    updates were timed if not all. Columns name, seconds, updates, timed_updates, evaluations."""
+    ax = dots(rows.assign(value=rows["seconds"]), "name")
+    for i, row in enumerate(rows.itertuples()):
+        text = f"{row.seconds:.3g} s"
+        text += f", {row.evaluations:,} evaluations" if row.evaluations else ""
+        text += f" (from {row.timed_updates} updates)" if row.timed_updates != row.updates else ""
+        ax.text(1.02, i, text, transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
+    ax.set(xscale="log", xlabel="seconds of one erasure (logarithmic)")
+    ax.xaxis.set_major_formatter("{x:g}")
+    return ax
+
+
+def memory(rows: pd.DataFrame) -> Axes:
+    """The most that each part of an update held, stacked, and by ◆ the most that all held at once.
+    Columns train_method, arrangement, {weights, gradients, optimiser, activations, peak}_mb."""
+    names = list(rows["train_method"] + ", " + rows["arrangement"])
+    parts = ("weights", "gradients", "optimiser", "activations")
+    held = pd.DataFrame({part: list(rows[f"{part}_mb"] / 1000) for part in parts}, names)
+    ax = axes(None, 0.32 * len(rows) + 1.4)
+    ax.plot(rows["peak_mb"] / 1000, names, "kD", ms=6, label="all at once", zorder=3)
+    stacked(held, {}, ax)
+    ax.set_xlabel("GB, each part at its own peak")
+    return ax
+
+
 def caption(rows: pd.DataFrame, width: int = 140) -> str:
     """What measured the rows: for each instrument its metrics, n, prompts, seeds, what the interval
-    is of, and the notes; so that the numbers can be quoted. Lines of at most `width` letters.
-    Raises `EraseError` for a table without n or measured_by, and for an empty one."""
+    is of, and the notes; so that the numbers can be quoted. Of `measure.means` how many runs and
+    targets. Lines of at most `width` letters. Raises `EraseError` for a table that has neither
+    groups nor n and measured_by, and for an empty one."""
+    if "groups" in rows and len(rows):
+        of = f"{_span(rows['runs'])} runs, {_span(rows['groups'])} targets"
+        return f"Mean of {of} · intervals: 95 %, Student's t over the targets"
     lacking = sorted({"metric", "n", "measured_by"} - set(rows))
     if lacking or rows.empty:
         what = f"lacks {lacking}" if lacking else "is empty"
@@ -236,6 +276,16 @@ def caption(rows: pd.DataFrame, width: int = 140) -> str:
     for note in filter(None, notes):
         lines += textwrap.wrap(f"Note: {note}", width)
     return "\n".join(lines)
+
+
+def each(table: pd.DataFrame) -> str:
+    """How many pairs of pictures stand behind each row's δ, if the table says so."""
+    return f"; {_span(table['n'])} pairs of pictures each" if "n" in table else ""
+
+
+def quoted(concept: str) -> str:
+    """A neutral concept's name: in quotes, and of the empty prompt that it is empty."""
+    return f"“{concept}”" if concept else "“” (empty)"
 
 
 def _span(values: pd.Series) -> str:

@@ -1,4 +1,4 @@
-"""Curves, heat maps and bars over updates, candidates, thresholds and costs."""
+"""Curves, heat maps and bars over updates, candidates and thresholds."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from erase_lib.errors import EraseError
-from erase_lib.show.charts import COLOURS, GREY, INK, LOOKS, SCALE, TARGET, series, stacked
-from erase_lib.show.page import MEDIUM, SMALL, axes, panels, said
+from erase_lib.show.charts import GREY, INK, LOOKS, SCALE, SHADES, each, footnote, quoted, series
+from erase_lib.show.page import MEDIUM, SMALL, axes, key, panels, said, titled
 
 
 def losses(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """L1 and L2 over the updates, on a logarithmic scale."""
+    """L1 and L2 over the updates, logarithmic; L2 without the first, which is but rounding."""
     ax = axes(ax, 3.2, 7)
-    lines = (("l1", TARGET, "-", "L1, erase"), ("l2", INK, "--", "L2, preserve"))
+    lines = (("l1", LOOKS["target"]["color"], "-", "L1, erase"), ("l2", INK, "--", "L2, preserve"))
     for column, colour, dash, label in lines:
-        if (history[column] > 0).any():
-            ax.plot(history["step"], history[column], color=colour, alpha=0.25)
-            smooth = history[column].rolling(10, min_periods=1).mean()
-            ax.plot(history["step"], smooth, ls=dash, color=colour, label=label)
+        part = history[(history["step"] > 0) | (column == "l1")]
+        if (part[column] > 0).any():
+            ax.plot(part["step"], part[column], color=colour, alpha=0.25)
+            smooth = part[column].rolling(10, min_periods=1).mean()
+            ax.plot(part["step"], smooth, ls=dash, color=colour, label=label)
     ax.set(yscale="log", xlabel="update of θ'", ylabel="loss on ẑ₀")
+    ax.yaxis.set_major_formatter("{x:g}")
     ax.legend(frameon=False)
     return ax
 
@@ -64,8 +66,8 @@ def spectrum(
     for k, i in enumerate(rows.index[plain & rows["concept"].isin(["", "a photo", "a picture"])]):
         side, x = ("right", -30) if i > 0.8 * len(rows) else ("center", 0)
         look = {"ha": side, "fontsize": MEDIUM, "arrowprops": {"arrowstyle": "-", "color": GREY}}
-        said(ax, f"“{rows['concept'][i]}”", (i, rows["delta"][i]), (x, 26 + 20 * (k % 3)), **look)
-    ax.set(xlabel=f"{len(rows)} concepts, the least hurt first", ylabel=label)
+        said(ax, quoted(rows["concept"][i]), (i, rows["delta"][i]), (x, 26 + 20 * (k % 3)), **look)
+    ax.set(xlabel=f"{len(rows)} concepts, the least hurt first{each(rows)}", ylabel=label)
     ax.margins(x=0.02)
     return ax
 
@@ -79,7 +81,7 @@ def search_spectrum(moved: Mapping[str, pd.DataFrame], label: int = 5) -> Axes:
     for i, row in enumerate(table[:label].itertuples()):
         said(ax, row.concept, (i + 1, row.moved), (6, 4), rotation=30)
     ax.set(xlabel="candidates, the most moved first", ylabel="movement of ẑ₀, squared")
-    ax.set_ylim(0, None)
+    ax.set_ylim(0, 1.15 * ax.get_ylim()[1])  # room for names
     ax.legend(title="search", frameon=False)
     return ax
 
@@ -119,20 +121,22 @@ def _over_updates(wide: pd.DataFrame, updates: int, label: str) -> Axes:
 
 
 def pivots(table: pd.DataFrame, rows: str, columns: str) -> Figure:
-    """A heat map a metric: mean `value` of the runs, `rows` down, `columns` across, both in the
-    table's own order."""
+    """A heat map a metric: mean `value`, a share, of the runs, `rows` down, `columns` across, both
+    in the table's own order; the colours run from the least of all to 1."""
     metrics = table.groupby("metric", sort=False)
-    high, wide = 0.3 * table[rows].nunique() + 1.4, 0.55 * table[columns].nunique()
+    high, wide = 0.3 * table[rows].nunique() + 1.8, 0.24 * table[columns].nunique()
     figure, every = panels(len(metrics), high, 0.9, max(1.7, wide))
     for ax, (metric, part) in zip(every, metrics, strict=True):
         means = part.pivot_table(index=rows, columns=columns, values="value", sort=False)
-        given: dict[str, Any] = {"vmin": 0, "vmax": 1, "annot": True, "fmt": ".2f", "cbar": False}
-        sns.heatmap(means, cmap=SCALE, ax=ax, annot_kws={"fontsize": SMALL}, **given)
-        ax.tick_params(length=0, labelsize=SMALL, rotation=0)
-        ax.set_xticklabels(ax.get_xticklabels(), rotation=40, ha="right")
+        words = means.map(lambda share: f"{share:.2f}".removeprefix("0").removesuffix(".00"))
+        given: dict[str, Any] = {"vmin": table["value"].min(), "vmax": 1, "cbar": False}
+        given |= {"annot": words, "fmt": "", "annot_kws": {"fontsize": SMALL}}
+        sns.heatmap(means, cmap=SCALE, ax=ax, **given)
+        ax.tick_params(length=0, labelsize=SMALL)
+        ax.tick_params("x", rotation=90)
         ax.set_title(metric, fontsize=MEDIUM)
         ax.set(xlabel="", ylabel="")
-    return figure
+    return footnote(figure, f"Runs behind a cell: {part.groupby([rows, columns]).size().max()}")
 
 
 def thresholds(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -150,39 +154,7 @@ def thresholds(rows: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.fill_between(some["τ"], some["low"], some["high"], color=look["color"], alpha=0.12, lw=0)
     ax.set(xlabel="threshold τ of the detector", ylabel="NER: share of pictures above τ")
     ax.set_ylim(-0.03, 1.03)
-    ax.legend(frameon=False)
-    return ax
-
-
-def costs(rows: pd.DataFrame) -> Axes:
-    """Seconds of every method on a logarithmic scale, its evaluations at the right; hatched where
-    not all updates were timed. Columns name, seconds, updates, timed_updates, evaluations."""
-    ax = axes(None, 0.3 * len(rows) + 1.2)
-    for i, row in enumerate(rows.itertuples()):
-        text = f"{row.seconds:.3g} s"
-        text += f", {row.evaluations:,} evaluations" if row.evaluations else ""
-        look: dict[str, Any] = {"color": INK}
-        if row.timed_updates != row.updates:
-            look = {"color": "white", "ec": INK, "hatch": "///"}
-            text += f" (from {row.timed_updates} updates)"
-        ax.barh(i, row.seconds, **look)
-        ax.text(1.02, i, text, transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
-    ax.set_yticks(range(len(rows)), rows["name"], fontsize=SMALL)
-    ax.set(xscale="log", xlabel="seconds of one erasure (logarithmic)")
-    ax.invert_yaxis()
-    return ax
-
-
-def memory(rows: pd.DataFrame) -> Axes:
-    """The most that each part of an update held, stacked, and by ◆ the most that all held at once.
-    Columns train_method, arrangement, {weights, gradients, optimiser, activations, peak}_mb."""
-    names = list(rows["train_method"] + ", " + rows["arrangement"])
-    parts = ("weights", "gradients", "optimiser", "activations")
-    held = pd.DataFrame({part: list(rows[f"{part}_mb"] / 1000) for part in parts}, names)
-    ax = axes(None, 0.32 * len(rows) + 1.4)
-    ax.plot(rows["peak_mb"] / 1000, names, "kD", ms=6, label="all at once", zorder=3)
-    stacked(held, {}, ax)
-    ax.set_xlabel("GB, each part at its own peak")
+    key(ax, 1, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
 
 
@@ -194,24 +166,25 @@ def choice_weights(weights: Sequence[Tensor], temperatures: Sequence[float], tit
         given: dict[str, Any] = {"vmin": 0, "vmax": 1, "cmap": SCALE, "xticklabels": False}
         sns.heatmap(w, cbar=ax is every[-1], ax=ax, **given)
         ax.scatter(w.argmax(-1) + 0.5, np.arange(len(w)) + 0.5, c="white", edgecolors="black", s=40)
-        ax.set(title=f"τ = {tau:g}", xlabel=f"candidate, 1 to {w.shape[1]}")
-        ax.tick_params(length=0)
+        ax.set_title(f"τ = {tau:g}", fontsize=MEDIUM)
+        ax.set_xlabel(f"candidate, 1 to {w.shape[1]}", fontsize=SMALL)
+        ax.tick_params(length=0, labelsize=SMALL, rotation=0)
     every[0].set_ylabel("choice")
-    figure.suptitle(title)
-    return figure
+    return titled(figure, title)
 
 
-def movement_bars(moved: pd.DataFrame, title: str = "", bold: str = "") -> Axes:
+def movement_bars(moved: pd.DataFrame, title: str = "", neutral: str = "neutral") -> Axes:
     """How far each concept's ẑ₀ has moved: a row a concept, a bar a column of `moved`, at most two;
-    the concept `bold` stands out."""
+    the rows whose name begins with `neutral` bear the mark of a neutral concept."""
     ax = axes(None, 0.34 * len(moved) + 1, 7)
-    moved.plot.barh(color=[COLOURS[1], INK], width=0.8, ax=ax)
-    ax.set(xlabel="$L_2$: how far the student's prediction has moved", ylabel="", title=title)
-    for tick, name in zip(ax.get_yticklabels(), moved.index, strict=True):
-        tick.set(fontweight="bold" if name == bold else "normal")
+    moved.plot.barh(color=SHADES[2:0:-1], width=0.8, ax=ax)
+    ax.set(xlabel="$L_2$: how far the student's prediction has moved", ylabel="")
+    plain = np.flatnonzero([str(name).startswith(neutral) for name in moved.index])
+    if len(plain):
+        ax.plot(moved.iloc[plain].max(axis=1), plain, ls="", label="neutral", **LOOKS["neutral"])
     # the bars stand from below upwards, so their names do too
     ax.legend(*(x[::-1] for x in ax.get_legend_handles_labels()), frameon=False, loc="lower right")
-    return ax
+    return titled(ax, title)
 
 
 def slopes(truth: pd.Series, gradients: pd.DataFrame, title: str = "") -> Figure:
@@ -233,5 +206,4 @@ def slopes(truth: pd.Series, gradients: pd.DataFrame, title: str = "") -> Figure
         ax.set_title(f"{name}: rank correlation {rank:+.2f}", fontsize=MEDIUM)
         ax.set_xlabel("$L_2$ of the student")
     every[0].set_ylabel("gradient of $L_2$ by $\\pi_i$")
-    figure.suptitle(title)
-    return figure
+    return titled(figure, title)

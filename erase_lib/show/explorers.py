@@ -22,7 +22,8 @@ from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.measure import World, draw, sensitivity_prompts
 from erase_lib.models import Pipeline, using
-from erase_lib.show.charts import delta_bars
+from erase_lib.show.charts import delta_bars, quoted
+from erase_lib.show.page import titled
 from erase_lib.show.pictures import grid, thumbnails
 from erase_lib.study import SCORES, STEPS, deltas, measure_pairs
 from erase_lib.train import Run, erase
@@ -203,9 +204,9 @@ class SensitivityExplorer:
         every = neutral_concepts()[3:]  # all of them would leave no room for others
         shown, label = table[~table["concept"].isin(every)], f"δ: {SCORES[score]}"
         ax = delta_bars(shown, [target], neutral, self.thumbs, 10, label, canvas(8.5, 7))
-        put(self.bars, ax.set_title(f"{method} erases “{target}”: least and most hurt").figure)
+        put(self.bars, titled(ax, f"{method} erases “{target}”: least and most hurt").figure)
         order = table.sort_values("delta", ascending=False)[["concept", "delta"]].to_numpy()
-        self.concept.options = [(f"{c or '(empty)'}   δ {d:+.3f}", c) for c, d in order]
+        self.concept.options = [(f"{c or quoted(c)}   δ {d:+.3f}", c) for c, d in order]
         self.concept.index = 0
 
     def measure(self) -> str:

@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from PIL import Image
 
+from erase_lib.concepts import concept_table
 from erase_lib.errors import EraseError, unknown
 from erase_lib.files import as_path, whole, writing
 from erase_lib.show.charts import LOOKS, SCALE
@@ -61,10 +62,11 @@ def concept_map(
 class MapExplorer:
     """A map of concepts: hover shows before and after, a click the nearest, a lasso lists what it
     holds; close by stand names and pictures. Show `.box`. `maps` has tables concept, x, y, delta
-    and, if known, category by the name of the map, the same concepts in the same order; `before`
-    and `after` a picture a concept in that order, or none. `pictures` by name stand on the map (by
-    default `after`); `points` `(n, dim)`: the space in which the nearest are looked for, else the
-    map. `take` is given the list by the button Preserve; `folder` is where Export writes it."""
+    and category (else Unicode's, of the words it knows) by the name of the map, the same concepts
+    in the same order; `before` and `after` a picture a concept in that order, or none. `pictures`
+    by name stand on the map (by default `after`); `points` `(n, dim)`: the space in which the
+    nearest are looked for, else the map. `take` is given the list by the button Preserve; `folder`
+    is where Export writes it."""
 
     def __init__(
         self,
@@ -90,7 +92,10 @@ class MapExplorer:
         self.figure = go.FigureWidget(map_figure(first, target, label))
         self.marked = list(self.figure.data[0].marker.symbol)
         self.card, self.table, self.status = w.HTML(), w.HTML("lasso some to list them"), w.HTML()
-        self.box = self._box(sorted(first["category"].unique()) if "category" in first else [])
+        known = first["concept"].map(concept_table().set_index("concept")["category"])
+        kinds = first.get("category", known)
+        self.kinds = kinds.fillna("other").to_numpy()
+        self.box = self._box(sorted(set(self.kinds)) if kinds.notna().any() else [])
         trace = self.figure.data[0]
         trace.on_hover(lambda trace, points, state: self.hover(points.point_inds))
         trace.on_click(lambda trace, points, state: self.click(points.point_inds))
@@ -177,7 +182,7 @@ class MapExplorer:
 
     def filter(self, category: str) -> None:
         """Let all but a category fade."""
-        kept = (self.now["category"] == category) if category != "all" else self.now["x"].notna()
+        kept = (self.kinds == category) | (category == "all")
         self.figure.data[0].marker.opacity = np.where(kept, 1.0, 0.08)
 
     def zoom(self) -> None:
@@ -213,8 +218,7 @@ class MapExplorer:
         return {"source": source, "xanchor": "center", "yanchor": "middle", **size, **place}
 
     def hand_over(self) -> None:
-        """Give the list to be preserved."""
-        assert self.take is not None  # else there is no button
+        """Give the list to be preserved, where somebody takes it."""
         self._said(lambda: self.take(self.listed) if self.take else "")
 
     def export(self) -> None:

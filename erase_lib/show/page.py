@@ -3,6 +3,7 @@ points, which are 11 px there; axes, legends, words and small pictures in it."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,10 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
 WIDTH = 8.5  # inches: 816 px at 96 an inch
-SMALL, MEDIUM = 8.5, 10.0  # points
+SMALL, MEDIUM, LARGE = 8.5, 10.0, 11.0  # points; LARGE for the one title of a figure
+HALO = [withStroke(linewidth=2.5, foreground="white")]  # around letters on lines and pictures
+LETTER = 0.62 / 72  # inches of an average letter of one point
 
 
 def axes(ax: Axes | None, height: float, width: float = WIDTH) -> Axes:
@@ -42,9 +46,24 @@ def key(on: Axes | Figure, ncols: int = 4, **where: Any) -> None:
     on.legend(ncols=ncols, frameon=False, fontsize=SMALL, **place | where)
 
 
+def wrapped(text: str, inches: float, points: float = MEDIUM) -> str:
+    """The text in lines of at most so many inches; its own ends of lines stay, and long words."""
+    wrapper = textwrap.TextWrapper(max(1, int(inches / LETTER / points)), break_long_words=False)
+    return "\n".join(wrapper.fill(line) for line in text.split("\n"))
+
+
+def titled(on: Axes | Figure, text: str) -> Any:
+    """The same with what was found in words at its top left, above the legend."""
+    figure: Any = on.figure if isinstance(on, Axes) else on
+    lines = wrapped(text, figure.get_figwidth(), LARGE)
+    figure.suptitle(lines, x=0.01, ha="left", fontsize=LARGE)
+    return on
+
+
 def said(ax: Axes, text: str, at: Any, shift: tuple[float, float], **how: Any) -> None:
     """Words, `shift` points from a point of the axes."""
-    ax.annotate(text, at, shift, textcoords="offset points", **{"fontsize": SMALL} | how)
+    look: dict[str, Any] = {"fontsize": SMALL, "path_effects": HALO, "textcoords": "offset points"}
+    ax.annotate(text, at, shift, **look | how)
 
 
 def stamp(

@@ -3,7 +3,6 @@ What a judge sees stands below a picture as a mark and a word."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from itertools import groupby
@@ -21,12 +20,12 @@ from erase_lib.concepts import EMOJI
 from erase_lib.errors import EraseError, unknown
 from erase_lib.files import whole_table
 from erase_lib.measure import Evaluation
-from erase_lib.show.page import MEDIUM, SMALL, WIDTH
+from erase_lib.show.charts import SCALE
+from erase_lib.show.page import LARGE, LETTER, MEDIUM, SMALL, WIDTH, wrapped
 
 ACROSS = 8  # pictures in a line
 FRAME = "#999999"
 _LINE = 1.25 * SMALL / 72  # inches from one line of small letters to the next
-_LETTER = 0.62 * SMALL / 72  # inches of an average small letter
 
 
 def grid(
@@ -51,15 +50,16 @@ def grid(
     for what, given, wanted in counted:
         if len(given) not in (0, wanted):
             raise EraseError(f"{len(given)} {what} for {wanted} pictures: expected one each")
-    names = {name: _wrapped(name, 13) for name in rows}
-    left = 0.12 + _LETTER * max(len(line) for text in names.values() for line in text.split("\n"))
+    names = {name: wrapped(name, 0.96, SMALL) for name in rows}
+    letters = max(len(line) for text in names.values() for line in text.split("\n"))
+    left = 0.12 + LETTER * SMALL * letters
     lines = _lines(groups or [""] * n)
     side = min(1.4, (WIDTH - left) / max(map(len, lines)))
     width = left + side * max(map(len, lines))
-    letters = int(0.97 * side / _LETTER)
-    heads = [_wrapped(head, letters) for head in heads] or [""] * n
-    words = {name: [_wrapped(word, letters) for word in below.get(name, ())] for name in rows}
-    title = _wrapped(title, int(width / _LETTER * SMALL / MEDIUM))
+    narrow = (0.97 * side, SMALL)
+    heads = [wrapped(head, *narrow) for head in heads] or [""] * n
+    words = {name: [wrapped(word, *narrow) for word in below.get(name, ())] for name in rows}
+    title = wrapped(title, width, LARGE)
     # first where everything stands, in inches from the top; the height is known at the end
     bands, top = [], 0.08 + 0.2 * _height([title])
     for columns in lines:
@@ -92,14 +92,8 @@ def grid(
             figure.text(x[0], (y + 0.04) * inch[1], group, fontsize=MEDIUM, weight="bold")
             figure.add_artist(Line2D(x, [y * inch[1]] * 2, color=FRAME, lw=1))
     if title:
-        figure.suptitle(title, fontsize=MEDIUM, y=1 - 0.06 * inch[1], va="top")
+        figure.suptitle(title, fontsize=LARGE, x=0.01, ha="left", y=1 - 0.06 * inch[1], va="top")
     return figure
-
-
-def _wrapped(text: str, letters: int) -> str:
-    """The text in lines of at most so many letters; its own ends of lines stay, and long words."""
-    wrapper = textwrap.TextWrapper(max(letters, 1), break_long_words=False)
-    return "\n".join(wrapper.fill(line) for line in text.split("\n"))
 
 
 def _height(texts: Iterable[str]) -> int:
@@ -183,7 +177,7 @@ def overlay(picture: Image.Image, weights: Tensor) -> Image.Image:
     size, low = (256, 256), weights.min()
     scaled = ((weights - low) / (weights.max() - low).clamp(min=1e-12)).float().numpy()
     mask = Image.fromarray((scaled * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
-    heard = mpl.colormaps["inferno"](np.asarray(mask), bytes=True)
+    heard = mpl.colormaps[SCALE](np.asarray(mask), bytes=True)
     grey = (np.asarray(picture.convert("L").resize(size), dtype=float) + 120) / 375 * 255
     below, over = (Image.fromarray(a).convert("RGB") for a in (grey.astype(np.uint8), heard))
     return Image.blend(below, over, 0.6)

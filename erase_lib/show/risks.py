@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from erase_lib import study
-from erase_lib.concepts import concept_table, vocabulary, without
+from erase_lib.concepts import vocabulary, without
 from erase_lib.errors import EraseError, unknown
 from erase_lib.measure import World, near_and_far
 from erase_lib.show.explorers import WIDE, Job, drawn, picture, put, row
@@ -104,18 +104,10 @@ class Risks:
         asked = pd.DataFrame({"prompt": prompts, "seed": range(len(some))})
         heads = [f"{i}. {name}" for i, name in enumerate(some, 1)]
         title = f"most at risk if “{', '.join(targets)}” is erased, by {how}"
-        put(
-            self.strip,
-            grid(
-                {"original": drawn(self.job, self.world.pipe, asked)},
-                heads,
-                title=title,
-                figure=Figure(),
-            ),
-        )
-        return (
-            f"{len(names)} words predicted by {PREDICTORS[how]}. Only their order means something"
-        )
+        rows = {"original": drawn(self.job, self.world.pipe, asked)}
+        put(self.strip, grid(rows, heads, title=title, figure=Figure()))
+        told = f"{len(names)} words predicted by {PREDICTORS[how]}"
+        return f"{told}. Only their order means something"
 
     def add(self, words: Iterable[str]) -> str:
         """Preserve these too."""
@@ -144,9 +136,6 @@ class Risks:
         table["delta"] = [known["prediction"].max(), *known["prediction"]]
         space = study.text_space(self.world.pipe, table["concept"].tolist())
         table[["x", "y"]] = study.project(space, "pca")
-        if self.world.embedded:
-            kinds = concept_table().set_index("concept")["category"]
-            table["category"] = table["concept"].map(kinds).fillna("other")
         given: dict[str, Any] = {"points": space, "label": "prediction", "take": self.add}
         given |= {"pictures": thumbnails() if self.world.embedded else {}, "folder": self.folder}
         self.map.children = [MapExplorer({"words, PCA": table}, target, **given).box]

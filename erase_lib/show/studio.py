@@ -100,11 +100,8 @@ class Studio:
 
     def erase(self) -> str:
         """Erase what was typed, preserving whom is chosen, showing each update; then draw."""
-        targets, method, names = (
-            self.risks.targets(),
-            self.method.value,
-            tuple(self.preserved.value),
-        )
+        targets, method = self.risks.targets(), self.method.value
+        names = tuple(self.preserved.value)
         given: dict[str, Any] = {"targets": targets, "method": method, "preserved": names}
         given |= {"search": "fixed"} if names and method == "eap" else {}
         given |= {"steps": self.steps} if self.steps else {}
@@ -202,9 +199,7 @@ class Studio:
             edits, note = self._matched(edits)
         told = self._look(edits, f"A: {about(edits['A'])}\nB: {about(edits['B'])}", every=True)
         rows = [study.trial_rows(told["original"], told[name]) for name in edits]
-        named = [
-            part.replace({"model": {"erased": n}}) for n, part in zip(edits, rows, strict=True)
-        ]
+        named = [t.replace({"model": {"erased": n}}) for n, t in zip(edits, rows, strict=True)]
         apart = study.trial_rows(told["A"], told["B"]).replace({"model": {"difference": "B − A"}})
         parts = [t[t["model"].isin(["original", *edits])] for t in named]
         parts.append(apart[apart["model"] == "B − A"])
@@ -225,15 +220,10 @@ class Studio:
             short += [] if reached else [name]
             self.job.bar.value += 1
         at = ", ".join(f"{name} at strength {edit.strength:.2g}" for name, edit in found.items())
+        level = f"reaches ESR-1 {study.LEVEL:g}"
         if short:
-            return (
-                found,
-                f"NOT MATCHED: {' and '.join(short)} never reaches ESR-1 {study.LEVEL:g}; {at}",
-            )
-        return (
-            found,
-            f"matched where each first reaches ESR-1 {study.LEVEL:g}, on other noise: {at}",
-        )
+            return found, f"NOT MATCHED: {' and '.join(short)} never {level}; {at}"
+        return found, f"matched where each first {level}, on other noise: {at}"
 
     def _now(self) -> Erasure:
         if self.edit is None:
@@ -308,13 +298,9 @@ def about(edit: Erasure) -> str:
 def rates(rows: pd.DataFrame, note: str) -> str:
     """A table in HTML of `study.trial_rows`: a line a group, a column a model, and what is to be
     said of it."""
-    cells = [
-        f"{r.value:+.2f}" if r.model in ("difference", "B − A") else f"{r.value:.2f}"
-        for r in rows.itertuples()
-    ]
-    spans = [f" [{r.low:.2f}, {r.high:.2f}]" for r in rows.itertuples()]
-    said = rows.assign(said=[a + b for a, b in zip(cells, spans, strict=True)])
+    signs = ["+" if model in ("difference", "B − A") else "" for model in rows["model"]]
+    ends = zip(signs, rows["value"], rows["low"], rows["high"], strict=True)
+    said = rows.assign(said=[f"{v:{s}.2f} [{low:.2f}, {high:.2f}]" for s, v, low, high in ends])
     wide = said.set_index(["group", "metric", "n", "model"])["said"].unstack("model", sort=False)
-    return f"<p><b>{escape(note)}</b></p>" + wide.reset_index().rename_axis(columns=None).to_html(
-        index=False
-    )
+    wide = wide.reset_index().rename_axis(columns=None)
+    return f"<p><b>{escape(note)}</b></p>{wide.to_html(index=False)}"

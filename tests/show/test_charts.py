@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 
 from erase_lib import EraseError, show
 from erase_lib.show import caption, footnote
-from erase_lib.show.charts import INK, series
+from erase_lib.show.charts import INK, LOOKS, series
 
 ROWS = pd.DataFrame(
     [
@@ -155,7 +155,7 @@ def test_dots_stand_in_the_tables_order_with_their_intervals():
 def test_no_two_series_look_alike():
     every = [tuple(series(place).values()) for place in range(40)]
     assert len(set(every)) == 40
-    assert len({colour for colour, _ in every[:7]}) == len({mark for _, mark in every[:7]}) == 7
+    assert len({colour for colour, _ in every[:5]}) == 5 and len({m for _, m in every[:13]}) == 13
 
 
 def test_a_forest_has_a_panel_a_metric_and_its_line():
@@ -163,18 +163,26 @@ def test_a_forest_has_a_panel_a_metric_and_its_line():
     assert [one.get_title(), two.get_title()] == ["x", "y"]
     assert drawn(one)[""][0] == [0.5, 0.2] and np.isnan(drawn(two)[""][0][1])
     assert dashed(two, 0) == [0.25]
+    wide = TABLE.assign(metric="PSR-1", low=-1.0, high=2.0, runs=6, groups=3, kind="neutral")
+    figure = show.forest(wide.head(2), "setting", {"PSR-1": 0.5})
+    assert drawn(figure.axes[0])["neutral"][2] == [[0, 1], [0, 1]]  # no share lies beyond
+    assert looks(figure.axes[0])["neutral"][:2] == (LOOKS["neutral"]["color"].lower(), "D")
+    assert "6 runs, 3 targets" in figure.get_supxlabel()
+    (ax,) = show.forest(wide.head(2), "setting", {"PSR-1": 0}).axes
+    assert drawn(ax)["neutral"][2] == [[-1, 2], [-1, 2]]  # but differences do
     figure = show.forest(pd.concat([TABLE[:2].assign(metric=str(i)) for i in range(9)]), "setting")
     assert len(figure.axes) == 9 and figure.get_figwidth() <= 8.5
 
 
 def test_multiples_show_the_runs_beside_their_mean():
-    runs = [TABLE[:2].assign(targets=t, value=v) for t, v in (("dog", 0.1), ("cat", 0.3))]
+    runs = [TABLE[:2].assign(targets=t, value=v) for t, v in (("dog", 0.01), ("cat", 0.3))]
     runs = pd.concat(runs).assign(model="erased")
     runs = pd.concat([runs, runs[:1].assign(model="original", value=0.8)])
     runs, pooled = (t.assign(metric="PSR-1") for t in (runs, TABLE[:2]))
     (ax,) = show.multiples(runs, pooled, "setting", "targets").axes
     points = {line.get_label(): list(line.get_xdata()) for line in ax.lines}
-    assert points["dog"] == [0.1, 0.1] and points["cat"] == [0.3, 0.3]
+    assert points["dog"] == [0.01, 0.01] and points["cat"] == [0.3, 0.3]
+    assert ax.get_xlim()[0] < 0.01  # no run is out of view
     assert drawn(ax)[""][0] == [0.5, 0.2] and dashed(ax, 0) == [0.8]
 
 
@@ -213,7 +221,7 @@ def test_delta_has_the_most_and_the_least_hurt_and_all_that_is_special():
     table = pd.DataFrame({"concept": list("abcdefg"), "delta": np.arange(7) / 10 - 0.2})
     table = pd.concat([table, pd.DataFrame({"concept": [""], "delta": [0.15]})])
     ax = show.delta_bars(table, ["d"], [""], show.thumbnails(), most=2)
-    assert names(ax) == ["g", "f", "“”", "d", "b", "a"]
+    assert names(ax) == ["g", "f", "“” (empty)", "d", "b", "a"]
     found = drawn(ax)
     assert found["target"][:2] == ([0.1], [3]) and found["neutral"][:2] == ([0.15], [2])
     assert found["concept"][:2] == ([0.4, 0.3, -0.1, -0.2], [0, 1, 4, 5])
@@ -262,7 +270,8 @@ HISTORY = pd.DataFrame({"step": range(4), "l1": [0.4, 0.3, 0.2, 0.1], "l2": 0.0,
 def test_a_history_has_its_losses_and_what_was_preserved():
     ax = show.losses(HISTORY)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["L1, erase"]  # L2 is 0
-    both = show.losses(HISTORY.assign(l2=0.1)).get_lines()
+    both = show.losses(HISTORY.assign(l2=[1e-14, 0.1, 0.2, 0.1])).get_lines()
+    assert both[2].get_ydata().min() == 0.1  # rounding would stretch the logarithm
     assert len({(line.get_color(), line.get_linestyle()) for line in both[1::2]}) == 2
     ax = show.preserved(HISTORY, most=2)
     assert names(ax) == ["a", "b"] and [bar.get_width() for bar in ax.patches] == [3, 4]
@@ -283,7 +292,7 @@ def test_spectra_are_sorted():
     table = pd.DataFrame({"concept": ["a", "b", ""], "delta": [0.3, 0.1, 0.2]})
     table = table.assign(low=table["delta"] - 0.1, high=table["delta"] + 0.1)
     ax = show.spectrum(table, ["a"], [""])
-    assert ax.lines[0].get_ydata().tolist() == [0.1, 0.2, 0.3] and said(ax) == ["“”"]
+    assert ax.lines[0].get_ydata().tolist() == [0.1, 0.2, 0.3] and said(ax) == ["“” (empty)"]
     marks = {line.get_label(): line.get_xydata()[0].tolist() for line in ax.lines}
     assert marks["target (1)"] == [2, 0.3] and marks["neutral (1)"] == [1, 0.2]
     moved = pd.DataFrame({"concept": list("xyz"), "moved": [3.0, 2.0, 1.0]})
@@ -294,8 +303,9 @@ def test_spectra_are_sorted():
 def test_pivots_hold_the_means_in_the_tables_order():
     runs = TABLE.assign(targets=["dog", "dog", "cat"], metric="PSR-1")
     (ax,) = show.pivots(runs, "targets", "setting").axes
-    assert names(ax) == ["dog", "cat"] and sorted(said(ax)) == ["0.20", "0.50", "0.90"]
+    assert names(ax) == ["dog", "cat"] and sorted(said(ax)) == [".20", ".50", ".90"]
     assert [text.get_text() for text in ax.get_xticklabels()] == ["b", "a"]
+    assert show.pivots(runs, "targets", "setting").get_supxlabel() == "Runs behind a cell: 1"
 
 
 def test_costs_say_what_was_extrapolated():
@@ -304,7 +314,7 @@ def test_costs_say_what_was_extrapolated():
     ax = show.costs(pd.DataFrame(rows, columns=columns))
     known, guessed, closed = said(ax)
     assert "25 s, 4,000 ev" in known and "(from 20 updates)" in guessed and closed == "0.4 s"
-    assert [bool(bar.get_hatch()) for bar in ax.patches] == [False, True, False]
+    assert drawn(ax)[""][0] == [25.0, 520.0, 0.4] and ax.get_xscale() == "log"
 
 
 def test_memory_is_stacked_and_has_what_all_held_at_once():
@@ -313,4 +323,4 @@ def test_memory_is_stacked_and_has_what_all_held_at_once():
     ax = show.memory(pd.DataFrame(rows))
     assert [(bar.get_x(), bar.get_width()) for bar in ax.patches] == [(i, 1) for i in range(4)]
     assert ax.lines[0].get_xdata().tolist() == [3.5]
-    assert len({bar.get_hatch() for bar in ax.patches}) == 4
+    assert len({bar.get_facecolor() for bar in ax.patches}) == 4

@@ -167,6 +167,20 @@ def test_the_map_finds_filters_zooms_and_hands_its_list_over(tmp_path):
     assert (tmp_path / "chosen.txt").read_text("utf-8").split() == taken
 
 
+def test_the_map_is_filtered_by_unicodes_categories_where_it_knows_a_word():
+    known = MAP.assign(concept=["dog", "church", "banana", "blorp"])
+    explorer = show.MapExplorer({"map": known}, "dog")
+    kinds = ["animals & nature", "food & drink", "other", "travel & places"]
+    assert list(explorer.category.options) == ["all", *kinds]
+    assert explorer.category in explorer.box.children[0].children
+    explorer.category.value = "food & drink"
+    assert list(explorer.figure.data[0].marker.opacity) == [0.08, 0.08, 1.0, 0.08]
+    explorer.category.value = "all"
+    assert set(explorer.figure.data[0].marker.opacity) == {1.0}
+    explorer = show.MapExplorer({"map": MAP}, "a")  # another model's words
+    assert explorer.category not in explorer.box.children[0].children
+
+
 def test_a_map_of_all_tokens_is_drawn_by_webgl():
     n = 49_408
     flat = pd.DataFrame({"concept": np.arange(n).astype(str), "x": np.arange(n), "y": 0.0})

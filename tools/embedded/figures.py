@@ -53,13 +53,14 @@ def channels(latents: Mapping[str, Tensor]) -> Figure:
     """Mean and deviation of each channel of latents `(n, channels, h, w)`, a panel each; in grey
     the noise of diffusion."""
     fig, axes = plt.subplots(
-        1, len(latents), figsize=(11, 3.2), sharex=True, sharey=True, layout="constrained"
+        1, len(latents), figsize=(8.5, 2.8), sharex=True, sharey=True, layout="constrained"
     )
     for ax, (title, z) in zip(axes, latents.items(), strict=True):
         n, middle, spread = z.shape[1], z.mean((0, 2, 3)), z.std((0, 2, 3))
         ax.errorbar(range(n), middle, spread, fmt="o", color=INK, capsize=3)
         ax.axhspan(-1, 1, color=GREY, alpha=0.15)
-        ax.set(title=f"{title} (grey: the noise)", xlabel="channel", xticks=range(0, n, 3))
+        ax.set_title(f"{title} (grey: the noise)", fontsize=10)
+        ax.set(xlabel="channel", xticks=range(0, n, 3))
     axes[0].set_ylabel("mean ± deviation")
     return fig
 
@@ -70,7 +71,7 @@ def clean_errors(alpha_bar: Tensor, ax: Axes | None = None) -> Axes:
     `alpha_bar`: ᾱ `(timesteps,)`.
     """
     if ax is None:
-        _, ax = plt.subplots(figsize=(8, 3.4), layout="constrained")
+        _, ax = plt.subplots(figsize=(8.5, 3.4), layout="constrained")
     a, b = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
     ax.semilogy(b / a, color=COLOURS[1], linestyle="--", label="UNet says ε: √(1−ᾱ) / √ᾱ")
     ax.semilogy(b, color=INK, label="UNet says v: √(1−ᾱ)")
