@@ -35,7 +35,8 @@ $(STAMP): pyproject.toml constraints.txt
 	    echo "Install one, or say where it is: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "Installing into .venv (once; some minutes) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
+	@# compiled when it is imported: to compile all of it takes more than a minute
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-compile \
 	    -c constraints.txt -e '.$(EXTRAS)'
 	@touch $@
 

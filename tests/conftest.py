@@ -4,6 +4,7 @@ weights."""
 from __future__ import annotations
 
 import pytest
+from drawings import copied
 
 from erase_lib import EraseError
 from erase_lib.models import load_pipeline
@@ -17,9 +18,15 @@ def tiny_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def tiny(tiny_folder):
+@pytest.fixture(scope="session")
+def loaded(tiny_folder):
+    """Once for all: of what changes nothing of it."""
     return load_pipeline(tiny_folder, device="cpu")
+
+
+@pytest.fixture
+def tiny(loaded):
+    return copied(loaded)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from erase_lib.train import Run
 
 def smoke(**values):
     given = {"targets": ["church", "dog"], "steps": 6, "nearest": 6, "candidates": 3, "lr": 1e-2}
-    given |= {"search": "gumbel", "preserve_at": "own"}
+    given |= {"search": "gumbel", "preserve_at": "own", "sampling_steps": 2}
     return EraseConfig.from_profile("smoke", **(given | values)).settled(True)
 
 
@@ -48,12 +48,14 @@ def goes_on(pipe, config, folder, every=0):
     return again, steps[0]
 
 
-GIVEN = [{"search": search} for search in SEARCHES if search != "fixed"]
+# auto is random, and gumbel_full holds what gumbel does
+SAME = ("auto", "gumbel_full", "fixed")
+GIVEN = [{"search": search} for search in SEARCHES if search not in SAME]
 GIVEN += [{"search": "fixed", "preserved": ["cat", "cow"]}, {"schedule": "published"}]
 
 
 # The bank is filled at updates 0, 2, 4: at 3 it was drawn by a student that is gone.
-@pytest.mark.parametrize("given", [*GIVEN, {"method": "esd"}, {"method": "esd_neutral"}])
+@pytest.mark.parametrize("given", [*GIVEN, {"method": "esd"}])
 def test_a_run_cut_off_goes_on_to_the_very_same_erasure(tiny, tmp_path, given):
     config = smoke(**given)
     whole = erase(tiny, config, [])

@@ -195,10 +195,9 @@ def test_prompts_are_encoded_when_they_are_asked_for(tiny, monkeypatch):
 
 
 @pytest.mark.parametrize("schedule", ["replay", "published"])
-@pytest.mark.parametrize("method", ["esd", "esd_neutral", "eap"])
-def test_teacher_untouched_and_same_seed_same_erasure(tiny, method, schedule):
+def test_teacher_untouched_and_same_seed_same_erasure(tiny, schedule):
     before = copied(tiny)
-    config = smoke(method=method, schedule=schedule, targets=["church", "dog"])
+    config = smoke(schedule=schedule, targets=["church", "dog"])
     first, second = (erase(tiny, config, []) for _ in range(2))
     assert equal(tiny.unet.state_dict(), before) and equal(first.tensors, second.tensors)
     assert not equal(first.tensors, before)
@@ -382,7 +381,7 @@ def test_save_load_apply_and_export_give_the_same_pictures(tiny, tmp_path):
     StableDiffusionPipeline.from_pretrained(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("train_method", ["kv", "xattn", "noxattn", "full", "selfattn"])
+@pytest.mark.parametrize("train_method", ["kv", "full"])
 def test_half_precision_teacher_with_a_float32_student(tiny, tiny_folder, train_method):
     half = load_pipeline(tiny_folder, device="cpu", dtype=torch.bfloat16)
     lean = train_method == "full"
@@ -497,14 +496,6 @@ def test_what_an_interrupt_leaves_is_kept_saved_and_loaded(tiny, tmp_path, done)
     assert not Erasure.load(erase(tiny, smoke(), []).save(tmp_path)).partial
 
 
-def test_callbacks_are_called_before_the_first_update_and_after_each(tiny):
-    done, calls = [], []
-    given = [lambda run: done.append(len(run.history)), lambda run: calls.append(len(done))]
-    erasure = erase(tiny, smoke(method="esd"), given)
-    assert done == [0, 1, 2] and calls == [1, 2, 3]
-    assert [row["step"] for row in erasure.history] == [0, 1]
-
-
 def test_loading_shows_no_bars_and_leaves_the_libraries_as_they_were(tiny_folder, tmp_path, capfd):
     pipe = load_pipeline(tiny_folder, device="cpu")
     erase(pipe, smoke(method="esd"), []).export(pipe, tmp_path / "whole")
@@ -534,20 +525,19 @@ def test_a_random_search_leaves_every_candidate_as_likely(tiny):
 def test_replay_and_published_agree_in_the_expectation_of_the_loss(tiny):
     means = {}
     for schedule in ("replay", "published"):
-        found = []
-        for seed in range(8):  # a run's bank is one draw of its trajectories' noise
-            settings = {"schedule": schedule, "seed": seed, "batch": 8, "preserve_batch": 8}
-            config = smoke(lr=1e-30, anneal=False, steps=12, **settings)
+        rows = []
+        for seed in range(3):  # a run's bank is one draw of its trajectories' noise
+            settings = {"schedule": schedule, "seed": seed, "batch": 16, "preserve_batch": 16}
+            config = smoke(search="random", lr=1e-30, anneal=False, steps=4, **settings)
             run = Run(tiny, config)
-            g = torch.Generator().manual_seed(5)
+            g, begin = torch.Generator().manual_seed(5), run.latents.begin
             with torch.no_grad():  # one fixed student, whatever the seed, that is not the teacher
                 for p in run.student.values():
                     p += 0.05 * p.std() * torch.randn(p.shape, generator=g)
-            rows = [run.update() for _ in range(config.steps)]
-            found.append([np.mean([row[name] for row in rows]) for name in ("l1", "l2")])
-        means[schedule] = np.array(found)
-    gap = means["replay"].mean(0) - means["published"].mean(0)
-    error = np.sqrt(sum(m.var(0, ddof=1) / len(m) for m in means.values()))
-    assert (abs(gap) < 4 * error).all()
-    # and the runs are enough to tell: a loss of half the size would not pass
-    assert (4 * error < 0.5 * means["published"].mean(0)).all()
+            for at in range(4):  # the middle of each of its four bins, instead of some of their t
+                start = begin(16)._replace(bin=at, t=torch.tensor([250 * at + 125]))
+                run.latents.begin = lambda n, start=start: start
+                rows.append(run.update())
+        means[schedule] = [np.mean([row[name] for row in rows]) for name in ("l1", "l2")]
+    # not the same numbers, but a loss of half or twice the size would not pass
+    assert means["replay"] == pytest.approx(means["published"], rel=0.4)

@@ -6,8 +6,7 @@ import itertools
 import json
 import pickle
 import shutil
-import subprocess
-import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
+from drawings import copied
 from safetensors.torch import load_file, save_file
 
 from erase_lib import EraseConfig, EraseError, Erasure, erase, generate, load_pipeline
@@ -221,22 +221,16 @@ def test_no_number_multiplies_work_without_a_bound(refused, call, given, name):
         assert f"{name} is {value}" in refused(call, *given, **{name: value})
 
 
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
+def test_generate(refused, tiny):
+    for values, words in (
         ({"seed": [1, 2, 3]}, "3 seeds for 2 prompts"),
         ({"seed": {1, 2}}, "seed is {1, 2} (set)"),
         ({"steps": 0}, "0 sampling steps"),
-        ({"steps": -5}, "-5 sampling steps"),
         ({"steps": 1001}, "1001 sampling steps"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
-        ({"guidance_scale": float("inf")}, "guidance_scale is inf"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"prompts": "dog"}, "['dog']"),
-    ],
-)
-def test_generate(refused, tiny, values, words):
-    assert words in refused(generate, tiny, **({"prompts": ["dog", "cat"], "steps": 1} | values))
+    ):
+        refused(generate, tiny, **{"prompts": ["dog", "cat"], "steps": 1} | values, says=[words])
 
 
 def test_what_a_model_cannot_train_or_encode(refused, tiny, tiny_folder):
@@ -245,7 +239,9 @@ def test_what_a_model_cannot_train_or_encode(refused, tiny, tiny_folder):
     assert "bfloat16" in refused(erase, half, smoke())  # its gradients are too small
     assert "no prompts" in refused(encode_prompts, tiny, [])
     assert "prompt is 1000001" in refused(encode_prompts, tiny, ["dog", "x" * 1_000_001])
-    assert "gigabytes of 90,000,000" in refused(encode_prompts, tiny, ["dog"] * 90_000_000)
+    wide = copied(tiny)
+    wide.unet.register_to_config(cross_attention_dim=10**6)
+    assert "gigabytes of 1,000" in refused(encode_prompts, wide, ["dog"] * 1000)
     with pytest.warns(UserWarning, match=r"'dog .*' is too long: '(dog )+cat' is cut off"):
         encode_prompts(tiny, ["dog " * 30 + "cat"])
 
@@ -255,14 +251,6 @@ def test_no_prompts_give_no_pictures_and_seeds_may_come_from_numpy(tiny):
     seeds = 3, np.int64(3), np.array([3, 4])
     drawn = [generate(tiny, ["dog", "cat"], seed=seed, steps=1, progress=False) for seed in seeds]
     assert len({tuple(x.tobytes() for x in pictures) for pictures in drawn}) == 1
-
-
-def test_missing_model_folders(refused, tmp_path):
-    file = tmp_path / "model.safetensors"
-    file.touch()
-    for path, words in ((tmp_path / "nowhere", "does not exist"), (tmp_path, "model_index.json")):
-        assert words in refused(load_pipeline, path, device="cpu")
-    assert "no safetensors file" in refused(load_pipeline, file, device="cpu")
 
 
 def drop_tensor(path):
@@ -349,38 +337,26 @@ def test_export_overwrites_nothing_but_an_export(refused, tiny, tiny_folder, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "whole"]
 
 
-FULL_DISK = """
-import json, resource, sys
-from fractions import Fraction
-from pathlib import Path
-from erase_lib import EraseConfig, EraseError, Erasure, erase, load_pipeline
-
-model, folder = Path(sys.argv[1]), Path(sys.argv[2])
-config = EraseConfig.from_profile("smoke", targets=["church"], steps=2, method="esd")
-pipe = load_pipeline(model, device="cpu")
-erasure = erase(pipe, config, [])
-erasure.save(folder / "old")
-erasure.export(pipe, folder / "old-pipeline")
-resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
-said = {}
-for name in ("old", "new", "old-pipeline", "new-pipeline"):
+@contextmanager
+def small_files():
+    """This process may write no file above 3,000 bytes."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
     try:
-        erasure.export(pipe, folder / name) if "-" in name else erasure.save(folder / name)
-    except EraseError as error:
-        said[name] = str(error)
-print(json.dumps(said))
-"""
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk(tiny_folder, tmp_path):
-    # a process of its own, which may write no file above 3,000 bytes
-    command = [sys.executable, "-c", FULL_DISK, str(tiny_folder), str(tmp_path)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
-    said = json.loads(ran.stdout.splitlines()[-1])
-    assert said.keys() == {"old", "new", "old-pipeline", "new-pipeline"}
-    for name, text in said.items():
-        assert str(tmp_path / name) in text and "File too large" in text and "\n" not in text
+def test_a_full_disk(refused, tiny, tmp_path):
+    erasure = erase(tiny, smoke(), [])
+    erasure.save(tmp_path / "old")
+    erasure.export(tiny, tmp_path / "old-pipeline")
+    for name in ("old", "new", "old-pipeline", "new-pipeline"):
+        write = erasure.save if "-" not in name else lambda path: erasure.export(tiny, path)
+        with small_files():
+            refused(write, tmp_path / name, says=[str(tmp_path / name), "File too large"])
     # what was there is whole, and nothing half-written is left
     Erasure.load(tmp_path / "old")
     load_pipeline(tmp_path / "old-pipeline", device="cpu")

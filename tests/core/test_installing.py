@@ -1,8 +1,7 @@
-"""Privacy and installing: no network, nothing in HOME, no data, no place to write, Windows."""
+"""Privacy and installing: no network, nothing in HOME, no data, no place to write."""
 
 from __future__ import annotations
 
-import ast
 import os
 import pickle
 import subprocess
@@ -113,17 +112,3 @@ def test_without_a_home_what_is_compiled_is_kept_elsewhere(tmp_path):
     assert numba.startswith("True ") and matplotlib.startswith("True ") and numba != matplotlib
     own = python(PLACES, HOME=str(tmp_path / "none"), NUMBA_CACHE_DIR=str(tmp_path))
     assert own[0] == f"True {tmp_path}", "one that was chosen stays"
-
-
-def test_no_module_needs_what_windows_lacks():
-    lacking = {"fcntl", "grp", "pwd", "resource", "syslog", "termios", "tty", "pty", "posix"}
-    found = [
-        f"{path.relative_to(ROOT)} imports {name}"
-        for place in ("erase_lib", "course", "tools")
-        for path in sorted((ROOT / place).rglob("*.py"))
-        for node in ast.parse(path.read_text("utf-8")).body
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-        for name in [getattr(node, "module", None), *(alias.name for alias in node.names)]
-        if name in lacking
-    ]
-    assert not found

@@ -60,20 +60,6 @@ def equal(a, b):
 
 
 @pytest.fixture(scope="module")
-def loaded(tiny_folder):
-    return load_pipeline(tiny_folder, device="cpu")
-
-
-@pytest.fixture
-def tiny(loaded):
-    """A copy, which is made faster than one is loaded; the tokenizer is the same."""
-    pipe = copy.copy(loaded)
-    for part in ("unet", "vae", "text_encoder", "scheduler"):
-        setattr(pipe, part, copy.deepcopy(getattr(loaded, part)))
-    return pipe
-
-
-@pytest.fixture(scope="module")
 def edit(loaded):
     return erase(loaded, smoke(method="uce"))
 

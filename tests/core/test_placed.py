@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from drawings import copied
 from torch import nn
 
 from erase_lib import EraseConfig, EraseError, erase, generate, load_pipeline, text
@@ -34,15 +35,18 @@ def moves(part, log):
     part.__class__ = type(kind.__name__, (kind,), told)
 
 
-@pytest.fixture(params=["sd", "sd3"])
-def twins(request, tiny, tmp_path):
-    """Two equal pipelines, one of them on an accelerator, and where its parts go."""
-    log = []
+@pytest.fixture(scope="module", params=["sd", "sd3"])
+def whole(request, loaded, tmp_path_factory):
     if request.param == "sd":
-        pipe, other = tiny, load_pipeline(tiny.name_or_path, device="cpu")
-    else:
-        random_family("sd3").save_pretrained(tmp_path)
-        pipe, other = (load_pipeline(tmp_path, device="cpu") for _ in range(2))
+        return loaded
+    random_family("sd3").save_pretrained(folder := tmp_path_factory.mktemp("sd3"))
+    return load_pipeline(folder, device="cpu")
+
+
+@pytest.fixture
+def twins(whole):
+    """Two equal pipelines, one of them on an accelerator, and where its parts go."""
+    log, pipe, other = [], copied(whole), copied(whole)
     for part in filter(lambda p: isinstance(p, nn.Module), other.components.values()):
         moves(part, log)
     return pipe, other, log

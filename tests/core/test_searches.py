@@ -183,14 +183,13 @@ def test_what_holds_keeps_the_candidates_still(tiny):
     assert ends[100.0] < 0.5 * ends[0.0]
 
 
-@pytest.mark.parametrize("hard", [True, False])
-def test_gumbel_climbs_to_the_victim_only_by_the_whole_gradient(tiny, planted, probe, hard):
+def test_gumbel_climbs_to_the_victim_only_by_the_whole_gradient(tiny, planted, probe):
     embeddings, student = planted
     found = {}
-    for full in (True, False):
-        search = GumbelSearch(WORDS, embeddings, lr=0.1, temperature=1.0, hard=hard)
+    for full, hard in ((True, True), (True, False), (False, True)):
+        search = GumbelSearch(WORDS, embeddings, lr=0.4, temperature=1.0, hard=hard)
         g = torch.Generator().manual_seed(0)
-        for _ in range(80):
+        for _ in range(25):
             choice = search.choose(8, g)
             c_a = choice.embeddings
             rows = torch.randint(probe.each, (8,), generator=g)
@@ -199,9 +198,9 @@ def test_gumbel_climbs_to_the_victim_only_by_the_whole_gradient(tiny, planted, p
             with in_place(tiny.unet, student):
                 l2 = (predict(tiny, z, t, c_a) - still).pow(2).mean()
             search.ascend(*torch.autograd.grad(l2, search.pi))
-        found[full] = search.pi.detach().softmax(0)
-    assert found[True][VICTIM] > 0.9
-    assert found[False][VICTIM] < 0.1  # as published: the teacher's prediction held constant
+        found[full, hard] = search.pi.detach().softmax(0)[VICTIM]
+    assert found[True, True] > 0.9 and found[True, False] > 0.9
+    assert found[False, True] < 0.1  # as published: the teacher's prediction held constant
 
 
 def test_the_gradient_of_pi_is_the_slope_of_the_loss(planted):

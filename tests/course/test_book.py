@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
+import pandas as pd
 import pytest
 
 pytest.importorskip("playwright")
@@ -16,7 +17,8 @@ from playwright.sync_api import sync_playwright
 from course import book, slides
 from course.plan import ROOT, lessons
 
-pytestmark = pytest.mark.slow
+# one worker for all of them: they share the book, which takes longest, and is begun first
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("book")]
 NAMES = [name for lesson in lessons() for name in lesson.notebooks]
 
 
@@ -77,6 +79,46 @@ def visit(browser):
     )
     yield page
     context.close()
+
+
+def test_concept_sensitivity(ran):
+    folder, result = ran("02_concept_sensitivity")
+    assert {row["predictor"] for row in result["agreement"]} >= {"distance", "kv"}
+    for row in result["predictors"] + result["neutral"]:
+        assert row["low"] <= row["value"] <= row["high"] and row["groups"] == 5
+    pairs = pd.read_parquet(folder / "pairs.parquet")
+    assert pairs["judge"].isna().sum() == 2 * 3  # two pictures of three neutral concepts
+    for name in ("spectrum", "bars", "strip", "predictors", "bars_weapons", "bars_noto_style"):
+        assert (folder / f"{name}.png").stat().st_size > 100
+
+
+def test_the_map_of_concepts(ran):
+    folder, result = ran("03_embedding_map")
+    spaces = {row["space"] for row in result["spaces"]}
+    assert {"text", "pictures", "text, PCA", "pictures, UMAP"} <= spaces
+    assert all(-1 <= row["value"] <= 1 for row in result["spaces"])
+    assert (folder / "map.html").stat().st_size > 1e6  # it needs no network
+    for name in ("map_text", "map_pictures", "maps", "spaces", "strip"):
+        assert (folder / f"{name}.png").stat().st_size > 100
+
+
+def test_one_erasure_explained(ran):
+    _, result = ran("05_erase")
+    assert result["updates"] == 4 and result["strength"] == 1
+    for row in result["metrics"]:
+        assert row["low"] <= row["value"] <= row["high"]
+
+
+def test_methods_side_by_side(ran):
+    folder, result = ran("07_compare")
+    assert result["runs"] >= 40 and "eap_closed" in result["strengths"]
+    found = {(r["setting"], r["group"], r["metric"]): r for r in result["levels"]}
+    assert found["esd", "target", "ESR-1"]["splits"] == 4
+    for row in result["levels"] + result["differences"]:
+        assert row["low"] <= row["value"] <= row["high"]
+    assert all(0 < r["p"] <= r["q"] <= 1 for r in result["differences"])
+    for name in ("plane", "levels", "differences", "side_by_side"):
+        assert (folder / f"{name}.png").stat().st_size > 100
 
 
 def test_the_damage_atlas(ran):

@@ -79,8 +79,16 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_notebook(place, line, tmp_path, damage):
-    damage(place / f"{NAME}.ipynb")
+def test_a_damaged_notebook_is_none(tmp_path, damage):
+    damage(Path(shutil.copy(NOTEBOOKS / f"{NAME}.ipynb", tmp_path)))
+    with pytest.raises(EraseError, match=NAME) as error:
+        notebook(NAME, tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing"])
+def test_a_damaged_notebook_ends_every_tool(place, line, tmp_path, damage):
+    DAMAGED[damage](place / f"{NAME}.ipynb")
     out = tmp_path / "out"
     for edition in editions.EDITIONS:
         assert NAME in line(editions.main, edition, "--out", out)
@@ -106,12 +114,13 @@ PLANS = {
 
 
 @pytest.mark.parametrize("text", PLANS.values(), ids=PLANS)
-def test_a_damaged_plan(place, line, tmp_path, monkeypatch, text):
+def test_a_damaged_plan(tmp_path, monkeypatch, text):
     path = tmp_path / "lessons.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     monkeypatch.setattr(plan, "PLAN", path)
-    assert "lessons.yaml" in line(editions.main, "student", "--out", tmp_path / "out")
-    assert "lessons.yaml" in line(book.main, "--out", tmp_path / "out")
+    with pytest.raises(EraseError, match="lessons.yaml") as error:
+        lessons()
+    assert "\n" not in str(error.value)
 
 
 def test_no_plan_and_no_glossary(place, line, tmp_path, monkeypatch):

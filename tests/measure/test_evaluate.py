@@ -372,9 +372,8 @@ def test_cut_off_it_goes_on_with_what_is_there(erasing, drawings):
     pd.testing.assert_frame_equal(rest.rows[FIELDS], whole.rows[FIELDS])
 
 
-@pytest.mark.parametrize("writes", ["savez_compressed", "to_csv", "to_parquet"])
 def test_on_a_disk_that_fills_what_is_there_stays_and_space_is_all_it_wants(
-    erasing, tmp_path, monkeypatch, refused, writes
+    erasing, tmp_path, monkeypatch, refused
 ):
     before = erasing("run").rows
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -384,16 +383,17 @@ def test_on_a_disk_that_fills_what_is_there_stays_and_space_is_all_it_wants(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache, "PART", 3)  # so that pictures have to be drawn again
-    with monkeypatch.context() as disk:
-        if writes == "savez_compressed":
-            disk.setattr(cache.np, writes, lambda file, **_: full(None, file))
-        else:
-            disk.setattr(pd.DataFrame, writes, full)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the original's pictures can be drawn again
-            refused(erasing, "run", says=["No space left", str(tmp_path / "run"), "free space"])
-    assert all(path.read_bytes() == data for path, data in kept.items())
-    assert not list(tmp_path.rglob("*.tmp"))
+    for writes in ("savez_compressed", "to_csv", "to_parquet"):
+        with monkeypatch.context() as disk:
+            if writes == "savez_compressed":
+                disk.setattr(cache.np, writes, lambda file, **_: full(None, file))
+            else:
+                disk.setattr(pd.DataFrame, writes, full)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the original's pictures can be drawn again
+                refused(erasing, "run", says=["No space left", str(tmp_path / "run"), "free space"])
+        assert all(path.read_bytes() == data for path, data in kept.items())
+        assert not list(tmp_path.rglob("*.tmp"))
     pd.testing.assert_frame_equal(erasing("run").rows[FIELDS], before[FIELDS])
 
 

@@ -130,7 +130,7 @@ def evaluated(tiny, detectors, tmp_path, monkeypatch):
         erasure = erase_closed_form(tiny, EraseConfig(list(targets), method="uce", nearest=4))
         world = World(tiny, classifier="efficientnet_lite0")
         instruments = load_instruments(world, suite, targets, **REAL | given)
-        found = evaluate(tiny, erasure, suite, instruments, most=10, progress=False)
+        found = evaluate(tiny, erasure, suite, instruments, most=4, progress=False)
         assert found.rows[["value", "low", "high"]].notna().all(axis=None)
         return found.rows[found.rows["model"] == "erased"].set_index(["group", "metric"])
 

@@ -16,9 +16,9 @@ from erase_lib.text import encode_prompts, near_each
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_folder):
-    """Once for the file: nothing here changes it."""
-    return load_pipeline(tiny_folder, device="cpu")
+def tiny(loaded):
+    """Nothing here changes it."""
+    return loaded
 
 
 def column(table, group, name="concept"):
@@ -188,23 +188,22 @@ def test_at_most_so_many_prompts_are_spread_over_a_group(tiny):
             assert all(0 < g <= gap for g in np.diff([*places, len(asked)]))
 
 
-@pytest.mark.parametrize("split", "abcd")
-def test_near_and_far_of_the_objects_by_hand(split):
+def test_near_and_far_of_the_objects_by_hand():
     shipped, suite = load_pipeline(device="cpu"), read_suite("objects")
-    targets = suite.splits[split]
     words = [w for w in concept_table()["concept"] if w not in suite.classes]
-    where = encode_prompts(shipped, [*words, *targets]).flatten(1).double().numpy()
-    near = []
-    for i in range(len(targets)):
-        apart = ((where[: len(words)] - where[len(words) + i]) ** 2).sum(1) ** 0.5
-        near += [words[k] for k in np.argsort(apart)[:4] if words[k] not in near]
-    far = [w for w in words if w not in near]
-    table = suite_prompts(shipped, suite, targets)
-    assert column(table, "near") == [w for w in near for _ in range(4)]
-    assert column(table, "far") == far and len({*near, *far}) == 428 - 10
+    where = encode_prompts(shipped, [*words, *suite.classes]).flatten(1).double().numpy()
+    at = dict(zip([*words, *suite.classes], where, strict=True))
     # in split b two targets share one of their nearest
-    expected = [80, 80, 76, 399] if split == "b" else [80, 80, 80, 398]
-    assert [len(column(table, name)) for name in ("target", "kept", "near", "far")] == expected
+    for split, sizes in (("a", [80, 80, 80, 398]), ("b", [80, 80, 76, 399])):
+        targets, near = suite.splits[split], []
+        for target in targets:
+            apart = ((where[: len(words)] - at[target]) ** 2).sum(1) ** 0.5
+            near += [words[k] for k in np.argsort(apart)[:4] if words[k] not in near]
+        far = [w for w in words if w not in near]
+        table = suite_prompts(shipped, suite, targets)
+        assert column(table, "near") == [w for w in near for _ in range(4)]
+        assert column(table, "far") == far and len({*near, *far}) == 428 - 10
+        assert [len(column(table, name)) for name in ("target", "kept", "near", "far")] == sizes
 
 
 def test_papers_suites_are_read_and_need_their_lists(tiny, refused):

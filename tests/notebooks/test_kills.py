@@ -1,4 +1,4 @@
-"""A sweep that is killed: a file of its own, for whole files go to the workers of a test run."""
+"""A sweep that is killed, by tests/kills.py."""
 
 import kills
 import pytest

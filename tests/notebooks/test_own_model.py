@@ -9,10 +9,10 @@ import pytest
 from instruments import tiny_clip, tiny_resnet
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib import pyplot as plt
-from transformers import (
-    CLIPTokenizer,
-)
+from transformers import CLIPTokenizer
 
+from course.exercise import NOT_YET
+from course.plan import tagged
 from erase_lib.families import is_embedded
 from erase_lib.models import EMBEDDED
 from tools.benchmarks.shapes import random_family
@@ -74,17 +74,26 @@ def stranger(tmp_path_factory):
     return {name: str(place / path) for name, path in given.items()}
 
 
-def ran(name, given, folder):
-    """A notebook's code cells, run in one shell of this process as in a kernel; its names."""
+def ran(name, given, folder, capsys):
+    """A notebook's code cells, run in one shell of this process as in a kernel; its names. Each
+    solution comes after its check has seen the exercise unanswered, as a student leaves it."""
     matplotlib.use("Agg")
     shell = InteractiveShell()
     cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4).cells
-    given = given | {"output": str(folder), "profile": "smoke"}
+    given, solutions = given | {"output": str(folder), "profile": "smoke"}, []
     for cell in cells:
         if cell.cell_type != "code":
             continue
+        if tagged(cell, "solution"):
+            solutions.append(cell.source)
+            continue
+        capsys.readouterr()
         shell.run_cell(cell.source).raise_error()
-        if "parameters" in cell.metadata.get("tags", []):
+        if tagged(cell, "check"):
+            assert capsys.readouterr().out == f"{NOT_YET}\n"
+            for source in (solutions.pop(0), cell.source):
+                shell.run_cell(source).raise_error()
+        if tagged(cell, "parameters"):
             for key in list(given):
                 if key not in shell.user_ns:
                     del given[key]
@@ -95,19 +104,19 @@ def ran(name, given, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWING)
-def test_a_notebook_takes_a_model_of_ones_own(name, stranger, tmp_path, monkeypatch):
+def test_a_notebook_takes_a_model_of_ones_own(name, stranger, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(NOTEBOOKS.parent)
     given = {key: stranger[key] for key in ("model", "clip", "words")} | DRAWING[name]
-    world = ran(name, given, tmp_path / "run")["world"]
+    world = ran(name, given, tmp_path / "run", capsys)["world"]
     assert not world.embedded and world.words == OWN and world.styles == [""] * 4
     assert world.judge.name.startswith("clip, zero-shot")
 
 
 @pytest.mark.slow
-def test_a_classifier_and_prompts_of_ones_own(stranger, tmp_path, monkeypatch):
+def test_a_classifier_and_prompts_of_ones_own(stranger, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(NOTEBOOKS.parent)
     given = {key: stranger[key] for key in ("model", "clip", "classifier", "suite")}
-    names = ran("06_evaluate", given, tmp_path / "run")
+    names = ran("06_evaluate", given, tmp_path / "run", capsys)
     assert names["world"].words == OWN and names["world"].judge.name.startswith(
         "classifier, ResNet"
     )

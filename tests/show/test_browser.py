@@ -194,16 +194,3 @@ def test_a_student_answers_in_the_primer(tmp_path):
         assert "the factors are roots" in says(page, "exercise2(noised2", "not right")
         fill(page, "def noised2", "def noised2(z0, epsilon, a):\n    return z0 + forgotten")
         assert "NameError" in says(page, "exercise2(noised2", "not right: your code stopped")
-
-
-def test_a_student_answers_in_the_quickstart(tmp_path):
-    given = {"profile": "smoke", "output": str(tmp_path / "out")}
-    with shown("01_quickstart", tmp_path, student=True, **given) as page:
-        says(page, "exercise2(delta2", "not yet", seconds=200)
-        head = "def delta2(before, after, names):\n    some = before['concept'].isin(names)\n"
-        for a, b, wanted in (("after", "before", "upside down"), ("before", "after", "δ near")):
-            body = f"    return ({a}['probability'] - {b}['probability'])[some].mean()"
-            fill(page, "def delta2", head + body)
-            assert wanted in says(page, "exercise2(delta2", wanted)
-        fill(page, "shown4:", "shown4 = ('after', 'after')")
-        assert "never overwritten" in says(page, "exercise4(shown4", "not right")

@@ -12,13 +12,20 @@ from erase_lib import study
 from erase_lib.study.maps import PROJECTIONS, image_space, nearness_rho, project, text_space
 from erase_lib.text import encode_prompts
 
+POINTS = np.random.default_rng(0).normal(size=(12, 5))
 
-def test_projections_are_on_a_plane(refused):
-    points = np.random.default_rng(0).normal(size=(12, 5))
-    assert {project(points, name).shape for name in PROJECTIONS} == {(12, 2)}
-    assert "'umap'" in refused(project, points, "umpa")
-    assert "2 concepts" in refused(project, points[:2], "pca")
-    assert "seed is -1" in refused(project, points, "pca", seed=-1)
+
+# UMAP is compiled first, which takes longest
+@pytest.mark.parametrize("name", ["pca", "tsne", pytest.param("umap", marks=pytest.mark.slow)])
+def test_projections_are_on_a_plane(name):
+    assert project(POINTS, name).shape == (12, 2)
+
+
+def test_what_is_no_projection(refused):
+    assert {*PROJECTIONS} == {"pca", "tsne", "umap"}
+    assert "'umap'" in refused(project, POINTS, "umpa")
+    assert "2 concepts" in refused(project, POINTS[:2], "pca")
+    assert "seed is -1" in refused(project, POINTS, "pca", seed=-1)
 
 
 @pytest.mark.parametrize("method", PROJECTIONS)

@@ -86,6 +86,7 @@ def test_two_sweeps_cannot_use_one_folder(book, out, numbers):
         assert before == "", "who has let go"
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_a_folder_that_cannot_be_made_is_said(arguments, book, out, capsys, numbers):
     case, _ = plan(book, numbers(0, 1), out)
     out.mkdir()
@@ -179,6 +180,7 @@ def test_a_name_too_long_is_one_line(book, capsys, monkeypatch, given):
     assert "File name too long" in error and error.count("\n") == 1
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_every_path_may_begin_at_home(book, capsys, monkeypatch):
     (book.parent / "here").mkdir()
     monkeypatch.chdir(book.parent / "here")
@@ -231,6 +233,7 @@ def test_a_full_disk_costs_only_the_runs_that_do_not_fit(notebook, small_disk, c
     assert done <= begun
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_a_dry_run_prints_the_plan_and_runs_nothing(arguments, book, out, capsys, numbers):
     file = out.parent / "grid.yaml"
     file.write_text("fixed: {wait: 9}\ngrid: {number: [0, 1]}\n")

@@ -80,6 +80,7 @@ def test_a_run_that_another_process_is_at_is_waited_for(book, out, logs, wait_fo
     assert logs()[case.id] == ["started", "finished"]
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_a_forced_run_replaces_only_what_is_older_than_its_sweep(book, out, logs, numbers):
     (case,) = plan(book, numbers(0), out)
     first = run.execute(run.Settings(book, "first"), case)
@@ -102,6 +103,7 @@ if wait:
 """
 
 
+@pytest.mark.usefixtures("without_kernels")
 @pytest.mark.parametrize("how", ["forced", "of another commit", "killed, and of another commit"])
 def test_a_new_run_removes_what_runs_wrote_and_nothing_else(notebook, out, tmp_path, how):
     book, failing = notebook(more=WRITES), how == "of another commit"
@@ -137,6 +139,7 @@ def test_a_damaged_cell_is_one_line(book, out, refused, cell):
     refused(run.computed, book, says="book.ipynb is damaged")
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_what_another_commit_left_half_done_is_begun_anew(book, out, numbers):
     (case,) = plan(book, numbers(0), out)
     (case.folder / "checkpoint").mkdir(parents=True)
@@ -149,6 +152,7 @@ def test_what_another_commit_left_half_done_is_begun_anew(book, out, numbers):
     assert not (case.folder / "checkpoint").exists()
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_workers_of_a_killed_sweep_begin_nothing_under_another(book, out, logs, numbers):
     first, second = plan(book, numbers(0, 1), out)
     run.execute(run.Settings(book, "new"), first)

@@ -131,6 +131,7 @@ def test_tables_are_read_or_refused(tmp_path):
         read_table(str(tmp_path / "b.parquet"))
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_a_grid_is_published_with_its_hours_and_versions(book, out, tmp_path):
     file, target = tmp_path / "named.yaml", tmp_path / "results"
     file.write_text("grid: {number: [0, 1]}\n")

@@ -35,7 +35,7 @@ ROOMS = {
     "tools/benchmarks/*.py": ["notebooks", "dev"],
     "tests/**/*.py": list(EXTRAS),
 }
-POSIX = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"}
+POSIX = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
 INSTALLED = packages_distributions()  # the packages of every module that can be imported here
 
 
