@@ -61,7 +61,7 @@ def answers(text: str, words: str) -> tuple[str, list[str]]:
     """A text without what is folded under these words, and what was."""
     pattern = re.compile(FOLDED.format(words), re.DOTALL)
     found = [
-        f"<p><b>{word} {n}</b></p>{body}" for n, (word, body) in enumerate(pattern.findall(text), 1)
+        f"<h3>{word} {n}</h3>{body}" for n, (word, body) in enumerate(pattern.findall(text), 1)
     ]
     return pattern.sub("", text), found
 
@@ -77,10 +77,10 @@ def paper(pages: Path, code: str) -> str:
         else:
             text = own(text_of((pages / f"{name}.html").read_text("utf-8")), name, names)
             title = plain(re.search(r"<h1.*?</h1>", text, re.DOTALL)[0])  # type: ignore[index]
-            for words in ("Answer", "Solution"):
-                text, found = answers(text, words)
-                if found and (words == "Answer" or code == "shown"):
-                    folded += [f"<h2>{title}</h2>", *found]
+            text, found = answers(text, "Answer")
+            text, solved = answers(text, "Solution")
+            found += solved if code == "shown" else []
+            folded += [f"<h2>{title}</h2>", *found] if found else []
             text = text.replace("<details", "<details open")
             text = text.replace("the answer unfolds", "the answers stand at the end")
         quoted = title.replace("\\", r"\\").replace('"', r"\"")

@@ -41,7 +41,9 @@ def test_all_pages_are_one_with_their_links_and_answers_at_the_end(pages, code):
     assert 'src="html/01_a_files/1.png" alt' in body and "The API" not in text
     assert "<details open" in body and "Solution" not in body and "<b>b</b>" not in body
     assert "the answers stand at the end" in body
-    assert "<b>Answer 1</b>" in end and ("42" in end) == (code == "shown")
+    assert (
+        "<h3>Answer 1</h3>" in end and end.count("<h2>") == 1 and ("42" in end) == (code == "shown")
+    )
     assert r'content: "One \"a\""' in text
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
