@@ -2,16 +2,20 @@
 
 import base64
 import io
+import re
+import warnings
 
 import nbformat
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 
 from course import tour
-from course.plan import ROOT, title_of
+from course.plan import ROOT, notebook, tagged, title_of
 
 DOCS = ROOT / "docs" / "tour"
+PICTURE = re.compile(r"!\[(.*?)\]\((\S+)\)")
 
 
 def picture(wide, high, noise=False):
@@ -86,6 +90,29 @@ def test_a_page_is_stale_once_its_notebook_says_something_else(monkeypatch):
     assert not tour.stale(page, "01_quickstart")
     nb.cells[1].source = "n = 4"
     assert tour.stale(page, "01_quickstart")
+
+
+@pytest.mark.parametrize(("name", "file"), tour.TOUR.items())
+def test_the_page_of_a_notebook(name, file):
+    text = (DOCS / file).read_text("utf-8")
+    assert f'href="docs/tour/{file}"' in (ROOT / "README.md").read_text("utf-8")
+    assert f"(../../notebooks/{name}.ipynb)" in text and title_of(notebook(name)) in text
+    assert "embedded model `" in text and "commit `" in text and "in its course profile" in text
+    assert not re.search(r"(?<![\w./])/(home|tmp|work|root|Users|opt|var)/", text), (
+        "a machine's path"
+    )
+    for cell in notebook(name).cells:
+        if tagged(cell, "solution") or tagged(cell, "check"):
+            assert cell.source not in text
+    assert not re.search(r"^(right|not right|not yet)\b", text, re.MULTILINE)
+    drawn = PICTURE.findall(text)
+    assert len(drawn) >= 3 and [path for _, path in drawn] == sorted(
+        (p.name for p in DOCS.glob(f"{file[:2]}_*.webp")), key=lambda n: int(n[3:-5])
+    )
+    for alt, path in drawn:
+        assert len(alt) > 5 and Image.open(DOCS / path).width <= tour.WIDE
+    if tour.stale(text, name):  # prose may be mended without hours of drawing
+        warnings.warn(f"docs/tour/{file} is older than its notebook: make tour", stacklevel=1)
 
 
 def test_the_tour_is_light():

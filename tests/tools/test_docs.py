@@ -11,7 +11,7 @@ import pytest
 from course.plan import headings, slug
 from tools.environment import ROOT
 
-ROOMS = (".", "docs", "notebooks", "data", "data/models/*", "course/static")
+ROOMS = (".", "docs", "docs/tour", "notebooks", "data", "data/models/*", "course/static")
 PAGES = sorted(path for room in ROOMS for path in ROOT.glob(f"{room}/*.md"))
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 KEPT = "quickstart test check book slides student solutions app lab results-% evaluate bench"
