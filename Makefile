@@ -5,7 +5,7 @@ LISTED := setup.mk Makefile
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 include setup.mk
 
-.PHONY: test test-all check gpu-check evaluate bench bench-memory data environment student solutions grade book slides clean
+.PHONY: test test-all check gpu-check evaluate bench bench-memory bench-map data environment student solutions grade book pdf tour slides clean
 
 test: setup ## unit tests and the quickstart in its smoke profile
 	$(TEST) --dist worksteal -m "not slow"
@@ -36,6 +36,9 @@ bench: setup ## time every method, schedule and the K/V prediction; tables go to
 bench-memory: setup ## memory at Stable Diffusion's shapes: 20 GB, some 10 minutes; `full` needs more
 	$(BIN)/python -m tools.benchmarks.memory --methods xattn noxattn --out data/results/memory.json
 
+bench-map: setup ## frames a second of the map of concepts, in Debian's chromium
+	$(BIN)/python -m tools.benchmarks.map_fps --out data/results/map_fps.json
+
 data: setup ## build data/emoji again from the npm packages (about 160 MB, fetched once)
 	@command -v npm >/dev/null || { echo "npm is needed to fetch the pictures: install Node.js" >&2; exit 1; }
 	$(BIN)/python -m tools.embedded.pictures
@@ -57,6 +60,12 @@ grade: setup ## who solved what: make grade FOLDER=handed-in; the table: build/g
 
 book: setup ## run the notebooks (some 15 minutes, what has not changed is kept): build/book/html
 	$(BIN)/python -m course.book
+
+pdf: setup ## the book on paper, by Chromium: build/book/book.pdf; CODE=shown with its code
+	$(BIN)/python -m course.pdf --code $(or $(CODE),hidden)
+
+tour: setup ## run the tour's notebooks and write docs/tour, its pages for whoever looks at the repository
+	$(BIN)/python -m course.tour
 
 slides: setup ## the slides of the tagged cells, for a browser without network: build/slides
 	$(BIN)/python -m course.slides

@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -26,6 +27,7 @@ from course import api, quiz
 from course.execute import complaints, executed
 from course.markdown import plain, to_html
 from course.plan import NOTEBOOKS, ROOT, headings, lessons, math_font, slug, tagged, title_of
+from course.titles import NONE
 from erase_lib.errors import unknown
 from erase_lib.files import as_path, check_ours, whole_folder
 from tools import one_line
@@ -33,6 +35,7 @@ from tools import one_line
 HERE = Path(__file__).parent
 BOOK = "What an erasure does to everything else"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+SEEN = r"\b([Pp]icture|[Ff]igure|[Rr]ow|panel|curve|[Bb]ar|dot|map|arrow)s?\b"  # what one looks at
 SHOWN = ["text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/plain"]
 
 
@@ -51,15 +54,18 @@ class Page:
     def __post_init__(self) -> None:
         # papermill's own cell says where the book was made
         self.nb.cells = [c for c in self.nb.cells if not tagged(c, "injected-parameters")]
-        said = ""
+        said = section = ""
         for cell in self.nb.cells:  # a widget, such as a progress bar, is nothing without a kernel
             if "outputs" in cell:
                 cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
-                cell.metadata["alt"] = described(cell, said)
+                for output, words in zip(cell.outputs, described(cell, said, section), strict=True):
+                    if "data" in output:
+                        output.setdefault("metadata", nbformat.NotebookNode())["alt"] = words
                 if re.match(r"(from|import) ", cell.source):
                     cell.metadata["tags"] = [*cell.metadata.get("tags", []), "imports"]
             elif cell.cell_type == "markdown":
                 said = cell.source
+                section = next((t for n, t in reversed(headings(said)) if n == 2), section)
         texts = [cell.source for cell in self.nb.cells if cell.cell_type == "markdown"]
         found = [text for source in texts for level, text in headings(source) if level == 2]
         names = [plain(to_html(f"## {text}")) for text in found]
@@ -84,16 +90,27 @@ def exporter() -> HTMLExporter:
     return made
 
 
-def described(cell: nbformat.NotebookNode, before: str) -> str:
-    """Words for a cell's pictures: its first comment, or how the last paragraph of the text before
-    it begins, where that is told what to look for."""
-    if comment := re.search(r"^# (.+)$", cell.source, re.MULTILINE):
-        return comment[1]
+def described(cell: nbformat.NotebookNode, before: str, section: str = "") -> list[str]:
+    """Words for what each of a cell's outputs shows: its section and its figure's title; without
+    one, of the text before it the sentence that says what is seen, or how its last paragraph
+    begins. Where the cell has a comment, that alone."""
+    comment = re.search(r"^# (.+)$", cell.source, re.MULTILINE)
     told = re.sub(r"^### Exercise.*?(?=^## |\Z)", "", before, flags=re.MULTILINE | re.DOTALL)
-    told = re.sub(r"^#.*\n+", "", told or before, flags=re.MULTILINE)
-    paragraphs = [part for part in re.split(r"\n\s*\n", told.strip()) if part[:1] not in "|$"]
-    words = " ".join(plain(to_html(paragraphs[-1] if paragraphs else "")).split())
-    return (re.match(r".{40,250}?[.?!](?= |$)|.{,250}", words) or [""])[0] or "a figure"
+    told = re.sub(r"^#.*\n+", "", told, flags=re.MULTILINE)
+    parts = [part for part in re.split(r"\n\s*\n", told.strip()) if part[:1] not in ("|", "$", "")]
+    words = " ".join(plain(to_html(parts[-1] if parts else "")).split())
+    said = re.findall(r"\S.{39,}?[.?!](?= |$)|\S.*$", words) or [""]
+    seen = next((one for one in said if re.search(SEEN, one)), said[0])
+    about = re.sub(r"^\d+( ·|\.) ", "", plain(to_html(section)))
+    found = []
+    for output in cell.outputs:
+        title = output.get("data", {}).get("text/plain", NONE)
+        words = seen if title.startswith(NONE) else title
+        text = f"{about}{': ' if about[-1:] not in '?!' else ' '}{words}".strip(" :")
+        found.append(
+            comment[1] if comment else textwrap.shorten(text or "a figure", 250, placeholder=" …")
+        )
+    return found
 
 
 def card(page: Page) -> tuple[str, str]:
@@ -101,7 +118,7 @@ def card(page: Page) -> tuple[str, str]:
     the first."""
     kinds = ("image/png", "image/jpeg")
     found = [
-        (not tagged(cell, "card"), str(output.metadata.filenames[kind]), cell.metadata["alt"])
+        (not tagged(cell, "card"), str(output.metadata.filenames[kind]), output.metadata["alt"])
         for cell in page.nb.cells
         for output in cell.get("outputs", [])
         for kind in kinds

@@ -27,7 +27,13 @@ from tools import one_line
 EDITIONS = ("student", "solutions")
 # what an edition needs to be installed and to run; tests, and what makes the editions, stay behind
 TAKEN = ("erase_lib", "tools", "data", "notebooks", "pyproject.toml", "constraints.txt")
-TAKEN += ("course/__init__.py", "course/exercise.py", "course/checks", "course/lab")
+TAKEN += (
+    "course/__init__.py",
+    "course/exercise.py",
+    "course/titles.py",
+    "course/checks",
+    "course/lab",
+)
 TAKEN += ("setup.mk", "LICENSE", "CITATION.cff")
 LEFT = shutil.ignore_patterns(
     "__pycache__", ".ipynb_checkpoints", "private", "runs", "*.ipynb", "emoji-128"

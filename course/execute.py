@@ -14,7 +14,7 @@ import nbformat
 from course.plan import NOTEBOOKS, ROOT, notebook, tagged
 from erase_lib.errors import EraseError
 from erase_lib.files import whole_folder
-from erase_lib.sweep import DONE, run_notebook
+from erase_lib.sweep import DONE, git_commit, run_notebook
 
 # for a kernel that inherits MPLBACKEND=Agg shows no picture
 INLINE = "module://matplotlib_inline.backend_inline"
@@ -23,9 +23,11 @@ USED = (
     "erase_lib/**/*.py",
     "tools/**/*.py",
     "course/exercise.py",
+    "course/titles.py",
     "data/results/*",
     "data/suites/*",
     "data/emoji/*",
+    "data/models/**/*.safetensors",
 )
 
 
@@ -73,6 +75,7 @@ def executed(name: str, profile: str, folder: Path) -> tuple[nbformat.NotebookNo
                 raise RuntimeError(f"{where} (executed so far: {part})")
         nb = nbformat.read(part, as_version=4)
         nb.metadata["seconds"] = round(time.perf_counter() - begin, 1)
+        nb.metadata["commit"] = git_commit()
         nbformat.write(nb, part)
         part.rename(done)
         for old in done.parent.iterdir():

@@ -1,8 +1,9 @@
-"""The README's pictures: `python -m tools.readme`, and `--tour build/book` after `make book`.
+"""The README's pictures: `python -m tools.readme`, and after `make book` `--tour build/book` and
+`--book build/book/html`.
 
 The first is of the default erasure: church is erased with every setting as it comes; what is shown
 are the first prompts of each group, so none is chosen for how it came out. The tour's cards are
-parts of the pictures that the book's notebooks drew.
+parts of the pictures that the book's notebooks drew; the book's own is two of its pages.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from erase_lib import EraseConfig, erase, load_pipeline
 from erase_lib.files import DATA
 from erase_lib.measure import Judge, draw, evaluation_prompts, verdicts
 from erase_lib.show import before_after
+from tools.chromium import ARGUMENTS, chromium
 
 SHOWN = {"target": 4, "near": 4, "far": 8}
 DOCS = DATA.parent / "docs"
@@ -31,6 +33,39 @@ CARDS = {
     "04_the_method": (1, (0, 0, 1, 1)),
     "05_erase": (2, (0, 0.345, 0.75, 0.657)),
 }
+
+# the book on a screen and on a phone: a place in it, width, height, and by which light
+SCREENS = (
+    ("01_quickstart.html#before-and-after", 1180, 860, "light"),
+    ("02_concept_sensitivity.html#how-uneven-is-it", 390, 860, "dark"),
+)
+LOADED = """() => Promise.all([...document.images].map((p) => {
+  p.loading = "eager";
+  return p.decode().catch(() => null);
+}))"""
+GAP = 24  # pixels between them
+
+
+def screens(pages: Path) -> None:
+    """Write docs/book.png of the pages of a book."""
+    from playwright.sync_api import sync_playwright  # of `dev`, as the explorers' tests
+
+    drawn = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        for place, width, height, light in SCREENS:
+            size = {"width": width, "height": height}
+            page = browser.new_page(viewport=size, color_scheme=light)  # type: ignore[arg-type]
+            page.goto(f"{pages.resolve().as_uri()}/{place}")
+            page.evaluate(LOADED)
+            page.evaluate("location.href = location.hash")  # where pictures have moved it away
+            page.wait_for_timeout(500)
+            drawn.append(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
+        browser.close()
+    whole = Image.new("RGB", (sum(p.width for p in drawn) + GAP, drawn[0].height), "#b6bcc2")
+    whole.paste(drawn[0], (0, 0))
+    whole.paste(drawn[1], (drawn[0].width + GAP, 0))
+    whole.quantize(128).save(DOCS / "book.png", optimize=True)
 
 
 def tour(book: Path) -> None:
@@ -69,11 +104,16 @@ def first() -> None:
 
 
 def main() -> None:
-    """The first picture, or the cards of the tour."""
+    """The first picture, or the cards of the tour, or the book's."""
     parser = argparse.ArgumentParser(prog="tools.readme", description=__doc__)
     parser.add_argument("--tour", type=Path, metavar="BOOK", help="the folder of a built book")
-    book = parser.parse_args().tour
-    tour(book) if book else first()
+    parser.add_argument("--book", type=Path, metavar="PAGES", help="the pages of a built book")
+    given = parser.parse_args()
+    if given.tour or given.book:
+        for draw_from, draw_it in ((given.tour, tour), (given.book, screens)):
+            draw_it(draw_from) if draw_from else None
+    else:
+        first()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,10 @@
 from importlib import import_module
 from types import ModuleType
 
+from course.titles import keep_titles
+
+keep_titles()
+
 
 def __getattr__(name: str) -> ModuleType:
     """`checks.n02` imports course/checks/n02.py when it is first asked."""

@@ -10,6 +10,8 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const paint = () => { root.dataset.theme = kept.get("theme") ?? (dark.matches ? "dark" : "light"); };
 paint();
 dark.addEventListener("change", paint);
+addEventListener("beforeprint", () => { root.dataset.theme = "light"; }); // paper is white
+addEventListener("afterprint", paint);
 document.getElementById("theme").addEventListener("click", () => {
   kept.set("theme", root.dataset.theme === "dark" ? "light" : "dark");
   paint();

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from erase_lib.concepts import check_once, style_names, tidy
+from erase_lib.concepts import check_once, is_style, style_names, tidy
 from erase_lib.config import _as_type
 from erase_lib.errors import EraseError, check_range, unknown
 from erase_lib.files import DATA, as_path, check_keys, read_mapping
@@ -64,13 +64,15 @@ class Suite:
     guidance_scale: float = 4.0
 
     def split(self, targets: Sequence[str]) -> str:
-        """The split of these targets, "" where they only are of the classes; or `EraseError`."""
+        """The split of these targets, "" for classes or, asked by name, any object; or an error."""
         if not targets:
             raise EraseError(f"targets is {targets!r}: expected a list of at least one")
         for name, of in self.splits.items():
             if set(of) == set(targets):
                 return name
-        if self.classes and set(targets) <= set(self.classes):
+        named = all(g.concepts in WORDS and g.styles != "targets" for g in self.groups.values())
+        free = named and not any(map(is_style, targets))
+        if self.classes and (free or set(targets) <= set(self.classes)):
             return ""
         if not (made_for := {*self.classes}.union(*self.splits.values())):
             raise EraseError(f"suite {self.name!r} is for no target: give it classes or splits")

@@ -10,10 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
+from matplotlib.figure import Figure
 
 import erase_lib
 from course import api, book, quiz
 from course.plan import ROOT, lessons
+from course.titles import titles
 from erase_lib import measure
 
 TOUR = [name for lesson in lessons()[:5] for name in lesson.notebooks]
@@ -62,14 +64,45 @@ def page(*cells):
     return book.Page("a.html", nb, "A")
 
 
-def test_a_picture_is_told_by_its_comment_or_the_text_before_it():
-    told = "## B\nFirst.\n\nLook at the *right* end, whether it rises there. And more.\n\n"
-    told += "### Exercise 1\nX."
-    made = page(("md", "# A"), ("code", "import os"), ("md", told), ("code", "plot()"))
-    made.nb.cells += page(("code", "# all of them\nplot()")).nb.cells
-    words = [cell.metadata.get("alt") for cell in made.nb.cells]
-    assert words[3:] == ["Look at the right end, whether it rises there.", "all of them"]
+def drawn(text="<Figure size 640x480 with 1 Axes>"):
+    data = {"image/png": "", "text/plain": text}
+    return nbformat.v4.new_output("display_data", data)
+
+
+def test_a_picture_is_told_by_its_title_its_comment_or_the_text_before_it():
+    told = "## 2 · B\nFirst, and this is long enough to be a sentence by itself. Each dot is a"
+    told += " *concept*, its colour what it lost. More.\n\n### Exercise 1\nX."
+    cells = [("md", "# A"), ("code", "import os"), ("md", told), ("code", "plot()")]
+    cells += [
+        ("code", "# all of them\nplot()"),
+        ("md", "## C?\n\n### Exercise 2\nX."),
+        ("code", "plot()"),
+    ]
+    kinds = {"md": nbformat.v4.new_markdown_cell, "code": nbformat.v4.new_code_cell}
+    nb = nbformat.v4.new_notebook(cells=[kinds[kind](source) for kind, source in cells])
+    nb.cells[3].outputs = [
+        drawn(),
+        drawn("Half is gone"),
+        nbformat.v4.new_output("stream", text="a"),
+    ]
+    nb.cells[4].outputs, nb.cells[6].outputs = [drawn("A title")], [drawn()]
+    made = book.Page("a.html", nb, "A")
+    words = [
+        o.metadata.get("alt") for c in made.nb.cells for o in c.get("outputs", []) if "data" in o
+    ]
+    seen = ["B: Each dot is a concept, its colour what it lost.", "B: Half is gone"]
+    assert words == [*seen, "all of them", "C?"]
     assert made.nb.cells[1].metadata.tags == ["imports"]
+
+
+def test_a_figure_says_its_titles():
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    left.set_title("original", loc="left")
+    right.set_title("erased\nat strength 1")
+    assert titles(figure) == "original; erased at strength 1"
+    figure.suptitle("church is erased")
+    assert titles(figure) == "church is erased" and titles(Figure()) == ""
 
 
 def test_every_section_is_searched():

@@ -116,7 +116,7 @@ def test_objects_are_erased_twice_each_and_the_other_classes_kept(tiny):
     assert set(Counter(t for of in suite.splits.values() for t in of).values()) == {2}
     # one class alone is of the classes too, and of no split
     assert suite.split(["dog"]) == ""
-    for targets in (["dog"], list(suite.splits["c"])):
+    for targets in (["dog"], ["snake"], list(suite.splits["c"])):
         table = suite_prompts(tiny, suite, targets)
         assert set(column(table, "target")) == set(targets)
         assert set(column(table, "kept")) == set(suite.classes) - set(targets)

@@ -129,7 +129,9 @@ def test_a_suite_that_does_not_exist_or_fit(tmp_path, refused):
     ):
         refused(suite.split, targets, says=f"'theme' {said} axe+bomb+")
     assert objects.split(["dog", "fish", "trumpet"]) == ""  # of the classes, but no split
-    refused(objects.split, ["dog", "bus"], says="'bus' fish, videocassette")
+    assert objects.split(["dog", "snake"]) == ""  # asked for by their own names
+    refused(objects.split, ["dog", "noto style"], says="'noto style' fish, videocassette")
+    refused(read_suite("styles").split, ["snake"], says="'snake' noto style, twemoji style")
     for some in (suite, objects):
         refused(some.split, [], says="targets [] one")
     (tmp_path / "mine.YAML").write_text(GOOD)

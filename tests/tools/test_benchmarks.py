@@ -1,13 +1,15 @@
-"""The benchmarks of speed and of K and V: small runs of the real thing, and what they count."""
+"""The benchmarks of speed, K and V, and the map: small runs of the real thing; what they count."""
 
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 from erase_lib import EraseConfig, erase, load_pipeline
-from tools.benchmarks import kv, speed
+from tools import chromium
+from tools.benchmarks import ROOT, kv, map_fps, speed
 
 
 def test_one_row_in_a_process_of_its_own(tmp_path, capsys):
@@ -44,3 +46,39 @@ def test_k_and_v_at_stable_diffusions_shapes_and_few_embeddings(tmp_path, capsys
     assert {"torch", "threads"} < set(found)
     for seconds in (found["seconds"], found["cpu_seconds"]):
         assert seconds["sum"] == pytest.approx(seconds["edit"] + seconds["movement"], abs=0.02)
+
+
+def test_frames_of_the_map_are_the_best_of_their_repeats():
+    row = map_fps.row(428, [30.04, 59.96], [12.0, 8.0])
+    assert row == {
+        "points": 428,
+        "n": 2,
+        "dragged": 60.0,
+        "dragged, least": 30.0,
+        "zoomed": 12.0,
+        "zoomed, least": 8.0,
+    }
+    table = map_fps.points(5)
+    assert list(table["concept"])[:2] == ["church", "word 1"] and table["concept"].is_unique
+
+
+def test_the_frames_that_ship_are_those_of_the_results():
+    found = json.loads((ROOT / "data" / "results" / "map_fps.json").read_text("utf-8"))
+    said = (ROOT / "docs" / "RESULTS.md").read_text("utf-8")
+    assert [row["points"] for row in found["rows"]] == list(map_fps.SIZES)
+    for row in found["rows"]:
+        assert 0 < row["dragged, least"] <= row["dragged"] and row["n"] >= 3
+        told = f"| {row['points']:,} | {row['dragged']:.1f} | {row['zoomed']:.1f} |"
+        assert told in said, "the table in docs/RESULTS.md is another"
+    assert found["cores"] > 0 and found["drawn by"] and found["chromium"]
+
+
+@pytest.mark.slow
+def test_a_map_is_dragged_and_zoomed_in_chromium(tmp_path):
+    pytest.importorskip("playwright")
+    if not any(map(shutil.which, chromium.NAMES)):
+        pytest.skip("needs Debian's package chromium")
+    out = tmp_path / "fps.json"
+    map_fps.main(f"--sizes 30 --seconds 0.5 --repeats 1 --out {out}".split())
+    (row,) = json.loads(out.read_text("utf-8"))["rows"]
+    assert row["points"] == 30 and row["dragged"] > 0 and row["zoomed"] > 0
