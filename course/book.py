@@ -10,7 +10,6 @@ import json
 import re
 import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -35,7 +34,7 @@ from tools import one_line
 HERE = Path(__file__).parent
 BOOK = "What an erasure does to everything else"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-SEEN = r"\b([Pp]icture|[Ff]igure|[Rr]ow|panel|curve|[Bb]ar|dot|map|arrow)s?\b"  # what one looks at
+KINDS = {"image/png", "image/jpeg"}
 SHOWN = ["text/html", "image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/plain"]
 
 
@@ -54,18 +53,12 @@ class Page:
     def __post_init__(self) -> None:
         # papermill's own cell says where the book was made
         self.nb.cells = [c for c in self.nb.cells if not tagged(c, "injected-parameters")]
-        said = section = ""
         for cell in self.nb.cells:  # a widget, such as a progress bar, is nothing without a kernel
             if "outputs" in cell:
                 cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
-                for output, words in zip(cell.outputs, described(cell, said, section), strict=True):
-                    if "data" in output:
-                        output.setdefault("metadata", nbformat.NotebookNode())["alt"] = words
+                described(cell)
                 if re.match(r"(from|import) ", cell.source):
                     cell.metadata["tags"] = [*cell.metadata.get("tags", []), "imports"]
-            elif cell.cell_type == "markdown":
-                said = cell.source
-                section = next((t for n, t in reversed(headings(said)) if n == 2), section)
         texts = [cell.source for cell in self.nb.cells if cell.cell_type == "markdown"]
         found = [text for source in texts for level, text in headings(source) if level == 2]
         names = [plain(to_html(f"## {text}")) for text in found]
@@ -90,38 +83,30 @@ def exporter() -> HTMLExporter:
     return made
 
 
-def described(cell: nbformat.NotebookNode, before: str, section: str = "") -> list[str]:
-    """Words for what each of a cell's outputs shows: its section and its figure's title; without
-    one, of the text before it the sentence that says what is seen, or how its last paragraph
-    begins. Where the cell has a comment, that alone."""
-    comment = re.search(r"^# (.+)$", cell.source, re.MULTILINE)
-    told = re.sub(r"^### Exercise.*?(?=^## |\Z)", "", before, flags=re.MULTILINE | re.DOTALL)
-    told = re.sub(r"^#.*\n+", "", told, flags=re.MULTILINE)
-    parts = [part for part in re.split(r"\n\s*\n", told.strip()) if part[:1] not in ("|", "$", "")]
-    words = " ".join(plain(to_html(parts[-1] if parts else "")).split())
-    said = re.findall(r"\S.{39,}?[.?!](?= |$)|\S.*$", words) or [""]
-    seen = next((one for one in said if re.search(SEEN, one)), said[0])
-    about = re.sub(r"^\d+( ·|\.) ", "", plain(to_html(section)))
-    found = []
+def described(cell: nbformat.NotebookNode) -> None:
+    """Give a cell's pictures their alt text, the comment that the cell begins with and the figure's
+    title, and the last of them that comment as its caption."""
+    said = re.match(r"# (.+)$", cell.source, re.MULTILINE)
+    comment, last = said[1] if said else "", None
     for output in cell.outputs:
-        title = output.get("data", {}).get("text/plain", NONE)
-        words = seen if title.startswith(NONE) else title
-        text = f"{about}{': ' if about[-1:] not in '?!' else ' '}{words}".strip(" :")
-        found.append(
-            comment[1] if comment else textwrap.shorten(text or "a figure", 250, placeholder=" …")
-        )
-    return found
+        if KINDS & set(output.get("data", ())):
+            title = output.data.get("text/plain", NONE)
+            parts = [comment, "" if title.startswith(NONE) else title]
+            output.setdefault("metadata", nbformat.NotebookNode())
+            output.metadata["alt"] = ": ".join(filter(None, parts)) or "a figure"
+            last = output
+    if last:
+        last.metadata["caption"] = comment
 
 
 def card(page: Page) -> tuple[str, str]:
     """The picture of a page's card in the index, and words for it: of the cell tagged `card`, or
     the first."""
-    kinds = ("image/png", "image/jpeg")
     found = [
         (not tagged(cell, "card"), str(output.metadata.filenames[kind]), output.metadata["alt"])
         for cell in page.nb.cells
         for output in cell.get("outputs", [])
-        for kind in kinds
+        for kind in KINDS
         if kind in output.get("metadata", {}).get("filenames", {})
     ]
     return min(found, key=lambda one: one[0])[1:] if found else ("", "")

@@ -13,6 +13,7 @@ import posixpath
 import re
 import sys
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,9 @@ def shown(output: Any, path: Path) -> str:
     data = output.get("data", {})
     if "image/png" in data:
         small(data["image/png"], path)
-        return f"![{re.sub(r'[][]', '', output.metadata['alt'])}]({path.name})"
+        drawn = f"![{re.sub(r'[][]', '', output.metadata['alt'])}]({path.name})"
+        caption = output.metadata.get("caption")
+        return f"{drawn}\n\n<sub>{escape(caption)}</sub>" if caption else drawn
     if "<table" in data.get("text/html", ""):
         return table(data["text/html"])
     text = output.get("text", "") if output.get("name") != "stderr" else ""

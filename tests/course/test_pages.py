@@ -69,30 +69,17 @@ def drawn(text="<Figure size 640x480 with 1 Axes>"):
     return nbformat.v4.new_output("display_data", data)
 
 
-def test_a_picture_is_told_by_its_title_its_comment_or_the_text_before_it():
-    told = "## 2 · B\nFirst, and this is long enough to be a sentence by itself. Each dot is a"
-    told += " *concept*, its colour what it lost. More.\n\n### Exercise 1\nX."
-    cells = [("md", "# A"), ("code", "import os"), ("md", told), ("code", "plot()")]
-    cells += [
-        ("code", "# all of them\nplot()"),
-        ("md", "## C?\n\n### Exercise 2\nX."),
-        ("code", "plot()"),
-    ]
-    kinds = {"md": nbformat.v4.new_markdown_cell, "code": nbformat.v4.new_code_cell}
-    nb = nbformat.v4.new_notebook(cells=[kinds[kind](source) for kind, source in cells])
-    nb.cells[3].outputs = [
-        drawn(),
-        drawn("Half is gone"),
-        nbformat.v4.new_output("stream", text="a"),
-    ]
-    nb.cells[4].outputs, nb.cells[6].outputs = [drawn("A title")], [drawn()]
-    made = book.Page("a.html", nb, "A")
-    words = [
-        o.metadata.get("alt") for c in made.nb.cells for o in c.get("outputs", []) if "data" in o
-    ]
-    seen = ["B: Each dot is a concept, its colour what it lost.", "B: Half is gone"]
-    assert words == [*seen, "all of them", "C?"]
-    assert made.nb.cells[1].metadata.tags == ["imports"]
+def test_a_picture_is_told_by_the_comment_of_its_cell_and_its_title():
+    made = page(("code", "import os"), ("code", "# two of them\nplot()"), ("code", "plot()"))
+    text = nbformat.v4.new_output("stream", text="a")
+    made.nb.cells[1].outputs = [drawn(), drawn("Half is gone"), text]
+    made.nb.cells[2].outputs = [drawn("A title"), drawn()]
+    made = book.Page("a.html", made.nb, "A")
+    first, second = ([o.get("metadata", {}) for o in made.nb.cells[i].outputs] for i in (1, 2))
+    assert [m.get("alt") for m in first] == ["two of them", "two of them: Half is gone", None]
+    assert [m.get("caption") for m in first] == [None, "two of them", None]
+    assert [m.get("alt") for m in second] == ["A title", "a figure"]
+    assert set(made.nb.cells[0].metadata.tags) == {"imports"}
 
 
 def test_a_figure_says_its_titles():
