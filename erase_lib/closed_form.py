@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from erase_lib.concepts import prompts_of
+from erase_lib.concepts import prompts_of, without
 from erase_lib.config import CLOSED_FORMS, EraseConfig
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
@@ -257,12 +257,12 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     """Erase `config.targets` by one of `CLOSED_FORMS`; the pipeline is left untouched.
 
     Every target is erased in all its training prompts, each towards the same prompt of its anchor,
-    or else of the neutral concept. Preserved are the latter and `preserved`, or else the `nearest`
-    words, one training prompt each, in turn. `eap_closed` adds, in all their prompts, those of the
-    `candidates` nearest words that move most; it looks closely at a `SHORTLIST`, by what plain UCE
-    does to their bare words. With schedule `published` uce is `last_tokens`', with sums and what is
-    `preserved` alone, and speed has all its parts. Raises `EraseError` for another method, and as
-    `searchable` and `uce`.
+    or else of the neutral concept. Preserved are the latter and what is `preserved` by hand, in all
+    their prompts, and the `nearest` words, one training prompt each, in turn. `eap_closed` adds, in
+    all their prompts, those of the `candidates` nearest words that move most; it looks closely at a
+    `SHORTLIST`, by what plain UCE does to their bare words. With schedule `published` uce is
+    `last_tokens`', with sums and what is `preserved` alone, and speed has all its parts. Raises
+    `EraseError` for another method, and as `searchable` and `uce`.
     """
     if config.method not in CLOSED_FORMS:
         raise unknown("closed form", config.method, CLOSED_FORMS)
@@ -276,10 +276,14 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     pairs = list(zip(c.targets, c.become, strict=True))
     erased = torch.cat([embed(pipe, target, c.styles, target) for target in c.targets])
     anchors = torch.cat([embed(pipe, word, c.styles, target) for target, word in pairs])
-    near = near_words(pipe, c.targets, searchable(pipe, c.vocabulary, c.targets), c.nearest)
-    forms = [prompts_of(word, c.styles) for word in c.preserved or near]
-    in_turn = [prompts[i % len(prompts)] for i, prompts in enumerate(forms)]
-    preserved = torch.cat([embed(pipe, c.neutral, c.styles), encode_prompts(pipe, in_turn)])
+    known = searchable(pipe, c.vocabulary, c.targets)
+    near = without(near_words(pipe, c.targets, known, c.nearest), c.preserved)
+    prompts = [form for word in c.preserved for form in prompts_of(word, c.styles)]
+    forms = [prompts_of(word, c.styles) for word in near]
+    prompts += [of[i % len(of)] for i, of in enumerate(forms)]
+    preserved = embed(pipe, c.neutral, c.styles)
+    if prompts:
+        preserved = torch.cat([preserved, encode_prompts(pipe, prompts)])
     return _edited(pipe, c, config, erased, anchors, preserved, near)
 
 
@@ -339,7 +343,7 @@ def _edit(
             more = {"exact": entry.see(embed(pipe, "")), "copies": COPIES, "seed": c.seed}
         return speed(weights, erased, anchors, preserved, c.ridge, **more)
     found = uce(weights, erased, anchors, preserved, c.ridge, c.lam)
-    if c.method == "uce":
+    if c.method == "uce" or not near:
         return found
     words = near_words(pipe, c.targets, near, c.candidates)
     most = min(len(words), SHORTLIST * c.rounds * c.per_round)

@@ -88,7 +88,8 @@ class EraseConfig:
     """What targets are erased from, as ESD's code has it: a concept that is drawn, and learns to
     lack them. "": the targets themselves."""
     preserved: tuple[str, ...] = ()
-    """What search 'fixed' preserves, and a closed form instead of the nearest words."""
+    """What search 'fixed' preserves alone, and a closed form beside what it preserves anyway. For
+    these alone there too: `vocabulary`, a file of them (uce as published takes none but these)."""
     styles: tuple[str, ...] = (AUTO,)
     """Styles of the training prompts beside the bare word, or erasure does not carry over; () for
     none. auto: the embedded model's four, of another none. A style that is erased ("noto style" is
