@@ -254,12 +254,11 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     """
     if config.method not in CLOSED_FORMS:
         raise unknown("closed form", config.method, CLOSED_FORMS)
-    config = config.settled(is_embedded(pipe))
-    # so that each target weighs as much as one alone, where the forms have a mean of them
-    c = replace(config, ridge=config.ridge / (n := len(config.targets)), lam=config.lam / n)
-    if c.schedule == "published" and c.method == "uce":  # and each that is preserved
-        m = len(c.preserved)
-        c = replace(c, lam=c.lam * m)
+    c = config = config.settled(is_embedded(pipe))
+    if c.schedule == "published" and c.method == "uce":
+        # means of n and of m with these weights are the sums, but for a factor
+        n, m = len(c.targets), len(c.preserved)
+        c = replace(c, ridge=c.ridge / n, lam=c.lam * m / n)
         of = [last_tokens(pipe, words) for words in (c.targets, c.become, c.preserved or [""])]
         return _edited(pipe, c, config, of[0], of[1], of[2] if m else of[2][:0], [])
     known = searchable(pipe, c.vocabulary, c.targets)

@@ -115,9 +115,9 @@ class EraseConfig:
     """Let lr fall to 0 along a half cosine: the last updates then settle instead of wandering on,
     which spares what is far from the target (published: False)."""
     lam: float = 20.0
-    """λ, the weight of the preservation loss L2. It is shared by the targets, λ/n of n, or what is
-    right for one erases no five: a target has one update of n, or a part of a mean, what is
-    preserved all of them. (Trained methods with schedule published or anew: undivided.)"""
+    """λ, the weight of the preservation loss L2. With schedule replay it is shared by the targets,
+    λ/n of n, or what is right for one erases no five: each has one update of n, what is preserved
+    all. Closed forms have it whole: there strength makes up for it, and spares more."""
     eta: float = 1.0
     """η, how far the target is pushed beyond the neutral concept."""
     batch: int = 2

@@ -76,7 +76,7 @@ def _crisp(pictures: Images) -> Tensor:
 
 def _least(features: Tensor) -> float:
     """The percentile of 1 − cos of every two of `(…, n, dim)`; NaN for fewer than two."""
-    cosine = features @ features.transpose(-1, -2)
-    i, j = torch.triu_indices(*cosine.shape[-2:], offset=1)
-    pairs = 1 - cosine[..., i, j].flatten().numpy()
+    n = features.shape[-2]
+    i, j = torch.triu_indices(n, n, 1)
+    pairs = 1 - (features @ features.transpose(-1, -2))[..., i, j].flatten().numpy()
     return float(np.percentile(pairs, SHARE)) if len(pairs) else float("nan")
