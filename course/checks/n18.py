@@ -25,17 +25,20 @@ def exercise1(guess: Any, levels: pd.DataFrame) -> None:
     wide = rows.assign(n=size).pivot(index="n", columns="group", values="value").sort_index()
     fall = (wide.iloc[0] - wide.iloc[-1])[list(GROUPS)]
     truth = fall.idxmax() if fall.max() > 0.1 else "none"
+    few = rows.loc[rows["group"] == "far", "units"].min() < 6  # of a smoke run
     told = ", ".join(f"{group} {-change:+.2f}" for group, change in fall.items())
     check(
         guess,
         (lambda a: a in (*GROUPS, "none"), 'answer "target", "near", "far" or "none"'),
         (
-            lambda a: a == truth,
+            lambda a: few or a == truth,
             f"from {wide.index[0]} to {wide.index[-1]} concepts: {told}. In the figure a mark that"
             " lies lower keeps fewer of the near ones, one further left erases less",
         ),
-        right=f"from {wide.index[0]} to {wide.index[-1]} concepts: {told}, of a dozen pictures"
-        " each. A share of so few is coarse: would another seed say the same?",
+        right="too few pictures to tell; see what to notice for a run with more."
+        if few
+        else f"from {wide.index[0]} to {wide.index[-1]} concepts: {told}, of a dozen pictures each."
+        " A share of so few is coarse: would another seed say the same?",
     )
 
 

@@ -135,13 +135,13 @@ def test_the_embedded_model(solved, says):
 
 
 def test_many_concepts(solved, says):
-    rows = [("1 at once", 1.0, 0.9, 1.0), ("20 at once", 0.9, 0.5, 0.9), ("original", 0, 1, 1)]
+    rows = [("1 at once", 1.0, 0.9, 1.0), ("20 at once", 0.9, 0.7, 0.5), ("original", 0, 1, 1)]
     levels = pd.DataFrame(
-        {"setting": name, "group": group, "value": value}
+        {"setting": name, "group": group, "value": value, "units": 12}
         for name, *values in rows
         for group, value in zip(("target", "near", "far"), values, strict=True)
     )
-    says(18, 1, solved(18, 1)["guess1"], "far", levels)
+    says(18, 1, solved(18, 1)["guess1"], "near", levels)
 
     g = torch.Generator().manual_seed(0)
     small = [torch.randn(4, 4, generator=g).double() for _ in range(4)]
