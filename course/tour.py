@@ -11,6 +11,7 @@ import hashlib
 import io
 import posixpath
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from html import escape
@@ -151,17 +152,30 @@ def write(out: Path, profile: str, work: Path, names: Sequence[str] = tuple(TOUR
             (folder / TOUR[name]).write_text(page(name, nb, profile, model, folder), "utf-8")
 
 
+def keep(made: Path, kept: Path = ROOT / "docs" / "tour") -> None:
+    """Put the pages in the place of those that the repository keeps: a checkout gives its files new
+    times, so `whole_folder` would take them for a user's."""
+    kept.mkdir(exist_ok=True)
+    for old in [*kept.glob("0*.md"), *kept.glob("0*.webp")]:
+        old.unlink()
+    for new in made.glob("0*"):
+        shutil.copy(new, kept)
+
+
 @one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the tour and say where it is."""
     parser = argparse.ArgumentParser(prog="python -m course.tour", description=__doc__)
     parser.add_argument("--profile", default="course", choices=["course", "smoke"])
     parser.add_argument("--work", default="build/book", help="executed notebooks")
-    parser.add_argument("--out", help="default: docs/tour, of a smoke run build/tour")
+    parser.add_argument(
+        "--out", help="default: build/tour, of the course profile then docs/tour too"
+    )
     given = parser.parse_args(arguments)
-    usual = ROOT / "docs" / "tour" if given.profile == "course" else "build/tour"
-    out = as_path(given.out or usual).resolve()
+    out = as_path(given.out or "build/tour").resolve()
     write(out, given.profile, as_path(given.work).resolve())
+    if not given.out and given.profile == "course":
+        keep(out)
     size = sum(path.stat().st_size for path in out.iterdir()) / 1e6
     print(f"The tour: {out}, {size:.1f} MB")
     return 0

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason
@@ -166,3 +167,19 @@ def _together(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if "tensor" in value:
         return tensors[value["tensor"]]
     return {key: _together(part, tensors) for key, part in value["pairs"]}
+
+
+class Progress:
+    """A callback of `erase`: a bar of the updates, with both losses."""
+
+    bar: tqdm | None = None
+
+    def __call__(self, run: Run) -> None:
+        c, done = run.config, len(run.history)
+        if self.bar is None or not done:
+            self.bar = tqdm(desc=f"erase ({c.method})", initial=done, total=c.steps)
+        self.bar.update(done - self.bar.n)
+        if done:
+            self.bar.set_postfix({name: f"{run.history[-1][name]:.4f}" for name in ("l1", "l2")})
+        if done == c.steps:
+            self.bar.close()

@@ -1,4 +1,5 @@
-"""Edits of every cross-attention K and V without training: UCE, RECE, SPEED, adversarial UCE.
+"""Edits of every cross-attention K and V without training: UCE, RECE, SPEED, adversarial UCE;
+newer ones are in rivals.py.
 
 Every token of a prompt's embedding is one column c, padding included, for the UNet attends to it
 too. All methods ask for the anchor's value, v* = W₀a, so one least squares serves all layers:
@@ -16,50 +17,23 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from erase_lib.concepts import prompts_of
+from erase_lib.concepts import prompts_of, without
 from erase_lib.config import CLOSED_FORMS, EraseConfig
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
-from erase_lib.families import Entry, Pipeline, denoiser, encoders, entries, family, is_embedded
+from erase_lib.families import Entry, Pipeline, denoiser, entries, is_embedded
 from erase_lib.hold import held
-from erase_lib.kv import Weights, gram, movement, movement_by, norms
+from erase_lib.kv import Weights, gram, movement, movement_by, norms, solve
 from erase_lib.models import fingerprint
-from erase_lib.text import embed, encode_prompts, near_each, searchable
+from erase_lib.rivals import NEIGHBOURS, RIVALS, minimax
+from erase_lib.text import embed, encode_prompts, last_tokens, near_each, searchable
 
 ROW = ("step", "evaluations")  # of the history, the same for all entries
 SHORTLIST = 4  # candidates for each that is to be preserved
 COPIES = 10  # noisy ones of what SPEED preserves
+BARE = ("cure", "nlce")  # that see the bare words alone
 # the edited weights by name, and the history: one row a round
 Edit: TypeAlias = tuple[dict[str, Tensor], list[dict[str, Any]]]
-
-
-def solve(
-    weight: Tensor,
-    erased: Tensor,
-    values: Tensor,
-    preserved: Tensor,
-    ridge: float,
-    erase_scale: float = 1.0,
-    preserve_scale: float = 1.0,
-) -> Tensor:
-    """The weight `(out, dim)` that gives erased columns their values and leaves the preserved.
-
-    W = (λW₀ + Σ_e v* cᵀ + Σ_p W₀ c cᵀ) (λI + Σ_e c cᵀ + Σ_p c cᵀ)⁻¹, the minimum of
-    Σ_e ‖Wc − v*‖² + Σ_p ‖Wc − W₀c‖² + λ ‖W − W₀‖² (UCE: Gandikota et al. 2024, eq. 7). λ is
-    `ridge`, the scales multiply the sums. `weight` `(out, dim)`, `erased` `(n_e, dim)`, `values`
-    `(n_e, out)`, `preserved` `(n_p, dim)`. Raises `EraseError` for a singular matrix.
-    """
-    kept = preserve_scale * preserved.T @ preserved
-    matrix = ridge * _eye(kept) + erase_scale * erased.T @ erased + kept
-    right = ridge * weight + erase_scale * values.T @ erased + weight @ kept
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    largest = float(matrix.diagonal().max())
-    # by rounding, a singular matrix may have a factor, with a pivot that ought to be 0
-    rounding = 100 * len(matrix) * torch.finfo(matrix.dtype).eps * largest
-    if failed or not factor.diagonal().square().min() > rounding:
-        least = 1e-6 * largest + 4 * rounding
-        raise EraseError(f"ridge is {ridge}: a singular matrix; expected at least {least:.1g}")
-    return torch.cholesky_solve(right.T, factor).T
 
 
 def uce(
@@ -208,6 +182,19 @@ def adversarial(
     return _times(weights, t), history
 
 
+def rival(
+    weights: Weights, erased: Tensor, anchors: Tensor, preserved: Tensor, config: EraseConfig
+) -> Edit:
+    """The settings' method of `RIVALS`; of eap_closed UCE with the dial at `minimax`."""
+    e, a, p = _checked(weights, erased, anchors, preserved)
+    s, c = gram(weights), config
+    if c.minimax:
+        t = minimax(s, e, a, p, c.ridge, c.lam, c.minimax)
+    else:
+        t = RIVALS[c.method](e, a, p, c.lam)
+    return _times(weights, t), [_row(0, s, t, e, a, p)]
+
+
 def _checked(
     weights: Weights, erased: Tensor, anchors: Tensor, preserved: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -257,12 +244,13 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     """Erase `config.targets` by one of `CLOSED_FORMS`; the pipeline is left untouched.
 
     Every target is erased in all its training prompts, each towards the same prompt of its anchor,
-    or else of the neutral concept. Preserved are the latter and `preserved`, or else the `nearest`
-    words, one training prompt each, in turn. `eap_closed` adds, in all their prompts, those of the
-    `candidates` nearest words that move most; it looks closely at a `SHORTLIST`, by what plain UCE
-    does to their bare words. With schedule `published` uce is `last_tokens`', with sums and what is
-    `preserved` alone, and speed has all its parts. Raises `EraseError` for another method, and as
-    `searchable` and `uce`.
+    or else of the neutral concept. Preserved are the latter and what is `preserved` by hand, in all
+    their prompts, and the `nearest` words, one training prompt each, in turn. `eap_closed` adds, in
+    all their prompts, those of the `candidates` nearest words that move most; it looks closely at a
+    `SHORTLIST`, by what plain UCE does to their bare words; or weighs what is preserved, by
+    `minimax`. CURE and NLCE take the bare words, and `NEIGHBOURS` of each target. With schedule
+    `published` uce is `last_tokens`', with sums and what is `preserved` alone, and speed has all
+    its parts. Raises `EraseError` for another method, and as `searchable` and `uce`.
     """
     if config.method not in CLOSED_FORMS:
         raise unknown("closed form", config.method, CLOSED_FORMS)
@@ -273,13 +261,22 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
         c = replace(c, ridge=c.ridge / n, lam=c.lam * m / n)
         of = [last_tokens(pipe, words) for words in (c.targets, c.become, c.preserved or [""])]
         return _edited(pipe, c, config, of[0], of[1], of[2] if m else of[2][:0], [])
+    known = searchable(pipe, c.vocabulary, c.targets)
+    if c.method in BARE:
+        near = without(near_words(pipe, c.targets, known, NEIGHBOURS), c.preserved)
+        every = c.targets, c.become, [*c.preserved, *near]
+        of = [encode_prompts(pipe, list(words)) for words in every]
+        return _edited(pipe, c, config, of[0], of[1], of[2], [])
     pairs = list(zip(c.targets, c.become, strict=True))
     erased = torch.cat([embed(pipe, target, c.styles, target) for target in c.targets])
     anchors = torch.cat([embed(pipe, word, c.styles, target) for target, word in pairs])
-    near = near_words(pipe, c.targets, searchable(pipe, c.vocabulary, c.targets), c.nearest)
-    forms = [prompts_of(word, c.styles) for word in c.preserved or near]
-    in_turn = [prompts[i % len(prompts)] for i, prompts in enumerate(forms)]
-    preserved = torch.cat([embed(pipe, c.neutral, c.styles), encode_prompts(pipe, in_turn)])
+    near = without(near_words(pipe, c.targets, known, c.nearest), c.preserved)
+    prompts = [form for word in c.preserved for form in prompts_of(word, c.styles)]
+    forms = [prompts_of(word, c.styles) for word in near]
+    prompts += [of[i % len(of)] for i, of in enumerate(forms)]
+    preserved = embed(pipe, c.neutral, c.styles)
+    if prompts:
+        preserved = torch.cat([preserved, encode_prompts(pipe, prompts)])
     return _edited(pipe, c, config, erased, anchors, preserved, near)
 
 
@@ -307,19 +304,6 @@ def _edited(
     return Erasure(tensors, config, fingerprint(model), history)
 
 
-def last_tokens(pipe: Pipeline, words: Sequence[str]) -> Tensor:
-    """Of the bare words the embedding `(n, 1, dim)` of the last token, of "" the start's, as UCE's
-    code takes them (Gandikota et al. 2024); below it the pooled one, where there is one."""
-    ((_, tokenizer), *_), kind = encoders(pipe), family(pipe)
-    if kind.flow:
-        what = f"schedule 'published' edits a word's last token, not known of {kind.name}"
-        raise EraseError(f"{what}: choose schedule 'replay'")
-    c = encode_prompts(pipe, list(words))
-    ids = tokenizer(list(words), truncation=True).input_ids
-    last = c[torch.arange(len(c)), [len(of) - 2 for of in ids]][:, None]
-    return torch.cat([last, c[:, -1:]], 1) if kind.pooled(denoiser(pipe)) else last
-
-
 def _edit(
     pipe: Pipeline,
     config: EraseConfig,
@@ -331,6 +315,8 @@ def _edit(
 ) -> Edit:
     """The method's edit of the weights of one entry, and of what it sees of the prompts."""
     c, weights = config, entry.weights
+    if c.minimax or c.method in RIVALS:
+        return rival(weights, erased, anchors, preserved, c)
     if c.method == "rece":
         return rece(weights, erased, anchors, preserved, c.ridge, c.lam, c.rounds)
     if c.method == "speed":
@@ -339,7 +325,7 @@ def _edit(
             more = {"exact": entry.see(embed(pipe, "")), "copies": COPIES, "seed": c.seed}
         return speed(weights, erased, anchors, preserved, c.ridge, **more)
     found = uce(weights, erased, anchors, preserved, c.ridge, c.lam)
-    if c.method == "uce":
+    if c.method == "uce" or not near:
         return found
     words = near_words(pipe, c.targets, near, c.candidates)
     most = min(len(words), SHORTLIST * c.rounds * c.per_round)

@@ -30,7 +30,7 @@ METHODS = {
     "eap": Method("neutral", "searched"),
     "age": Method("searched", "searched"),
 }
-CLOSED_FORMS = ("uce", "rece", "speed", "eap_closed")
+CLOSED_FORMS = ("uce", "rece", "speed", "eap_closed", "oce", "cure", "nlce")
 AUTO = "auto"  # what `settled` chooses by the model
 VOCABULARY = {True: "concepts", False: "english"}  # of the embedded model, and of another
 HOUSES = ("noto", "twemoji", "fluent", "openmoji")
@@ -43,21 +43,16 @@ MOVING = ("movement", "soft")  # searches by the movement of K and V
 SEARCHES = ("auto", "gumbel", "gumbel_full", *MOVING, "random", "nearest", "fixed", "exhaustive")
 
 
-class Word(str):
-    """A setting that followed from others: `dataclasses.replace` hands on what was `given`."""
+# settings that followed from others: `dataclasses.replace` hands on what was `given`
+class _Word(str):
+    given = AUTO
 
-    given = "auto"
 
-
-class Count(int):
-    """The same of a number."""
-
+class _Count(int):
     given = 0
 
 
-class Number(float):
-    """And of one with a fraction."""
-
+class _Number(float):
     given = 0.0
 
 
@@ -75,7 +70,9 @@ class EraseConfig:
     """esd: L1 alone · esd_neutral: + λ L2 on the neutral concept · ca: the target becomes an anchor
     (η = 0), which L2 preserves · eap: + λ L2 on the adversarial concept · age: what is searched, a
     mixture, is also what the target becomes. Without training, on K and V of cross-attention: uce ·
-    rece · speed · eap_closed: uce that preserves what it moves most."""
+    rece · speed · eap_closed: uce that preserves what it moves most · oce: turns concepts, by an
+    orthogonal matrix · cure: cuts out what the targets span and others do not · nlce (its first
+    stage): targets become what they are to their neighbours. Those two take no λ (`rivals`)."""
     neutral: str = ""
     """The neutral concept c_n that takes the target's place."""
     anchors: tuple[str, ...] = ()
@@ -88,7 +85,8 @@ class EraseConfig:
     """What targets are erased from, as ESD's code has it: a concept that is drawn, and learns to
     lack them. "": the targets themselves."""
     preserved: tuple[str, ...] = ()
-    """What search 'fixed' preserves, and a closed form instead of the nearest words."""
+    """What search 'fixed' preserves alone, and a closed form beside what it preserves anyway. For
+    these alone there too: `vocabulary`, a file of them (uce as published takes none but these)."""
     styles: tuple[str, ...] = (AUTO,)
     """Styles of the training prompts beside the bare word, or erasure does not carry over; () for
     none. auto: the embedded model's four, of another none. A style that is erased ("noto style" is
@@ -107,7 +105,8 @@ class EraseConfig:
     the last token of the bare word, with sums and `preserved` alone; speed with all its parts."""
     loss: str = "clean"
     """What both losses compare: predicted clean latents, as EAP, or the denoiser's output, as ESD,
-    which weighs noisy timesteps less (of ε by ᾱ/(1−ᾱ))."""
+    which weighs noisy timesteps less (of ε by ᾱ/(1−ᾱ)). hellinger: of the output 1 − exp(−MSE) of
+    each latent, which large gaps cannot rule (f-DMU, ICML 2026)."""
     steps: int = 100
     """Updates of θ'."""
     lr: float = 4e-4
@@ -116,7 +115,9 @@ class EraseConfig:
     """Let lr fall to 0 along a half cosine: the last updates then settle instead of wandering on,
     which spares what is far from the target (published: False)."""
     lam: float = 20.0
-    """λ, the weight of the preservation loss L2."""
+    """λ, the weight of the preservation loss L2. With schedule replay it is shared by the targets,
+    λ/n of n, or what is right for one erases no five: each has one update of n, what is preserved
+    all. Closed forms have it whole: there strength makes up for it, and spares more."""
     eta: float = 1.0
     """η, how far the target is pushed beyond the neutral concept."""
     batch: int = 2
@@ -139,6 +140,12 @@ class EraseConfig:
     """rece and eap_closed: rounds of finding what the edit does, and solving again."""
     per_round: int = 8
     """eap_closed: how many more concepts, those moved most, are preserved in each round."""
+    minimax: float = 0.0
+    """eap_closed: instead of the rounds this share of λ stands on the prompt that moves most, of
+    all that are preserved, the rest on all alike: 1 spares the near, small ones the far."""
+    project: int = 0
+    """Gradients of K and V are made orthogonal to so many words nearest to each target, by their
+    last tokens (GradProj, ICLR 2026: 5). Adam's own scale bends the step a little."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, one more forward pass."""
     seed: int = 0
@@ -190,12 +197,12 @@ class EraseConfig:
             check_once(name, values[name])
         values["styles"] = tuple(s for s in self.styles if without([s + STYLE], self.targets))
         if self.search == "auto":
-            values["search"] = Word("gumbel" if self.method == "age" else "random")
+            values["search"] = _Word("gumbel" if self.method == "age" else "random")
         if self.candidates == 0:
             few = self.search in ("gumbel", "gumbel_full", "exhaustive")
-            values["candidates"] = Count(min(50, self.nearest) if few else self.nearest)
+            values["candidates"] = _Count(min(50, self.nearest) if few else self.nearest)
         if self.temperature == 0:
-            values["temperature"] = Number(1 if self.search == "soft" else 2)
+            values["temperature"] = _Number(1 if self.search == "soft" else 2)
         for fault in self._faults():
             raise EraseError(fault)
 
@@ -233,6 +240,10 @@ class EraseConfig:
         if self.preserved and not fixed and method not in CLOSED_FORMS:
             given = f"preserved is given, but method {method!r} with search {search!r} takes none"
             yield f"{given}: choose 'eap' with 'fixed', or leave it out"
+        if self.minimax > 1 or (self.minimax and method != "eap_closed"):
+            yield f"minimax is {self.minimax}, of {method!r}: expected a share of eap_closed's λ"
+        if self.project and (method not in METHODS or trained not in MOVABLE):
+            yield f"project is {self.project}, but {method!r}, {trained!r} trains no K and V"
         if self.candidates > self.nearest:
             yield f"candidates is {self.candidates}: expected at most nearest ({self.nearest})"
 
@@ -293,7 +304,7 @@ _CHOICES = {
     "method": (*METHODS, *CLOSED_FORMS, ELSEWHERE),
     "train_method": TRAIN_METHODS,
     "schedule": SCHEDULES,
-    "loss": ("clean", "output"),
+    "loss": ("clean", "output", "hellinger"),
     "search": SEARCHES,
     "thinning": ("distance", "meaning"),
     "preserve_at": ("own", "target"),
@@ -303,7 +314,7 @@ _POSITIVE = {"steps": 10**6, "lr": 100, "rounds": 1000, "per_round": 10**5, "sea
 _POSITIVE |= {"batch": 1024, "preserve_batch": 1024, "sampling_steps": 10**4, "nearest": 10**6}
 _POSITIVE |= {"guidance_scale": 1000}
 _NOT_NEGATIVE = dict.fromkeys(("lam", "lam_kv", "ridge", "eta"), 10**9)
-_NOT_NEGATIVE |= dict.fromkeys(("candidates", "temperature"), 10**6)
+_NOT_NEGATIVE |= dict.fromkeys(("candidates", "temperature", "minimax", "project"), 10**6)
 _NOT_NEGATIVE["seed"] = 2**32 - 1  # what NumPy's generators take
 
 PROFILES: dict[str, dict[str, Any]] = {

@@ -1,5 +1,5 @@
-"""How far an edit moves a concept's K and V in all cross-attention layers: exact, without a
-picture.
+"""How far an edit moves a concept's K and V in all cross-attention layers, exact and without a
+picture; and the edit that moves them as little as may be.
 
 Concepts are `(n, …, dim)`: each a set of text-embedding columns c. Weights are K and V `(out, dim)`
 by name. With gram = ΣWᵀW over the layers, √(cᵀ gram c) is the norm of all K and V of c.
@@ -78,3 +78,32 @@ def kv_weights(unet: nn.Module) -> dict[str, Tensor]:
     """The weights of every cross-attention's K and V, by name. Raises as `kv_names`."""
     with held(unet, "reading its weights"):
         return {name: plain(unet).get_parameter(name).detach() for name in kv_names(unet)}
+
+
+def solve(
+    weight: Tensor,
+    erased: Tensor,
+    values: Tensor,
+    preserved: Tensor,
+    ridge: float,
+    erase_scale: float = 1.0,
+    preserve_scale: float = 1.0,
+) -> Tensor:
+    """The weight `(out, dim)` that gives erased columns their values and leaves the preserved.
+
+    W = (λW₀ + Σ_e v* cᵀ + Σ_p W₀ c cᵀ) (λI + Σ_e c cᵀ + Σ_p c cᵀ)⁻¹, the minimum of
+    Σ_e ‖Wc − v*‖² + Σ_p ‖Wc − W₀c‖² + λ ‖W − W₀‖² (UCE: Gandikota et al. 2024, eq. 7). λ is
+    `ridge`, the scales multiply the sums. `weight` `(out, dim)`, `erased` `(n_e, dim)`, `values`
+    `(n_e, out)`, `preserved` `(n_p, dim)`. Raises `EraseError` for a singular matrix.
+    """
+    kept = preserve_scale * preserved.T @ preserved
+    matrix = ridge * torch.eye(len(kept)).to(kept) + erase_scale * erased.T @ erased + kept
+    right = ridge * weight + erase_scale * values.T @ erased + weight @ kept
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    largest = float(matrix.diagonal().max())
+    # by rounding, a singular matrix may have a factor, with a pivot that ought to be 0
+    rounding = 100 * len(matrix) * torch.finfo(matrix.dtype).eps * largest
+    if failed or not factor.diagonal().square().min() > rounding:
+        least = 1e-6 * largest + 4 * rounding
+        raise EraseError(f"ridge is {ridge}: a singular matrix; expected at least {least:.1g}")
+    return torch.cholesky_solve(right.T, factor).T

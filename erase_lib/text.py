@@ -158,3 +158,16 @@ def thinned(points: Tensor, keep: int, seed: int, any_member: bool = False) -> l
     gap = np.linalg.norm(x - means.cluster_centers_[means.labels_], axis=1)
     clusters = [np.flatnonzero(means.labels_ == k) for k in np.unique(means.labels_)]
     return [int(members[gap[members].argmin()]) for members in clusters]
+
+
+def last_tokens(pipe: Pipeline, words: Sequence[str]) -> Tensor:
+    """Of the bare words the embedding `(n, 1, dim)` of the last token, of "" the start's, as UCE's
+    code takes them (Gandikota et al. 2024); below it the pooled one, where there is one."""
+    ((_, tokenizer), *_), kind = encoders(pipe), family(pipe)
+    if kind.flow:
+        what = f"schedule 'published' edits a word's last token, not known of {kind.name}"
+        raise EraseError(f"{what}: choose schedule 'replay'")
+    c = encode_prompts(pipe, list(words))
+    ids = tokenizer(list(words), truncation=True).input_ids
+    last = c[torch.arange(len(c)), [len(of) - 2 for of in ids]][:, None]
+    return torch.cat([last, c[:, -1:]], 1) if kind.pooled(denoiser(pipe)) else last

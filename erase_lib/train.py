@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from erase_lib.bank import Bank, Latents
+from erase_lib.checkpoint import Progress
 from erase_lib.closed_form import erase_closed_form
 from erase_lib.config import CLOSED_FORMS, ELSEWHERE, METHODS, EraseConfig
 from erase_lib.diffusion import output_weight, prediction_type
@@ -23,6 +23,7 @@ from erase_lib.files import uninterrupted
 from erase_lib.hold import held, in_place, placed, plain, recomputing
 from erase_lib.kv import KVPenalty, kv_weights
 from erase_lib.models import fingerprint, precision, trained_names, using
+from erase_lib.rivals import orthogonal
 from erase_lib.search import Choice, NewSearch, Search, new_search, new_searches
 from erase_lib.text import embed
 
@@ -69,6 +70,7 @@ class Run:
         self.asked = asks or self.targets  # what the student draws
         self.searches = new_searches(pipe, c, search)
         self.penalties = dict[int, KVPenalty]()
+        self.apart = orthogonal(pipe, c) if c.project else dict[str, Tensor]()
         for k, found in enumerate(self.searches):
             if found and c.lam_kv:
                 every = tokens(model, found.embeddings[:]).transpose(0, 1).flatten(1, 2)
@@ -118,8 +120,10 @@ class Run:
     def distance(self, clean: Tensor, other: Tensor, t: Tensor) -> Tensor:
         """The mean square of what two ẑ₀ at the same z_t, or the outputs behind them, differ by."""
         gap = (clean - other).pow(2)
-        if self.config.loss == "output":
+        if self.config.loss != "clean":
             gap *= output_weight(self.latents.share(t), prediction_type(self.pipe))
+        if self.config.loss == "hellinger":
+            gap = 1 - (-gap.flatten(1).mean(1)).exp()
         return gap.mean()
 
     def goal(
@@ -199,10 +203,12 @@ class Run:
             l2 = self.distance(clean[c.batch :], original, t_r) if choice else l1.new_zeros(())
             self.spend(3 * len(z))
             row |= {"l1": l1.item(), "l2": l2.item(), "evaluations": self.evaluations}
-            loss = l1 + c.lam * l2
+            # each target has one update of n, what is preserved has all
+            share = 1 / len(c.targets) if replay else 1.0
+            loss = l1 + share * c.lam * l2
             if penalty := self.penalties.get(k):
                 l2_kv = penalty(self.student)
-                row["l2_kv"], loss = l2_kv.item(), loss + c.lam_kv * l2_kv
+                row["l2_kv"], loss = l2_kv.item(), loss + share * c.lam_kv * l2_kv
             self.descend(loss, row)
         if search and search.learns is not None:
             row |= self.ascend(search, row) | search.row() | {"evaluations": self.evaluations}
@@ -213,6 +219,10 @@ class Run:
         Call it with the student in place, which gradient checkpointing needs in the backward."""
         pi = [search.learns for search in self.searches if search and search.learns is not None]
         loss.backward(inputs=[*self.student.values(), *pi])  # whatever else asks for a gradient
+        for name, apart in self.apart.items():
+            gradient = self.student[name].grad
+            assert gradient is not None
+            gradient.copy_(gradient @ apart)
         norm = nn.utils.get_total_norm(p.grad for p in self.student.values() if p.grad is not None)
         if not (loss + norm).isfinite():
             raise NotFinite(row["target"])
@@ -346,19 +356,3 @@ def erase(
         except KeyboardInterrupt:
             raise Interrupted(run.erasure()) from None
         return run.erasure()
-
-
-class Progress:
-    """A callback of `erase`: a bar of the updates, with both losses."""
-
-    bar: tqdm | None = None
-
-    def __call__(self, run: Run) -> None:
-        c, done = run.config, len(run.history)
-        if self.bar is None or not done:
-            self.bar = tqdm(desc=f"erase ({c.method})", initial=done, total=c.steps)
-        self.bar.update(done - self.bar.n)
-        if done:
-            self.bar.set_postfix({name: f"{run.history[-1][name]:.4f}" for name in ("l1", "l2")})
-        if done == c.steps:
-            self.bar.close()

@@ -4,6 +4,7 @@ from erase_lib.doors import guard
 from erase_lib.measure.distances import SmallCLIP, clip_score, feature_distance, load_clip
 from erase_lib.measure.evaluate import STRENGTHS, Evaluation, check_level, evaluate, evaluate_runs
 from erase_lib.measure.evaluate import delta_summary, first_strength, successes, summary
+from erase_lib.measure.eye import BOTH, Eye, sharpness
 from erase_lib.measure.instruments import PAPER, Instruments, NudeNet, load_instruments
 from erase_lib.measure.judges import Classifier, ImageClassifier, Judge, verdicts
 from erase_lib.measure.photographs import OpenNSFW, efficientnet_lite0

@@ -21,8 +21,9 @@ from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError
 from erase_lib.files import as_path, rooted, whole, writing
 from erase_lib.measure.distances import clip_score, perceptual, set_distances
+from erase_lib.measure.eye import BOTH, Eye
 from erase_lib.measure.instruments import Instruments, load_instruments
-from erase_lib.measure.judges import Classifier, check_columns, verdicts
+from erase_lib.measure.judges import Classifier, by_style, check_columns, verdicts
 from erase_lib.measure.pictures import Images, draw, real_pictures
 from erase_lib.measure.prompts import suite_prompts, target_prompts
 from erase_lib.measure.statistics import bootstrap, worst
@@ -38,12 +39,19 @@ STRENGTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
 FEWEST = 3  # prompts, of which one can be left out and still a set remain
 
 
-def successes(metric: str, rank: pd.Series) -> np.ndarray:
-    """Whether each picture counts for a rate, 1 or 0 `(n,)`; NaN where its rank is. ESR-k: what was
-    asked for is *not* among the k likeliest; PSR-k: it is. "… style" is of the ranks of styles."""
-    kind, _, k = metric.removesuffix(" style").partition("-")
+def successes(metric: str, table: pd.DataFrame) -> np.ndarray:
+    """Whether each picture of verdicts counts for a rate, 1 or 0 `(n,)`; NaN where its rank is.
+    ESR-k: what was asked for is *not* among the k likeliest; PSR-k: it is. "… style" is of the
+    ranks of styles; "… judge+eye": and to the eye too it is gone, by the column eye."""
+    rank, (kind, _, k) = table[_ranked(metric)], metric.split()[0].partition("-")
     seen = (rank < int(k)).where(rank.notna()).to_numpy(float)
-    return 1 - seen if kind == "ESR" else seen
+    found = 1 - seen if kind == "ESR" else seen
+    return found * table["eye"].to_numpy(float) if metric.endswith(BOTH) else found
+
+
+def _ranked(metric: str) -> str:
+    """The column of verdicts that a rate is of."""
+    return "style_rank" if " style" in metric else "rank"
 
 
 def compared(
@@ -74,9 +82,10 @@ def summary(
     near: Iterable[str] = (),
     k: int = 1,
 ) -> pd.DataFrame:
-    """ESR-k of the targets, PSR-k of all other concepts: near the targets, far from them, together.
-    For each that has pictures the rows of `compared`, where seeds is their number. Raises
-    `EraseError` unless both tables hold the same prompts and seeds, each once."""
+    """ESR-k of the targets (and by judge+eye, if the later verdicts have a column `eye`), PSR-k of
+    all other concepts: near the targets, far from them, together. For each that has pictures the
+    rows of `compared`, where seeds is their number. Raises `EraseError` unless both tables hold the
+    same prompts and seeds, each once."""
     key = ["prompt", "concept", "seed"]
     both = [t.sort_values(key).reset_index(drop=True) for t in (verdicts_before, verdicts_after)]
     if not both[0][key].equals(both[1][key]) or both[0].duplicated(key).any():
@@ -86,12 +95,15 @@ def summary(
     concept, name = both[0]["concept"].map(normal), both[1]["measured_by"].iloc[0]
     gone = concept.isin(list(map(normal, targets)))
     close = concept.isin(list(map(normal, near))) & ~gone
-    parts = {f"ESR-{k}": gone, f"PSR-{k} near": close, f"PSR-{k} far": ~gone & ~close}
+    parts = {f"ESR-{k}": gone}
+    if "eye" in both[1]:
+        both[0]["eye"], parts = 0.0, parts | {f"ESR-{k}{BOTH}": gone}
+    parts |= {f"PSR-{k} near": close, f"PSR-{k} far": ~gone & ~close}
     rows = []
     for metric, part in (parts | {f"PSR-{k}": ~gone}).items():
         if part.any():
             some = [t[part] for t in both]
-            old, new = (successes(metric.split()[0], t["rank"]) for t in some)
+            old, new = (successes(metric, t) for t in some)
             spent = [float(t["seconds"].sum()) for t in some]
             about = {"metric": metric, "measured_by": name, "seeds": some[0]["seed"].nunique()}
             rows += compared(about, old, new, some[0], (*spent, sum(spent)))
@@ -112,7 +124,8 @@ def suite_rows(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The verdicts, a row a picture, and the rows of `COLUMNS`, of a picture a row of `prompts`
     before and after. Verdicts also have clip (score), score (of the detector; "score NAME" of a
-    further one, whose rows are "NER-τ NAME") and distance (of the erased picture to the original).
+    further one, whose rows are "NER-τ NAME"), distance (of the erased picture to the original) and,
+    where the suite asks, eye (`Eye.gone`).
     Intervals as in `compared`; of FID and KID `jackknife`. ESR and PSR are of prompts that name a
     concept, or a style; `EraseError` if none does."""
     spent: dict[str, float] = defaultdict(float)
@@ -124,6 +137,12 @@ def suite_rows(
     old = old.assign(model="original", distance=0.0)
     new = new.assign(model="erased", distance=apart)
     by = dict.fromkeys(("rank", "style_rank"), instruments.classifier.name)
+    if instruments.eye:
+        named = [n for n, g in suite.groups.items() if any(f" style{BOTH}" in m for m in g.metrics)]
+        styled = prompts["group"].isin(named).to_numpy()
+        old["eye"] = 0.0
+        new["eye"] = instruments.eye.gone(before, after, styled, (features, edited))
+        by["eye"] = f"{instruments.classifier.name}; {instruments.eye.name}"
     by |= {"clip": instruments.clip.name, "distance": name}
     by |= {column: detector.name for column, detector in instruments.detectors.items()}
     rows: list[Row] = []
@@ -181,12 +200,11 @@ def _values(metric: str, suite: Suite, table: pd.DataFrame) -> dict[str, tuple[s
     if metric in ("CLIP score", "distance"):
         column = metric.split()[0].lower()
         return {metric: (column, table[column].to_numpy(float))}
-    name = "style" if metric.endswith(" style") else "concept"
-    column = "style_rank" if name == "style" else "rank"
+    name, column = "style" if " style" in metric else "concept", _ranked(metric)
     if column not in table or table[column].isna().all():
         where = f"suite {suite.name!r}, group {table['group'].iloc[0]!r}"
         raise EraseError(f"{where} counts {metric}, but no prompt names a {name}: leave it out")
-    return {metric: (column, successes(metric, table[column]))}
+    return {metric: ("eye" if metric.endswith(BOTH) else column, successes(metric, table))}
 
 
 def _sets(prompts: pd.DataFrame, before: Tensor, after: Tensor, given: Instruments) -> list[Row]:
@@ -300,19 +318,23 @@ def first_strength(
     pictures: int = 5,
     steps: int = 12,
     seed: int = 5000,
+    eye: Eye | None = None,
 ) -> tuple[float, bool]:
     """The smallest of the strengths at which ESR-1 of the targets reaches `level`, and True; or the
     largest and False, with a warning. θ + s (θ' − θ) is drawn for `target_prompts`, with seeds that
     no evaluation uses, or the number would flatter. A style is gone where the judge sees another.
-    Bisection, as if ESR only grew with s, from few pictures: one of the strengths around it. Raises
-    `EraseError` as `check_level`, for no picture, and strengths that do not rise from above 0."""
+    Bisection, as if ESR only grew with s, from few pictures: one of the strengths around it. With
+    an `eye` both must say so, and all strengths are tried from the least on: too strong an edit is
+    no picture. Raises `EraseError` as `check_level`, for no picture, and strengths that do not rise
+    from above 0."""
     check_level(level)
     strengths = [float(s) for s in strengths]
     if not strengths or strengths[0] <= 0 or strengths != sorted(set(strengths)):
         raise EraseError(f"strengths is {strengths}: expected numbers above 0 that rise")
     prompts = target_prompts(pipe, erasure.config.targets, pictures, seed)
     asked = list(prompts["prompt"]), list(prompts["seed"]), steps
-    styles = prompts["target"].map(is_style)
+    styles = prompts["target"].map(is_style).to_numpy()
+    before = draw(pipe, *asked, progress=False) if eye else ()
 
     def gone(strength: float) -> bool:
         scaled = erasure.scaled(pipe, strength)
@@ -320,15 +342,20 @@ def first_strength(
         seen = verdicts(judge, drawn, prompts)
         if styles.any() and "style_rank" not in seen:
             raise EraseError(f"{judge.name} tells no styles: leave match out, or erase an object")
-        of_style = seen.get("style_rank", seen["rank"]).fillna(np.inf)
-        rank = seen["rank"].mask(styles, of_style)  # of a style among the styles
-        return bool(successes("ESR-1", rank).mean() >= level)
+        seen["rank"] = by_style(seen)["rank"].fillna(np.inf)
+        if eye:
+            seen["eye"] = eye.gone(before, drawn, styles)
+        return bool(successes(told, seen).mean() >= level)
 
-    found = bisect_left(strengths, True, key=gone)
+    told = f"ESR-1{BOTH}" if eye else "ESR-1"
+    if eye:
+        found = next((i for i, s in enumerate(strengths) if gone(s)), len(strengths))
+    else:
+        found = bisect_left(strengths, True, key=gone)
     if found < len(strengths):
         return strengths[found], True
     last = strengths[-1]
-    warnings.warn(f"ESR-1 stays below {level} up to strength {last}: it is taken", stacklevel=2)
+    warnings.warn(f"{told} stays below {level} up to strength {last}: it is taken", stacklevel=2)
     return last, False
 
 

@@ -15,6 +15,7 @@ from erase_lib.doors import gate
 from erase_lib.errors import EraseError, unknown
 from erase_lib.files import whole_table
 from erase_lib.measure.distances import SmallCLIP
+from erase_lib.measure.eye import BOTH, Eye
 from erase_lib.measure.judges import Classifier, Judge
 from erase_lib.measure.photographs import OpenNSFW, package
 from erase_lib.measure.pictures import Images, read_folder
@@ -86,6 +87,7 @@ class Instruments:
     there are none the unedited model's."""
     words: Sequence[str] | None = None  # of near and far; None: `words_of` the model
     further: dict[str, Detector] = field(default_factory=dict)  # by name; each has rows of its own
+    eye: Eye | None = None  # the second witness, of rates "judge+eye"
 
     @property
     def detectors(self) -> dict[str, Detector]:
@@ -99,7 +101,9 @@ class Instruments:
             counts = f"suite {suite.name!r}, group {name!r} counts"
             if "NER" in group.metrics and self.detector is None:
                 raise EraseError(f"{counts} NER without a detector: give a theme, or nudenet")
-            if any(m.endswith(" style") for m in group.metrics) and not self.classifier.styles:
+            if any(m.endswith(BOTH) for m in group.metrics) and self.eye is None:
+                raise EraseError(f"{counts} judge+eye without an eye: give the world's")
+            if any(" style" in m for m in group.metrics) and not self.classifier.styles:
                 name = self.classifier.name
                 raise EraseError(f"{counts} styles, which {name} does not know: leave them out")
             if group.ranks:
@@ -132,4 +136,6 @@ def load_instruments(
                 raise EraseError(f"detector is {detector!r}, but a {text}")
     real = read_folder(reference) if reference else None
     first = found.pop(next(iter(found))) if found else None
-    return Instruments(known, world.clip, first, net, real, world.words, found)
+    both = any(m.endswith(BOTH) for group in suite.groups.values() for m in group.metrics)
+    eye = world.eye if both else None
+    return Instruments(known, world.clip, first, net, real, world.words, found, eye)

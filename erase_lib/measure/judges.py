@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from erase_lib.concepts import normal
+from erase_lib.concepts import is_style, normal
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.files import DATA, as_path
 from erase_lib.measure.pictures import Images, in_batches, picture_tensor
@@ -167,6 +167,16 @@ def verdicts(
         table["style_rank"], _ = ranks(of_style, np.array(asked, dtype=int))
     seconds = (time.perf_counter() - begin) / max(len(table), 1)
     return table.assign(model=model, measured_by=classifier.name, seconds=seconds)
+
+
+def by_style(table: pd.DataFrame) -> pd.DataFrame:
+    """Verdicts with a column target, where those of a style have the rank among the styles (NaN if
+    the classifier tells none), and the style that is seen, in place of the object's."""
+    styled = table["target"].map(is_style)
+    for column, of_style in (("rank", "style_rank"), ("seen", "style_seen")):
+        if of_style in table or column == "rank":
+            table[column] = table[column].mask(styled, table.get(of_style, np.nan))
+    return table
 
 
 def check_columns(table: pd.DataFrame, words: Sequence[str], numbers: Sequence[str] = ()) -> None:

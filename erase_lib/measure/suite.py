@@ -15,7 +15,8 @@ from erase_lib.errors import EraseError, check_range, unknown
 from erase_lib.files import DATA, as_path, check_keys, read_mapping
 
 SUITES = DATA / "suites"
-METRIC = re.compile(r"(ESR|PSR)-[1-9]\d*( style)?|NER|CLIP score|distance|FID|KID")
+RATE = r"(ESR|PSR)-[1-9]\d*( style)?|ESR-[1-9]\d*( style)? judge\+eye"
+METRIC = re.compile(rf"{RATE}|NER|CLIP score|distance|FID|KID")
 METRICS = "ESR-1", "PSR-1", "ESR-1 style", "PSR-1 style", "NER", "CLIP score", "distance"
 WORDS = ("targets", "kept", "near", "far")  # what `concepts` may say instead of a list
 FILE = ("path", "prompt", "concept", "style", "seed", "where")
@@ -26,7 +27,8 @@ MOST = 10_000  # seeds of a prompt, concepts near or far
 @dataclass(frozen=True)
 class Group:
     """Prompts counted together: `concepts` in a template, other `words` for them, or a `file`.
-    `metrics`: ESR-k, PSR-k, NER, CLIP score, distance, FID, KID; "ESR-1 style" asks for the style.
+    `metrics`: ESR-k, PSR-k, NER, CLIP score, distance, FID, KID; "ESR-1 style" asks for the style,
+    "ESR-1 judge+eye" for both witnesses.
     `seeds`: each prompt is drawn once with each; in the file a list, or a number: 4 is 1, 2, 3, 4.
     `concepts`: a list, or targets · kept · near (the nearest to each target) · far (all others);
     `most`: how many of near a target, or of far in all (0: four, or all). `styles`: a list, or all

@@ -15,6 +15,7 @@ from erase_lib.doors import gate
 from erase_lib.errors import EraseError
 from erase_lib.families import Pipeline, denoiser, family, is_embedded
 from erase_lib.measure.distances import SmallCLIP, load_clip
+from erase_lib.measure.eye import Eye
 from erase_lib.measure.judges import Classifier, ImageClassifier, Judge
 from erase_lib.measure.photographs import LITE0, efficientnet_lite0
 from erase_lib.measure.pictures import Images
@@ -40,7 +41,7 @@ class ZeroShot(Classifier):
 
 @gate
 class World:
-    """A pipeline and all that hangs on it: `embedded`, `styles`, `words`, `judge`, `clip`.
+    """A pipeline and all that hangs on it: `embedded`, `styles`, `words`, `judge`, `clip`, `eye`.
 
     Of the embedded model these are its own. Another has no styles; its words are those of a text
     file (`words`), or those that its `classifier` (hub id, folder or efficientnet_lite0) knows, or
@@ -104,6 +105,11 @@ class World:
     def clip(self) -> SmallCLIP:
         """What CLIP scores and feature distances are by."""
         return load_clip(self.clip_id or (None if self.embedded else CLIP), self.pipe.device)
+
+    @cached_property
+    def eye(self) -> Eye:
+        """The second witness beside the judge."""
+        return Eye.of(self.pipe, self.words, self.clip)
 
     def prompt(self, concept: str, i: int = 0) -> str:
         """A prompt of the concept, in the i-th style."""

@@ -10,6 +10,7 @@ from erase_lib.study.compare import UNIT, beside, caption, differences, levels, 
 from erase_lib.study.compare import published_order, read_runs, units, wide
 from erase_lib.study.graph import against_labels, asymmetries, chance_modularity, communities
 from erase_lib.study.graph import delta_graph, modularity_of, symmetry
+from erase_lib.study.many import chained, change, changed, spread, undone
 from erase_lib.study.maps import PROJECTIONS, image_space, nearness_rho, project, text_space
 from erase_lib.study.predict import PREDICTORS, agreement, predict_sensitivity, predictions
 from erase_lib.study.sensitivity import SCORES, STEPS, check_score, deltas, measure_pairs

@@ -13,7 +13,7 @@ from scipy import stats
 
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.files import DATA, whole_table
-from erase_lib.measure import METRIC, bootstrap, flipped, holm, label, read_table, successes
+from erase_lib.measure import BOTH, METRIC, bootstrap, flipped, holm, label, read_table, successes
 
 UNIT = ["group", "targets", "concept"]  # what is drawn anew by the bootstrap
 PLAIN = {"CLIP score": "clip", "distance": "distance", "probability": "probability"}
@@ -57,14 +57,14 @@ def read_runs(
 def units(pictures: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The mean of each unit, a concept in a split, over all its pictures and all seeds of the
     erasure: group, targets, concept, setting, value. `metric`: ESR-k, PSR-k, either with " style",
-    or one of `PLAIN`. Raises `EraseError` for another and for one that these pictures were not
-    measured by."""
+    ESR-k with " judge+eye", or one of `PLAIN`. Raises `EraseError` for another and for one that
+    these pictures were not measured by."""
     ranked = metric[:4] in ("ESR-", "PSR-") and METRIC.fullmatch(metric)
-    rank = "style_rank" if metric.endswith(" style") else "rank"
-    column = rank if ranked else PLAIN.get(metric)
-    if column is None:
+    if not ranked and metric not in PLAIN:
         raise unknown("metric", metric, ["ESR-1", "PSR-1", *PLAIN])
-    value = successes(metric, pictures[column]) if ranked else pictures[column]
+    if metric.endswith(BOTH) and "eye" not in pictures:
+        raise EraseError(f"these pictures were not measured by {metric!r}: ask for 'ESR-1'")
+    value = successes(metric, pictures) if ranked else pictures[PLAIN[metric]]
     found = pictures.assign(value=value).dropna(subset=["value"])
     return found.groupby([*UNIT, "setting"], as_index=False, sort=False)["value"].mean()
 

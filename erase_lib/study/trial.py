@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
-from erase_lib.concepts import STYLE, is_style, normal, without
+from erase_lib.concepts import STYLE, normal, without
 from erase_lib.erasure import Erasure
 from erase_lib.measure import (
     Classifier,
@@ -20,6 +19,7 @@ from erase_lib.measure import (
     verdicts,
 )
 from erase_lib.measure.evaluate import compared
+from erase_lib.measure.judges import by_style
 from erase_lib.measure.pictures import Images
 from erase_lib.measure.prompts import target_prompts
 
@@ -60,12 +60,7 @@ def trial_verdicts(judge: Classifier, pictures: Images, prompts: pd.DataFrame) -
     """`verdicts` of pictures, one a row of `trial_prompts`: of a target that is a style the rank
     among the styles, and no rank for a concept that the judge does not know."""
     known = prompts["concept"].map(normal).isin(judge.place).to_numpy()
-    table = verdicts(judge, pictures, prompts, ranked=known)
-    styled = table["target"].map(is_style)
-    for column, of_style in (("rank", "style_rank"), ("seen", "style_seen")):
-        if of_style in table or column == "rank":
-            table[column] = table[column].mask(styled, table.get(of_style, np.nan))
-    return table
+    return by_style(verdicts(judge, pictures, prompts, ranked=known))
 
 
 def trial_rows(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
@@ -77,7 +72,7 @@ def trial_rows(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
         metric = "ESR-1" if group == "target" else "PSR-1"
         told = (first["group"] == group) & first["rank"].notna() & second["rank"].notna()
         if told.any():
-            old, new = (successes(metric, table["rank"][told]) for table in (first, second))
+            old, new = (successes(metric, table[told]) for table in (first, second))
             about = {"metric": metric, "group": group, "measured_by": first["measured_by"][0]}
             rows += compared(about, old, new, first[told], (0.0, 0.0, 0.0))
     columns = ["metric", "group", "model", "value", "low", "high", "n", "measured_by"]
@@ -90,8 +85,12 @@ def most_hurt(before: pd.DataFrame, after: pd.DataFrame, most: int = 6) -> pd.Se
     return lost.groupby(before["concept"]).mean().dropna().nlargest(most)
 
 
-def matched(world: World, erasure: Erasure, judge: Classifier) -> tuple[Erasure, bool]:
-    """The erasure scaled to where its ESR-1 first reaches `LEVEL`, and whether it does; from few
-    pictures, by noise that no trial uses (`measure.first_strength`)."""
-    strength, reached = first_strength(world.pipe, erasure, judge, LEVEL)
+def matched(
+    world: World, erasure: Erasure, judge: Classifier, eye: bool = False
+) -> tuple[Erasure, bool]:
+    """The erasure scaled to where its ESR-1 first reaches `LEVEL`, and whether it does; with `eye`
+    by both witnesses (`measure.Eye`). From few pictures, by noise that no trial uses
+    (`measure.first_strength`)."""
+    second = world.eye if eye else None
+    strength, reached = first_strength(world.pipe, erasure, judge, LEVEL, eye=second)
     return erasure.scaled(world.pipe, strength), reached

@@ -14,10 +14,10 @@ from erase_lib.sweep.run import DONE, RECORD, Case, read_record, shorten
 
 # settings that hang on others: of what is searched, of a search that learns, of closed forms
 AMONG = {"search", "vocabulary", "nearest", "candidates", "thinning"}
-CLIMBS, CLOSED = {"search_lr", "temperature", "hard"}, {"ridge", "rounds", "per_round"}
+CLIMBS, CLOSED = {"search_lr", "temperature", "hard"}, {"ridge", "rounds", "per_round", "minimax"}
 USED = {"targets", "method", "neutral", "anchors", "preserved", "styles", "vocabulary", "nearest"}
 USES = {"uce": {"lam", "ridge", "schedule"}, "speed": {"ridge", "schedule"}}
-USES["rece"] = {"lam", "ridge", "rounds"}
+USES |= {"rece": {"lam", "ridge", "rounds"}, "oce": {"lam"}, "cure": set(), "nlce": set()}
 
 
 def idle(config: EraseConfig) -> set[str]:

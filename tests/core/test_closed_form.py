@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -215,6 +216,36 @@ def test_eap_closed_names_the_words_that_it_added(tiny):
     chosen = [word for row in erase(tiny, c).history for word in row["chosen"].split("|")]
     assert len(set(chosen)) == len(chosen) == 4
     assert set(chosen) <= set(near(tiny, c)) and not {"church", "dog"} & set(near(tiny, c))
+
+
+@pytest.mark.parametrize("method", ["uce", "eap_closed"])
+def test_what_is_preserved_by_hand_stands_beside_the_nearest(tiny, method):
+    c = config(method=method, targets=["church"], lam=20.0)
+    own, given = near(tiny, c), "accordion"
+    assert given not in own
+
+    def moved(**more):
+        tensors = erase(tiny, replace(c, **more)).tensors
+        return movement(kv_weights(tiny.unet), tensors, encode_prompts(tiny, [given, *own]))
+
+    plain, both = moved(), moved(preserved=(given,))
+    assert both[0] < 0.8 * plain[0]
+    assert both[1:].mean() < 1.1 * plain[1:].mean()  # instead of them it would be far more
+
+
+def test_a_vocabulary_of_the_preserved_alone_has_no_others(tiny, tmp_path):
+    words = ["bell", "tower"]
+    (tmp_path / "words.txt").write_text("bell\ntower\n")
+    c = config(targets=["church"], preserved=words, vocabulary=str(tmp_path / "words.txt"))
+    every = [encode_prompts(tiny, prompts_of(w, c.styles)) for w in words]
+    neutral = encode_prompts(tiny, forms_of("", c.styles))
+    erased, become = (encode_prompts(tiny, forms_of(w, c.styles, "church")) for w in ("church", ""))
+    expected = uce(
+        kv_weights(tiny.unet), erased, become, torch.cat([neutral, *every]), c.ridge, c.lam
+    )
+    for method in ("uce", "eap_closed"):  # which has nothing to choose from
+        for name, tensor in erase(tiny, replace(c, method=method)).tensors.items():
+            torch.testing.assert_close(tensor, expected[0][name])
 
 
 def test_eap_closed_looks_closely_at_what_uce_moves_most(tiny, monkeypatch):

@@ -132,3 +132,27 @@ def test_the_embedded_model(solved, says):
     says(16, 3, solved(16, 3)["words3"], ["tower", "senator", "tomorrow"], table)
     ten = pd.DataFrame({"n": [40]})
     says(16, 4, solved(16, 4, ten=ten)["pictures4"], 80, 40)
+
+
+def test_many_concepts(solved, says):
+    rows = [("1 at once", 1.0, 0.9, 1.0), ("20 at once", 0.9, 0.7, 0.5), ("original", 0, 1, 1)]
+    levels = pd.DataFrame(
+        {"setting": name, "group": group, "value": value, "units": 12}
+        for name, *values in rows
+        for group, value in zip(("target", "near", "far"), values, strict=True)
+    )
+    says(18, 1, solved(18, 1)["guess1"], "near", levels)
+
+    g = torch.Generator().manual_seed(0)
+    small = [torch.randn(4, 4, generator=g).double() for _ in range(4)]
+    sizes = (0.01, 0.3, 0.3, 0.02)
+    factors = [torch.eye(4).double() + s * m for s, m in zip(sizes, small, strict=True)]
+    names = ["dog", "cat", "bus", "hat"]
+    given = {"factors": factors, "ten": names, "torch": torch}
+    says(18, 2, solved(18, 2, **given)["pair2"], (0, 1), factors, names)
+    for wrong in (
+        lambda product, known, k: product,
+        lambda product, known, k: product @ torch.linalg.inv(known[k]),
+        lambda product, known, k: torch.linalg.inv(known[k]) @ product,
+    ):
+        says(18, 3, solved(18, 3, torch=torch)["undo"], wrong, factors)

@@ -41,7 +41,8 @@ def test_successes_by_hand():
     expected = {"ESR-1": [1, 1, 0], "ESR-5": [1, 0, 0]}
     expected |= {"PSR-1": [0, 0, 1], "PSR-5 style": [0, 1, 1]}
     for metric, values in expected.items():
-        found = successes(metric, pd.Series([9, 1, 0, np.nan]))
+        ranks = [9, 1, 0, np.nan]
+        found = successes(metric, pd.DataFrame({"rank": ranks, "style_rank": ranks}))
         assert found[:3].tolist() == values and np.isnan(found[3])
 
 

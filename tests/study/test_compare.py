@@ -78,6 +78,10 @@ def test_a_unit_is_a_concept_over_all_seeds(pictures, refused):
     assert of("distance").xs("original", level="setting").sum() == 0
     assert (of("CLIP score") == 70).all()
     assert "'PSR'" in refused(compare.units, pictures, "PSR")
+    refused(compare.units, pictures, "ESR-1 judge+eye", says="judge+eye")
+    pictures["eye"] = [1.0, *[0.0] * (len(pictures) - 1)]  # of the dog in a, but not in b and c
+    assert of("ESR-1 judge+eye")["dog", "esd"] == 0.5 and gone["dog", "eap, random"] == 1.0
+    assert of("ESR-1 judge+eye")["dog", "eap, random"] == 0.0
 
 
 def test_levels_and_their_spread_over_splits(pictures):

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from erase_lib.diffusion import generate
-from erase_lib.measure import Judge, bootstrap, picture_tensor
+from erase_lib.measure import Judge, bootstrap, picture_tensor, sharpness
 from erase_lib.models import load_pipeline
 from tools.embedded import common
 
@@ -27,11 +27,6 @@ def features(judge: Judge, pictures: Tensor) -> Tensor:
     """The judge's pooled features `(n, d)` of pictures in [−1, 1], unit length."""
     body = judge.model.convnextv2
     return F.normalize(torch.cat([body(p).pooler_output for p in pictures.split(128)]), dim=-1)
-
-
-def sharpness(pictures: Tensor) -> Tensor:
-    """Mean absolute difference of neighbouring pixels `(n,)`."""
-    return sum(pictures.diff(dim=d).abs().mean((1, 2, 3)) for d in (-1, -2)) / 2
 
 
 def measure(model: Path | None = None, n: int = 160, seed: int = 0) -> pd.DataFrame:
