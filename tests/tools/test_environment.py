@@ -33,6 +33,7 @@ ROOMS = {
     "tools/*.py": [],
     "tools/embedded/*.py": ["notebooks", "build"],
     "tools/benchmarks/*.py": ["notebooks", "dev"],
+    "tools/page/*.py": ["notebooks", "page"],
     "tests/**/*.py": list(EXTRAS),
 }
 POSIX = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"}
