@@ -1,8 +1,8 @@
 "use strict";
 // Noise and steps as the library takes them: the same seed gives the same picture.
 
-// Standard normal numbers of torch's generator on a CPU, n a multiple of 16: Mersenne twister (Matsumoto
-// & Nishimura 1998), 24 bits a number, and Box-Muller's pairs eight apart.
+// Standard normal numbers of torch's generator on a CPU, n a multiple of 16: Mersenne twister
+// (Matsumoto & Nishimura 1998), 24 bits a number, and Box-Muller's pairs eight apart.
 function noise(seed, n) {
   const state = new Uint32Array(624);
   state[0] = seed;

@@ -34,7 +34,8 @@ function work() {
       importScripts(address(await unzipped(script)));
       ort.env.wasm.wasmPaths = { mjs: address(await unzipped(module)) };
       ort.env.wasm.wasmBinary = await unzipped(binary);
-      ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
+      const cores = self.crossOriginIsolated ? navigator.hardwareConcurrency : 1;
+      ort.env.wasm.numThreads = Math.min(4, cores);
       parts.kind = kind;
     },
     erasures: async ({ matrices }) => {
@@ -57,13 +58,14 @@ function work() {
   const embedded = async (text) => {
     const { tokenizer } = parts;
     if (!embeddings.has(text)) {
-      embeddings.set(text, await run("text", { ids: [tokenizer.encode(text), 1, tokenizer.length] }));
+      const ids = [tokenizer.encode(text), 1, tokenizer.length];
+      embeddings.set(text, await run("text", { ids }));
     }
     return embeddings.get(text);
   };
 
-  // A picture (pixels, pixels, RGBA) of the prompt, heard through the matrices one by one; null where
-  // another is wanted by now. `told` is called at each step.
+  // A picture (pixels, pixels, RGBA) of the prompt, heard through the matrices one by one; null
+  // where another is wanted by now. `told` is called at each step.
   const draw = async ({ id, prompt, seed, steps, scale }, matrices, told) => {
     const { latent, pixels, width, tokenizer, noise: schedule } = parts.page;
     const c = new Float32Array(2 * tokenizer.length * width);
@@ -86,7 +88,9 @@ function work() {
     }
     const drawn = await run("vae", { z: [z, 1, ...latent] }), area = pixels * pixels;
     const rgba = new Uint8ClampedArray(4 * area).fill(255); // which rounds, too
-    for (let i = 0; i < 3 * area; i++) rgba[4 * (i % area) + ((i / area) | 0)] = 127.5 * drawn[i] + 127.5;
+    for (let i = 0; i < 3 * area; i++) {
+      rgba[4 * (i % area) + ((i / area) | 0)] = 127.5 * drawn[i] + 127.5;
+    }
     return rgba;
   };
 
@@ -95,7 +99,9 @@ function work() {
   const pair = async (asked) => {
     const { id, prompt, seed, steps, scale, erased, undo } = asked, { width } = parts.page;
     const keys = { before: [], after: erased.length ? [erased, undo] : [] };
-    for (const place in keys) keys[place] = JSON.stringify([prompt, seed, steps, scale, ...keys[place]]);
+    for (const place in keys) {
+      keys[place] = JSON.stringify([prompt, seed, steps, scale, ...keys[place]]);
+    }
     const todo = Object.keys(keys).filter((place) => shown[place]?.key !== keys[place]);
     let done = 0;
     for (const place of todo) {
@@ -119,12 +125,10 @@ function work() {
 
   onmessage = ({ data }) => {
     if ("wanted" in data) wanted = data.wanted;
-    const job = data.draw ? () => pair(data.draw) : data.take ? () => take[data.take](data.value) : null;
-    if (job) {
-      queue = queue.then(job).then(
-        () => data.take && postMessage({ taken: data.take }),
-        (error) => postMessage({ failed: String(error?.message ?? error) }),
-      );
-    }
+    if (!data.draw && !data.take) return;
+    queue = queue.then(() => (data.draw ? pair(data.draw) : take[data.take](data.value))).then(
+      () => data.take && postMessage({ taken: data.take }),
+      (error) => postMessage({ failed: String(error?.message ?? error) }),
+    );
   };
 }

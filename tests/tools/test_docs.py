@@ -15,7 +15,7 @@ ROOMS = (".", "docs", "notebooks", "data", "data/models/*", "course/static")
 PAGES = sorted(path for room in ROOMS for path in ROOT.glob(f"{room}/*.md"))
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 KEPT = "quickstart test check book slides student solutions app lab results-% evaluate bench"
-KEPT += " gpu-check data clean"
+KEPT += " gpu-check data clean page"
 
 
 class Addresses(HTMLParser):

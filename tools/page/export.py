@@ -72,7 +72,7 @@ def graph(part: Part) -> Weights:
         # unfolded, so that every tensor is as it is in torch, which `as_shipped` relies on
         names |= {"opset_version": 18, "dynamo": False, "do_constant_folding": False}
         torch.onnx.export(part.eval(), example, file, **names)
-    model, found, at = onnx.load_from_string(file.getvalue()), list[np.ndarray](), 0
+    model, found, at = onnx.load_from_string(file.getvalue()), [np.empty(0, np.float32)], 0
     for tensor in model.graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
         if values.dtype == np.float32 and values.size >= SMALL:
@@ -106,7 +106,8 @@ def as_shipped(pipe: Pipeline, bits: int) -> Pipeline:
     """The pipeline itself, its weights now those that the page reads."""
     for _, part in parts(pipe):
         large = [p for p in part.model.parameters() if p.numel() >= SMALL]
-        values = np.concatenate([p.detach().numpy().ravel() for p in large])
+        every = (p.detach().numpy().ravel() for p in large)
+        values = np.concatenate([np.empty(0, np.float32), *every])
         whole = torch.from_numpy(read(rounded(values, bits), len(values)))
         for p, found in zip(large, whole.split([p.numel() for p in large]), strict=True):
             p.data = found.view(p.shape).clone()
