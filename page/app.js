@@ -76,7 +76,8 @@ async function load() {
   const needed = [Tokenizer, noise, Sampler, together, identity, times, inverse, heard];
   const text = `"use strict";\n${needed.join("\n")}\n(${work})();`;
   worker = new Worker(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
-  const tasks = [["runtime", kind], ...MODEL.map((name) => ["model", name]), ["erasures", "erasures"]];
+  const models = MODEL.map((name) => ["model", name]);
+  const tasks = [["runtime", kind], ...models, ["erasures", "erasures"]];
   await given("page", told);
   for (const [i, [take, name]] of tasks.entries()) {
     await given(take, { ...await read(name), kind, name }).catch((error) => {
@@ -182,7 +183,7 @@ function hear({ id, done, of, place, rgba, seconds, end, failed }) {
   $("after").classList.remove("old");
   $("progress").value = 1;
   $("stop").disabled = true;
-  $("how").textContent = undone ? "after, undone with T⁻¹" : "after";
+  $("how").textContent = `after${names && `, without ${names}`}${undone ? ", undone with T⁻¹" : ""}`;
   const gap = shown.before.reduce((most, v, i) => Math.max(most, Math.abs(v - shown.after[i])), 0);
   const back = `The old picture is back: no colour differs by more than ${gap} of 255.`;
   $("undone").textContent = undone ? back : "";

@@ -57,7 +57,9 @@ def parts(pipe: Pipeline) -> Iterator[tuple[str, Part]]:
     yield "text", Part(pipe.text_encoder, lambda m, ids: m(ids.long())[0], ids=ids)
     given = {"z": torch.zeros(2, *shape), "t": torch.ones(1), "c": c}
     yield "unet", Part(pipe.unet, lambda m, z, t, c: m(z, t, c).sample, **given)
-    decode = Part(pipe.vae, lambda m, z: m.decode(z / scale + shift).sample, z=c.new_zeros(1, *shape))
+    decode = Part(
+        pipe.vae, lambda m, z: m.decode(z / scale + shift).sample, z=c.new_zeros(1, *shape)
+    )
     yield "vae", decode
 
 
@@ -136,7 +138,9 @@ def told(pipe: Pipeline) -> dict[str, Any]:
     """What the page must know of the model: sizes, noise schedule, and the tokenizer's words."""
     noise, tokenizer = pipe.scheduler, pipe.tokenizer
     if noise.config.get("timestep_spacing") != "leading":
-        raise EraseError(f"timesteps are {noise.config.get('timestep_spacing')!r}: expected leading")
+        raise EraseError(
+            f"timesteps are {noise.config.get('timestep_spacing')!r}: expected leading"
+        )
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     ids = sorted(model["vocab"], key=model["vocab"].get)
     return {
