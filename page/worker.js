@@ -46,6 +46,7 @@ function work() {
       const data = new Uint8Array(floats(await unzipped(weights), count, bits).buffer);
       sessions[name] = await ort.InferenceSession.create(new Uint8Array(await unzipped(graph)), {
         executionProviders: [parts.kind], externalData: [{ path: "weights", data }],
+        logSeverityLevel: 3, // errors alone
       });
     },
   };
