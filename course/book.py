@@ -121,8 +121,8 @@ def cards(chapters: dict[str, list[Page]], tried: bool = False) -> str:
     )
     if tried:
         text.append(
-            "**[An erasure to try](page/index.html)**: the model in this browser, twenty erasures,"
-            " before and after.\n"
+            "<p><b><a href='page/index.html'>An erasure to try</a></b>: the model in this browser,"
+            " twenty erasures, before and after.</p>\n"
         )
     for label, pages in chapters.items():
         text.append(f"## {label}\n\n<ul class='lessons'>")

@@ -80,7 +80,7 @@ def furthest(found, picture):
 def test_pictures_words_and_noise_are_the_librarys(folder):
     pipe, table = load_pipeline(device="cpu"), asked(40)
     table = table.iloc[:: len(table) // int(os.environ.get("PAGE_PICTURES", 3))]
-    prompts, seeds = list(table["prompt"]), [1000 + i for i in range(len(table))]
+    prompts, seeds = list(table["prompt"]), list(range(len(table)))
     pictures = generate(pipe, prompts, seeds, steps=STEPS)
     erasure = erase(pipe, EraseConfig(targets=["church"], method="eap_closed", lam=page_build.LAM))
     with erasure.applied(pipe):
