@@ -1,11 +1,11 @@
 # Everything a user runs. `make` alone lists it.
-EXTRAS := [notebooks,dev,build,dask,course,photographs]
+EXTRAS := [notebooks,dev,build,dask,course,photographs,page]
 LISTED := setup.mk Makefile
 # tests side by side, one thread each
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 include setup.mk
 
-.PHONY: test test-all check gpu-check evaluate bench bench-memory bench-map data environment student solutions grade book pdf tour slides clean
+.PHONY: test test-all check gpu-check evaluate bench bench-memory bench-map data environment student solutions grade page book pdf tour slides clean
 
 test: setup ## unit tests and the quickstart in its smoke profile
 	$(TEST) --dist worksteal -m "not slow"
@@ -58,8 +58,12 @@ grade: setup ## who solved what: make grade FOLDER=handed-in; the table: build/g
 	@test -n "$(FOLDER)" || { echo "Say where the notebooks lie: make grade FOLDER=handed-in" >&2; exit 1; }
 	$(BIN)/python -m course.grade "$(FOLDER)" --profile $(or $(PROFILE),course)
 
-book: setup ## run the notebooks (some 15 minutes, what has not changed is kept): build/book/html
-	$(BIN)/python -m course.book
+page: setup ## an erasure to try in a browser, without a server: build/page; npm fetches 33 MB, once
+	$(BIN)/python -m tools.page.build
+
+# PAGE=0 leaves the page out, and with it npm
+book: setup $(if $(filter 0,$(PAGE)),,page) ## run the notebooks (some 15 minutes, what has not changed is kept): build/book/html; PAGE=0: without the page
+	$(BIN)/python -m course.book $(if $(filter 0,$(PAGE)),,--page build/page)
 
 pdf: setup ## the book on paper, by Chromium: build/book/book.pdf; CODE=shown with its code
 	$(BIN)/python -m course.pdf --code $(or $(CODE),hidden)

@@ -1,6 +1,6 @@
 """The book: the notebooks, run in the course profile, as pages that need no network.
 
-python -m course.book [--profile smoke] [--out build/book]
+python -m course.book [--profile smoke] [--out build/book] [--page build/page]
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from course.execute import complaints, executed
 from course.markdown import plain, to_html
 from course.plan import NOTEBOOKS, ROOT, headings, lessons, math_font, slug, tagged, title_of
 from course.titles import NONE
-from erase_lib.errors import unknown
-from erase_lib.files import as_path, check_ours, whole_folder
+from erase_lib.errors import EraseError, unknown
+from erase_lib.files import MADE, as_path, check_ours, whole_folder
 from tools import one_line
 
 HERE = Path(__file__).parent
@@ -112,8 +112,8 @@ def card(page: Page) -> tuple[str, str]:
     return min(found, key=lambda one: one[0])[1:] if found else ("", "")
 
 
-def cards(chapters: dict[str, list[Page]]) -> str:
-    """The index: a card a chapter, with its question and a picture."""
+def cards(chapters: dict[str, list[Page]], tried: bool = False) -> str:
+    """The index: a card a chapter, with its question and a picture; is there a page to try it?"""
     text = [f"# {BOOK}\n"]
     text.append(
         "A course in concept erasure: take a concept out of a text-to-image model, and see what"
@@ -121,6 +121,11 @@ def cards(chapters: dict[str, list[Page]]) -> str:
         " while it ran. New words are in the [glossary](GLOSSARY.md), what goes wrong in the"
         " [FAQ](FAQ.md); how to teach it stands in [the course](COURSE.md).\n"
     )
+    if tried:
+        text.append(
+            "<p><b><a href='page/index.html'>An erasure to try</a></b>: the model in this browser,"
+            " twenty erasures, before and after.</p>\n"
+        )
     for label, pages in chapters.items():
         text.append(f"## {label}\n\n<ul class='lessons'>")
         for page in pages:
@@ -154,12 +159,15 @@ def convert(page: Page, folder: Path, shared: dict[str, Any], html: HTMLExporter
     (folder / page.file).write_text(text, "utf-8")
 
 
-def build(out: Path, profile: str = "course", only: Sequence[str] = ()) -> list[str]:
+def build(
+    out: Path, profile: str = "course", only: Sequence[str] = (), page: Path | None = None
+) -> list[str]:
     """Run what has to be run, write the book to out/html, and say what went wrong.
 
-    The book that is there is replaced only by a whole one: `only` some pages go to out/some. Raises
-    `EraseError`, before anything is run, for a name that is no notebook of a lesson, and where a
-    folder would be lost that is none of ours.
+    The book that is there is replaced only by a whole one: `only` some pages go to out/some. `page`
+    is what `make page` wrote, which goes along. Raises `EraseError`, before anything is run, for a
+    name that is no notebook of a lesson, for a `page` that is none, and where a folder would be
+    lost that is none of ours.
     """
     chapters: dict[str, list[Page]] = {}
     failed: list[str] = []
@@ -168,6 +176,8 @@ def build(out: Path, profile: str = "course", only: Sequence[str] = ()) -> list[
     for name in only:
         if name not in (names := [name for lesson in plan for name in lesson.notebooks]):
             raise unknown("notebook", name, names)
+    if page and not (page / "index.html").is_file():
+        raise EraseError(f"{page} has no index.html: expected what make page writes")
     pages = out / ("some" if only else "html")
     check_ours(pages)
     for lesson in plan:
@@ -182,14 +192,15 @@ def build(out: Path, profile: str = "course", only: Sequence[str] = ()) -> list[
             print(f"{name}: {seconds:.0f} s", flush=True)
             wrong += [f"{name}: a check says: {text}" for text in complaints(nb)]
             nb.cells += quiz.cells(name)
-            page = Page(f"{name}.html", nb, title_of(nb))
-            chapters.setdefault(lesson.label, []).append(page)
+            chapters.setdefault(lesson.label, []).append(Page(f"{name}.html", nb, title_of(nb)))
     if not failed:
-        write(chapters, pages, profile)
+        write(chapters, pages, profile, page)
     return failed + wrong
 
 
-def write(chapters: dict[str, list[Page]], out: Path, profile: str) -> None:
+def write(
+    chapters: dict[str, list[Page]], out: Path, profile: str, page: Path | None = None
+) -> None:
     """All pages into a new folder, which then takes the old one's place."""
     extra = [written((NOTEBOOKS / "GLOSSARY.md").read_text("utf-8"), "glossary.html")]
     extra.append(written((ROOT / "docs" / "FAQ.md").read_text("utf-8"), "faq.html"))
@@ -203,9 +214,12 @@ def write(chapters: dict[str, list[Page]], out: Path, profile: str) -> None:
     shared = {"book": BOOK, "contents": contents, "smoke": profile == "smoke"}
     html = exporter()
     with whole_folder(out) as folder:
-        for page in [*line, *extra]:
-            convert(page, folder, shared, html)
-        index = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(cards(chapters))])
+        for one in [*line, *extra]:
+            convert(one, folder, shared, html)
+        if page:
+            shutil.copytree(page, folder / "page", ignore=shutil.ignore_patterns(MADE))
+        told = nbformat.v4.new_markdown_cell(cards(chapters, page is not None))
+        index = nbformat.v4.new_notebook(cells=[told])
         start = Page("index.html", index, BOOK, executed=False, after=line[0] if line else None)
         convert(start, folder, shared, html)
         for name in ("book.css", "book.js"):
@@ -251,9 +265,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", default="course", choices=["course", "smoke"])
     parser.add_argument("--out", default="build/book")
     parser.add_argument("--only", nargs="*", default=[], help="names of notebooks; default: all")
+    parser.add_argument("--page", type=Path, help="what `make page` wrote, to go along")
     given = parser.parse_args(arguments)
     out = as_path(given.out)
-    wrong = build(out.resolve(), given.profile, given.only)
+    wrong = build(out.resolve(), given.profile, given.only, given.page)
     for text in wrong:
         print(text, file=sys.stderr)
     page = out / ("some" if given.only else "html") / "index.html"

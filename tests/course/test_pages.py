@@ -118,3 +118,15 @@ def test_jupyterlab_opens_where_one_starts_and_asks_nothing():
         known = json.loads((schemas / package / f"{name}.json").read_text("utf-8"))["properties"]
         assert set(settings) <= set(known), plugin
     assert found["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
+
+
+def test_the_page_to_try_goes_along_with_the_book(tmp_path, refused):
+    refused(book.build, tmp_path / "book", page=tmp_path, says=["index.html", "make page"])
+    made = tmp_path / "page"
+    made.mkdir()
+    (made / "index.html").write_text("<title>An erasure to try</title>")
+    for page in (made, None):
+        book.write({}, tmp_path / "html", "smoke", page)
+        index = (tmp_path / "html" / "index.html").read_text("utf-8")
+        assert ('href="page/index.html"' in index) == (page is not None)
+        assert (tmp_path / "html" / "page" / "index.html").exists() == (page is not None)

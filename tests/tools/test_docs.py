@@ -15,7 +15,7 @@ ROOMS = (".", "docs", "docs/tour", "notebooks", "data", "data/models/*", "course
 PAGES = sorted(path for room in ROOMS for path in ROOT.glob(f"{room}/*.md"))
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 KEPT = "quickstart test check book slides student solutions app lab results-% evaluate bench"
-KEPT += " gpu-check data clean pdf tour bench-map"
+KEPT += " gpu-check data clean pdf tour page bench-map"
 
 
 class Addresses(HTMLParser):

@@ -34,6 +34,7 @@ ROOMS = {
     "tools/*.py": ["dev"],
     "tools/embedded/*.py": ["notebooks", "build"],
     "tools/benchmarks/*.py": ["notebooks", "dev"],
+    "tools/page/*.py": ["notebooks", "page"],
     "tests/**/*.py": list(EXTRAS),
 }
 POSIX = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}

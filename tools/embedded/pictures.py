@@ -84,7 +84,7 @@ def fetch(package: str, version: str, folder: Path) -> Path:
         try:
             subprocess.run(command, cwd=place, check=True, capture_output=True, text=True)
         except FileNotFoundError:
-            raise EraseError("npm is needed to fetch the pictures: install Node.js") from None
+            raise EraseError(f"npm is needed to fetch {package}: install Node.js") from None
         except subprocess.CalledProcessError as error:
             raise EraseError(
                 f"npm could not fetch {package} {version} ({reason(Exception(error.stderr))}):"

@@ -1,0 +1,1 @@
+"""The page on which an erasure is tried without Python: `make page`."""
