@@ -8,7 +8,7 @@ out are float32: `weights` are K and V `(out, dim)` by name, concepts are `(n, t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, TypeAlias
@@ -20,11 +20,11 @@ from erase_lib.concepts import prompts_of
 from erase_lib.config import CLOSED_FORMS, EraseConfig
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
-from erase_lib.families import Entry, Pipeline, denoiser, encoders, entries, family, is_embedded
+from erase_lib.families import Entry, Pipeline, denoiser, entries, is_embedded
 from erase_lib.hold import held
-from erase_lib.kv import Weights, gram, movement, movement_by, norms
+from erase_lib.kv import Weights, gram, movement, movement_by, norms, reversal
 from erase_lib.models import fingerprint
-from erase_lib.text import embed, encode_prompts, near_each, searchable
+from erase_lib.text import embed, encode_prompts, last_tokens, near_words, searchable
 
 ROW = ("step", "evaluations")  # of the history, the same for all entries
 SHORTLIST = 4  # candidates for each that is to be preserved
@@ -182,26 +182,27 @@ def adversarial(
     lam: float,
     rounds: int = 3,
     most: int = 8,
+    by: Callable[..., Tensor] | None = None,
 ) -> Edit:
     """UCE that in each round also preserves the `most` candidates it has just moved most.
 
     The min-max of Bui et al. 2024, eq. 5, with UCE's terms for L1 and L2: no search is needed, for
     the movement of every candidate is known. `candidates` `(n, templates, tokens, dim)`. History:
     the numbers of the `chosen`, and their mean movement `before` and `after` they are preserved.
-    Ends early when all are. Other arguments and errors as `uce`.
+    Ends early when all are. `by` gives T in UCE's place. Other arguments and errors as `uce`.
     """
     every = _checked(weights, erased, anchors, candidates.flatten(0, 1))[2]
     every = every.view(candidates.shape).flatten(1, 2)
     erased, anchors, preserved = _checked(weights, erased, anchors, preserved)
-    s, history, chosen = gram(weights), [], list[int]()
-    t = _uce(erased, anchors, preserved, ridge, lam)
+    s, history, chosen, by = gram(weights), [], list[int](), by or _uce
+    t = by(erased, anchors, preserved, ridge, lam)
     for step in range(min(rounds, -(-len(every) // most))):
         far = movement_by(s, t, every)
         far[chosen] = -1
         worst = far.topk(min(most, len(every) - len(chosen))).indices.tolist()
         chosen = chosen + worst
         kept = torch.cat([preserved, every[chosen].view(-1, *preserved.shape[1:])])
-        t = _uce(erased, anchors, kept, ridge, lam)
+        t = by(erased, anchors, kept, ridge, lam)
         before, after = far[worst], movement_by(s, t, every[worst])
         row = _row(step, s, t, erased, anchors, kept) | {"chosen": worst}
         history.append(row | {"before": before.mean().item(), "after": after.mean().item()})
@@ -236,6 +237,25 @@ def _uce(
     return solve(_eye(c.T @ c), c, a, p, ridge, scale, lam / max(1, len(p)))
 
 
+def projected(
+    erased: Tensor, anchors: Tensor, preserved: Tensor, ridge: float, lam: float
+) -> Tensor:
+    """T `(dim, dim)` without an inverse, for T² = T: no embedding is mapped to what it takes away.
+
+    Of the steps c − a from anchors to erased these are, whole, the directions that weigh more in
+    their mean square than in M = `lam` · mean_p ccᵀ + `ridge`, one at least: UCE shrinks each by
+    its share of both, here that is 0 or 1. T = 1 − L u uᵀ L⁻¹, with M = L Lᵀ and u left singular
+    vectors of L⁻¹ (c − a)ᵀ, moves the preserved the least of all that take these away. At another
+    strength than 1 there is an inverse again."""
+    steps, p = (erased - anchors).flatten(0, 1), preserved.flatten(0, 1)
+    one = _eye(p.T @ p)
+    root = torch.linalg.cholesky(lam / max(1, len(p)) * p.T @ p + ridge * one)
+    u, sizes, _ = torch.linalg.svd(torch.linalg.solve_triangular(root, steps.T, upper=False))
+    u = u[:, : max(1, int((sizes > len(steps) ** 0.5).sum()))]
+    whole = torch.linalg.solve_triangular(root.T, u, upper=True)
+    return one - root @ u @ whole.T
+
+
 def _eye(like: Tensor) -> Tensor:
     return torch.eye(len(like), dtype=like.dtype, device=like.device)
 
@@ -250,7 +270,8 @@ def _row(
 ) -> dict[str, Any]:
     l1 = norms(s, erased @ t.T - anchors).norm() / norms(s, erased - anchors).norm()
     l2 = movement_by(s, t, preserved[None]) if len(preserved) else torch.zeros(1)
-    return {"step": step, "evaluations": 0, "l1": l1.item() ** 2, "l2": l2.item() ** 2}
+    row = {"step": step, "evaluations": 0, "l1": l1.item() ** 2, "l2": l2.item() ** 2}
+    return row | reversal(t, erased)
 
 
 def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
@@ -258,11 +279,11 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
 
     Every target is erased in all its training prompts, each towards the same prompt of its anchor,
     or else of the neutral concept. Preserved are the latter and `preserved`, or else the `nearest`
-    words, one training prompt each, in turn. `eap_closed` adds, in all their prompts, those of the
-    `candidates` nearest words that move most; it looks closely at a `SHORTLIST`, by what plain UCE
-    does to their bare words. With schedule `published` uce is `last_tokens`', with sums and what is
-    `preserved` alone, and speed has all its parts. Raises `EraseError` for another method, and as
-    `searchable` and `uce`.
+    words, one training prompt each, in turn. `eap_closed`, and `eap_projected` by `projected`, add,
+    in all their prompts, those of the `candidates` nearest words that move most; they look closely
+    at a `SHORTLIST`, by what plain UCE does to their bare words. With schedule `published` uce is
+    `last_tokens`', with sums and what is `preserved` alone, and speed has all its parts. Raises
+    `EraseError` for another method, and as `searchable` and `uce`.
     """
     if config.method not in CLOSED_FORMS:
         raise unknown("closed form", config.method, CLOSED_FORMS)
@@ -307,19 +328,6 @@ def _edited(
     return Erasure(tensors, config, fingerprint(model), history)
 
 
-def last_tokens(pipe: Pipeline, words: Sequence[str]) -> Tensor:
-    """Of the bare words the embedding `(n, 1, dim)` of the last token, of "" the start's, as UCE's
-    code takes them (Gandikota et al. 2024); below it the pooled one, where there is one."""
-    ((_, tokenizer), *_), kind = encoders(pipe), family(pipe)
-    if kind.flow:
-        what = f"schedule 'published' edits a word's last token, not known of {kind.name}"
-        raise EraseError(f"{what}: choose schedule 'replay'")
-    c = encode_prompts(pipe, list(words))
-    ids = tokenizer(list(words), truncation=True).input_ids
-    last = c[torch.arange(len(c)), [len(of) - 2 for of in ids]][:, None]
-    return torch.cat([last, c[:, -1:]], 1) if kind.pooled(denoiser(pipe)) else last
-
-
 def _edit(
     pipe: Pipeline,
     config: EraseConfig,
@@ -346,16 +354,8 @@ def _edit(
     moved = movement(weights, found[0], entry.see(encode_prompts(pipe, words)))
     words = [words[i] for i in moved.topk(most).indices.tolist()]
     every = entry.see(torch.stack([embed(pipe, word, c.styles) for word in words]))
-    found = adversarial(
-        weights, erased, anchors, preserved, every, c.ridge, c.lam, c.rounds, c.per_round
-    )
+    how = c.rounds, c.per_round, projected if c.method == "eap_projected" else None
+    found = adversarial(weights, erased, anchors, preserved, every, c.ridge, c.lam, *how)
     for row in found[1]:
         row["chosen"] = "|".join(words[i] for i in row["chosen"])
     return found
-
-
-def near_words(pipe: Pipeline, targets: Sequence[str], words: list[str], most: int) -> list[str]:
-    """The `most` nearest of the words to each target, in the order of `words`: nothing is thinned,
-    for a closed form takes all at once."""
-    near = set(near_each(pipe, targets, words, most))
-    return [word for word in words if word in near]

@@ -20,9 +20,9 @@ TOUR = [name for lesson in lessons()[:5] for name in lesson.notebooks]
 
 
 def test_each_lesson_of_the_tour_has_five_questions():
-    assert list(quiz.questions()) == TOUR and len(TOUR) == 7
+    assert list(quiz.questions()) == [*TOUR, "17_gone_or_hidden"] and len(TOUR) == 7
     places = []
-    for name in TOUR:
+    for name in quiz.questions():
         asked = quiz.questions()[name]
         assert len(asked) == 5
         (cell,) = quiz.cells(name)
