@@ -11,16 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from erase_lib.concepts import normal
+from erase_lib.diffusion import encode
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
 from erase_lib.families import Pipeline, denoiser
 from erase_lib.files import as_path, read_text, whole, writing
-from erase_lib.measure import World, matched_differences, means
-from erase_lib.models import fingerprint, load_pipeline
+from erase_lib.hold import in_place, plain
+from erase_lib.measure import World, draw, matched_differences, means
+from erase_lib.models import fingerprint, load_pipeline, using
+from erase_lib.search import Probe
 from erase_lib.study.aim import Aim, aim_at
 from erase_lib.study.probes import PROBES, TAUGHT
+from erase_lib.text import encode_prompts
 
 LEAST = 0.5  # of the original's pictures, in which a probe has to find what is there
 GONE = "erased − twin"
@@ -55,10 +60,7 @@ def gone(
     erasure.check(world.pipe)
     models: dict[str, Pipeline] = dict.fromkeys(("original", "erased"), world.pipe)
     if twin is not None:
-        other = twin if hasattr(twin, "scheduler") else load_pipeline(twin, world.pipe.device)
-        if fingerprint(denoiser(other)) == fingerprint(denoiser(world.pipe)):
-            raise EraseError("twin is the model itself: give one that never knew the targets")
-        models["twin"] = other
+        models["twin"] = _twin(world, twin)
     models["unknown"] = world.pipe
     at, rows = as_path(folder) if folder else None, list[dict[str, Any]]()
     for concept in erasure.config.targets:
@@ -71,6 +73,40 @@ def gone(
                         edit = erasure if model == "erased" else None
                         rows += _kept(world, pipe, aim, probe, model, edit)
     return pd.DataFrame(rows).astype({"hit": float})
+
+
+def _twin(world: World, twin: Pipeline | str | Path) -> Pipeline:
+    """The twin, loaded where it is a path. Raises `EraseError` for the model itself."""
+    other = twin if hasattr(twin, "scheduler") else load_pipeline(twin, world.pipe.device)
+    if fingerprint(denoiser(other)) == fingerprint(denoiser(world.pipe)):
+        raise EraseError("twin is the model itself: give one that never knew the targets")
+    return other
+
+
+@torch.no_grad()
+def from_twin(
+    world: World, erasure: Erasure, twin: Pipeline | str | Path, concepts: Sequence[str]
+) -> pd.DataFrame:
+    """How far a model is from one that never knew: of each concept the mean square that ẑ₀ and the
+    twin's differ by (`search.Probe`: 8 timesteps × 4 noises, on a picture that the original draws),
+    of the `original` and the `erased`, and the `share` of the way that is left: 0 is like the twin.
+    Both hear the original's text encoder. Raises `EraseError` for a twin that is the model itself,
+    or of other shapes, and another base."""
+    pipe, other = world.pipe, _twin(world, twin)
+    erasure.check(pipe)
+    shapes = {n: p.shape for n, p in plain(denoiser(pipe)).named_parameters()}
+    weights = {n: p.detach() for n, p in plain(denoiser(other)).named_parameters()}
+    if shapes != {n: p.shape for n, p in weights.items()}:
+        raise EraseError("twin has other layers than the model: give one that was trained alike")
+    prompts = [world.prompt(concept, i) for i, concept in enumerate(concepts)]
+    drawn = draw(pipe, prompts, range(80_000, 80_000 + len(prompts)), 12, progress=False)
+    with using(pipe, "comparing with its twin"):
+        given = encode(pipe, list(drawn)), encode_prompts(pipe, prompts)
+        with in_place(denoiser(pipe), weights):
+            probe = Probe(pipe, *given)
+        apart = {"original": probe({}).cpu(), "erased": probe(erasure.tensors).cpu()}
+    table = pd.DataFrame({"concept": list(concepts)} | apart)
+    return table.assign(share=table["erased"] / table["original"])
 
 
 def _kept(

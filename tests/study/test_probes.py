@@ -19,6 +19,7 @@ from erase_lib.study import (
     Adversary,
     Aim,
     aim_at,
+    from_twin,
     gone,
     misspelled,
     probes,
@@ -144,10 +145,13 @@ def test_a_search_that_was_cut_off_goes_on(tiny, aim, tmp_path, monkeypatch):
     assert again.evaluations == whole.evaluations
 
 
-def test_what_is_drawn_on_begins_in_what_is_shown(tiny, aim):
-    near, far = (probes.by_completion(tiny, replace(aim, steps=10), share) for share in (0.9, 0.1))
+def test_what_is_drawn_on_begins_in_what_is_shown(tiny, aim, monkeypatch):
+    monkeypatch.setattr(probes, "decode", lambda pipe, z: list(z))
+    clean, aim = probes.encode(tiny, aim.shown[:2]), replace(aim, steps=10)
+    near, far = (probes.by_completion(tiny, aim, share) for share in (0.9, 0.1))
     assert near.evaluations == 2 * 2 and far.evaluations == 2 * 9 * 2
-    assert largest(near.pictures, aim.shown[:2]) < largest(far.pictures, aim.shown[:2])
+    gaps = [(torch.stack(answer.pictures) - clean).norm() for answer in (near, far)]
+    assert gaps[0] < 0.5 * gaps[1]
 
 
 def test_words_do_not_name_the_target(tiny, aim):
@@ -159,7 +163,7 @@ def test_words_do_not_name_the_target(tiny, aim):
 def test_each_probe_in_each_model_and_the_same_call_again(world, tiny, uce, tmp_path, monkeypatch):
     twin = load_pipeline(tiny.name_or_path, device="cpu")
     for p in twin.unet.parameters():
-        p.data.mul_(-1)
+        p.data = p.data.flip(0)
     asked = {"pictures": 2, "steps": 2, "budget": 6, "folder": tmp_path, "progress": False}
     names = ["name", "inverse", "embedding"]
     found = gone(world, uce, names, twin, **asked)
@@ -167,8 +171,20 @@ def test_each_probe_in_each_model_and_the_same_call_again(world, tiny, uce, tmp_
     assert every["embedding", "unknown"] == 2 and ("name", "unknown") not in every
     (note,) = found.query("probe == 'inverse' and model == 'twin'")["note"]
     assert "no inverse" in note
-    monkeypatch.setattr(probes, "PROBES", {})
+    for name in names:  # what is kept is not asked for again
+        monkeypatch.setitem(PROBES, name, None)
     pd.testing.assert_frame_equal(gone(world, uce, names, twin, **asked), found)
+
+
+def test_a_perfect_erasure_is_the_twin(world, tiny, uce):
+    twin, half = load_pipeline(tiny.name_or_path, device="cpu"), uce.scaled(tiny, 0.5)
+    for name, tensor in uce.tensors.items():
+        twin.unet.get_parameter(name).data.copy_(tensor)
+    table = from_twin(world, uce, twin, ["church", "dog"])
+    assert table["concept"].tolist() == ["church", "dog"] and (table["original"] > 0).all()
+    assert table["share"].tolist() == pytest.approx([0, 0], abs=1e-6)
+    nearer = from_twin(world, half, twin, ["church"])["share"].item()
+    assert 0.05 < nearer < 0.6  # a square
 
 
 def test_bad_input_is_one_line(world, tiny, uce, refused):
