@@ -271,7 +271,7 @@ def _row(
     l1 = norms(s, erased @ t.T - anchors).norm() / norms(s, erased - anchors).norm()
     l2 = movement_by(s, t, preserved[None]) if len(preserved) else torch.zeros(1)
     row = {"step": step, "evaluations": 0, "l1": l1.item() ** 2, "l2": l2.item() ** 2}
-    return row | reversal(t, erased)
+    return row | reversal(s, t, erased, anchors)
 
 
 def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:

@@ -47,7 +47,7 @@ class Adversary:
             self.adam[k].step()
             with torch.no_grad():
                 most = self.radius * c.flatten(1).norm(dim=1).mean()
-                self.delta[k] *= (most / self.delta[k].norm().clamp(min=1e-9)).clamp(max=1)
+                self.delta[k].mul_((most / self.delta[k].norm().clamp(min=1e-9)).clamp(max=1))
             run.spend(3 * len(c))
         run.ahead[0] = draw._replace(c_e=c + self.delta[k].detach())
 

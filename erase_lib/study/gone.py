@@ -51,10 +51,10 @@ def gone(
 
     The models: `original`, where a probe has to find what is there · `erased` · `twin`, a pipeline
     or its folder that never knew the targets · `unknown`, the original and a concept that it never
-    knew, what is shown upside down (of `TAUGHT`, which are shown pictures). In a `folder`, which
-    several erasures may share, what is done is kept: a call that was cut off goes on. Raises
-    `EraseError` for an unknown probe, a target that the judge does not know, a twin that is the
-    model itself, and another base."""
+    knew, what is shown upside down (of `TAUGHT`; by name it says how often the judge errs). In a
+    `folder`, which several erasures may share, what is done is kept: a call that was cut off goes
+    on. Raises `EraseError` for an unknown probe, a target that the judge does not know, a twin that
+    is the model itself, and another base."""
     if strange := [name for name in probes if name not in PROBES]:
         raise unknown("probe", strange[0], PROBES)
     erasure.check(world.pipe)

@@ -155,7 +155,7 @@ def learn(
         t = torch.randint(pipe.scheduler.config.num_train_timesteps, (batch,), generator=g)
         t, z0 = t.to(clean.device), clean[which.to(clean.device)]
         a = alpha_bar(pipe, t)
-        z = noised(z0, noise(pipe, batch, g, clean.shape[-2:]), a, kind)
+        z = noised(z0, noise(pipe, batch, g), a, kind)
         gap = predict_clean(pipe, z, t, heard(which.tolist())) - z0
         (gap.pow(2) * output_weight(a, kind)).mean().backward(inputs=learns)
         adam.step()
@@ -281,7 +281,7 @@ def by_completion(pipe: Pipeline, aim: Aim, share: float = 0.2) -> Answer:
         t = sampler(pipe, aim.steps).timesteps[skip].expand(n)
         clean = encode(pipe, [aim.shown[i % len(aim.shown)] for i in range(n)])
         how = alpha_bar(pipe, t), prediction_type(pipe)
-        z = noised(clean, start_noise(pipe, aim.seeds, clean.shape[-2:]), *how)
+        z = noised(clean, start_noise(pipe, aim.seeds), *how)
         c, empty = encode_prompts(pipe, aim.prompts), encode_prompts(pipe, [""])
         *_, (_, z) = trajectory(pipe, z, c, empty, aim.steps, aim.guidance_scale, skip=skip)
         return Answer(decode(pipe, z), 2 * (aim.steps - skip) * n)
@@ -324,5 +324,5 @@ PROBES |= {"words": by_words, "tokens": by_tokens, "inversion": by_inversion}
 PROBES |= {"inversion of 4": partial(by_inversion, k=4), "embedding": by_embedding}
 PROBES |= {"least squares": by_least_squares, "inverse": by_inverse}
 PROBES |= {"completion": by_completion, "noise": by_noise, "relearning": by_weights}
-# those that are shown pictures: only they can teach
-TAUGHT = ("tokens", "inversion", "inversion of 4", "embedding", "completion", "relearning")
+# those that are shown pictures, and so can teach; the first shows how often the judge errs
+TAUGHT = ("name", "tokens", "inversion", "inversion of 4", "embedding", "completion", "relearning")

@@ -23,7 +23,7 @@ from erase_lib.closed_form import (
 from erase_lib.concepts import forms_of, prompts_of, search_words
 from erase_lib.config import CLOSED_FORMS
 from erase_lib.export import matrices
-from erase_lib.kv import kv_names, kv_weights, movement, reversal
+from erase_lib.kv import gram, kv_names, kv_weights, movement, reversal
 from erase_lib.text import encode_prompts
 
 DIM = 12
@@ -285,7 +285,14 @@ def test_projected_takes_away_what_only_the_target_uses_and_has_no_inverse():
     torch.testing.assert_close(c @ t.T, a, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(p @ t.T, p, rtol=1e-3, atol=1e-3)
     assert torch.linalg.matrix_rank(t) == DIM - len(c)
-    assert "key" not in reversal(t, c) and reversal(t, c)["cond"] > 1e12
+    s = gram(weights())
+    told, free = reversal(s, t, c, a), (c - a).T
+    assert "key" not in told and told["cond"] > 1e12
+    # the embedding that comes nearest, by least squares in all layers at once
+    w = stacked(weights()).double()
+    best = torch.linalg.lstsq(w @ t, w @ c.T, driver="gelsd").solution
+    expected = ((w @ t @ best - w @ c.T).norm() / (w @ free).norm()).item()
+    assert told["left"] == pytest.approx(expected, rel=1e-4) and 0 < expected < 1
     # of all that take the same away, the least movement: any other projector along it moves more
     wide = random(9, 2, DIM, seed=8).double()
     t = projected(*every[:2], wide, 0.1, 0.01)
@@ -311,4 +318,4 @@ def test_the_history_says_what_undoing_takes(tiny):
     assert row["cond"] == pytest.approx((s[0] / s[-1]).item(), rel=1e-2)
     assert row["key"] > 1
     singular = erase(tiny, config(method="eap_projected", lam=1e-4, ridge=1e-3)).history[-1]
-    assert singular["cond"] > 1e12 and "key" not in singular
+    assert singular["cond"] > 1e12 and "key" not in singular and singular["left"] > 0
