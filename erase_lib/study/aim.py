@@ -10,11 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
+from erase_lib import measure
 from erase_lib.concepts import concept_table, normal
 from erase_lib.errors import EraseError, check_range
 from erase_lib.families import denoiser, family
 from erase_lib.kv import kv_weights
-from erase_lib.measure import World, draw, read_suite
+from erase_lib.measure import World, read_suite
 
 SHOWN = 4  # pictures of the concept that a probe may learn from
 
@@ -77,7 +78,7 @@ def aim_at(
     if family(pipe).pooled(denoiser(pipe)) + family(pipe).flow:
         raise EraseError(f"{type(pipe).__name__} has several text encoders: probes take one's")
     seeds = [60_000 + 1000 * seed + i for i in range(len(asked))]
-    drawn = draw(pipe, asked, seeds, steps, progress=progress)
+    drawn = measure.draw(pipe, asked, seeds, steps, progress=progress)
     right = [normal(name) == normal(concept) for name in world.judge.sees(drawn)]
     best = sorted(range(len(asked)), key=lambda i: not right[i])[:SHOWN]
     table = concept_table().set_index("concept")["keywords"]

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from erase_lib import measure
 from erase_lib.concepts import normal
 from erase_lib.diffusion import encode
 from erase_lib.erasure import Erasure
@@ -20,7 +21,7 @@ from erase_lib.errors import EraseError, unknown
 from erase_lib.families import Pipeline, denoiser
 from erase_lib.files import as_path, read_text, whole, writing
 from erase_lib.hold import in_place, plain
-from erase_lib.measure import World, draw, matched_differences, means
+from erase_lib.measure import World, matched_differences, means
 from erase_lib.models import fingerprint, load_pipeline, using
 from erase_lib.search import Probe
 from erase_lib.study.aim import Aim, aim_at
@@ -99,7 +100,7 @@ def from_twin(
     if shapes != {n: p.shape for n, p in weights.items()}:
         raise EraseError("twin has other layers than the model: give one that was trained alike")
     prompts = [world.prompt(concept, i) for i, concept in enumerate(concepts)]
-    drawn = draw(pipe, prompts, range(80_000, 80_000 + len(prompts)), 12, progress=False)
+    drawn = measure.draw(pipe, prompts, range(80_000, 80_000 + len(prompts)), 12, progress=False)
     with using(pipe, "comparing with its twin"):
         given = encode(pipe, list(drawn)), encode_prompts(pipe, prompts)
         with in_place(denoiser(pipe), weights):
