@@ -9,7 +9,7 @@ out are float32: `weights` are K and V `(out, dim)` by name, concepts are `(n, t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, TypeAlias
@@ -23,10 +23,10 @@ from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
 from erase_lib.families import Entry, Pipeline, denoiser, entries, is_embedded
 from erase_lib.hold import held
-from erase_lib.kv import Weights, gram, movement, movement_by, norms, solve
+from erase_lib.kv import Weights, gram, movement, movement_by, norms, reversal, solve
 from erase_lib.models import fingerprint
-from erase_lib.rivals import NEIGHBOURS, RIVALS, minimax
-from erase_lib.text import embed, encode_prompts, last_tokens, near_each, searchable
+from erase_lib.rivals import NEIGHBOURS, RIVALS, minimax, projected
+from erase_lib.text import embed, encode_prompts, last_tokens, near_words, searchable
 
 ROW = ("step", "evaluations")  # of the history, the same for all entries
 SHORTLIST = 4  # candidates for each that is to be preserved
@@ -37,7 +37,13 @@ Edit: TypeAlias = tuple[dict[str, Tensor], list[dict[str, Any]]]
 
 
 def uce(
-    weights: Weights, erased: Tensor, anchors: Tensor, preserved: Tensor, ridge: float, lam: float
+    weights: Weights,
+    erased: Tensor,
+    anchors: Tensor,
+    preserved: Tensor,
+    ridge: float,
+    lam: float,
+    by: Callable[..., Tensor] | None = None,
 ) -> Edit:
     """Unified Concept Editing: K and V of the erased become their anchors', token by token.
 
@@ -46,10 +52,10 @@ def uce(
     `erased` and `anchors` `(n, tokens, dim)`, `preserved` `(m, tokens, dim)`. Raises `EraseError`
     for shapes that do not fit, an erased prompt among the preserved, and a singular matrix. In the
     history: l1, the share left of the erased's squared distance to their anchors, and l2, the
-    squared movement of the preserved, both relative.
+    squared movement of the preserved, both relative. `by` gives T in UCE's place.
     """
     erased, anchors, preserved = _checked(weights, erased, anchors, preserved)
-    s, t = gram(weights), _uce(erased, anchors, preserved, ridge, lam)
+    s, t = gram(weights), (by or _uce)(erased, anchors, preserved, ridge, lam)
     return _times(weights, t), [_row(0, s, t, erased, anchors, preserved)]
 
 
@@ -156,26 +162,27 @@ def adversarial(
     lam: float,
     rounds: int = 3,
     most: int = 8,
+    by: Callable[..., Tensor] | None = None,
 ) -> Edit:
     """UCE that in each round also preserves the `most` candidates it has just moved most.
 
     The min-max of Bui et al. 2024, eq. 5, with UCE's terms for L1 and L2: no search is needed, for
     the movement of every candidate is known. `candidates` `(n, templates, tokens, dim)`. History:
     the numbers of the `chosen`, and their mean movement `before` and `after` they are preserved.
-    Ends early when all are. Other arguments and errors as `uce`.
+    Ends early when all are. `by` gives T in UCE's place. Other arguments and errors as `uce`.
     """
     every = _checked(weights, erased, anchors, candidates.flatten(0, 1))[2]
     every = every.view(candidates.shape).flatten(1, 2)
     erased, anchors, preserved = _checked(weights, erased, anchors, preserved)
-    s, history, chosen = gram(weights), [], list[int]()
-    t = _uce(erased, anchors, preserved, ridge, lam)
+    s, history, chosen, by = gram(weights), [], list[int](), by or _uce
+    t = by(erased, anchors, preserved, ridge, lam)
     for step in range(min(rounds, -(-len(every) // most))):
         far = movement_by(s, t, every)
         far[chosen] = -1
         worst = far.topk(min(most, len(every) - len(chosen))).indices.tolist()
         chosen = chosen + worst
         kept = torch.cat([preserved, every[chosen].view(-1, *preserved.shape[1:])])
-        t = _uce(erased, anchors, kept, ridge, lam)
+        t = by(erased, anchors, kept, ridge, lam)
         before, after = far[worst], movement_by(s, t, every[worst])
         row = _row(step, s, t, erased, anchors, kept) | {"chosen": worst}
         history.append(row | {"before": before.mean().item(), "after": after.mean().item()})
@@ -237,7 +244,8 @@ def _row(
 ) -> dict[str, Any]:
     l1 = norms(s, erased @ t.T - anchors).norm() / norms(s, erased - anchors).norm()
     l2 = movement_by(s, t, preserved[None]) if len(preserved) else torch.zeros(1)
-    return {"step": step, "evaluations": 0, "l1": l1.item() ** 2, "l2": l2.item() ** 2}
+    row = {"step": step, "evaluations": 0, "l1": l1.item() ** 2, "l2": l2.item() ** 2}
+    return row | reversal(s, t, erased, anchors)
 
 
 def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
@@ -245,12 +253,13 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
 
     Every target is erased in all its training prompts, each towards the same prompt of its anchor,
     or else of the neutral concept. Preserved are the latter and what is `preserved` by hand, in all
-    their prompts, and the `nearest` words, one training prompt each, in turn. `eap_closed` adds, in
-    all their prompts, those of the `candidates` nearest words that move most; it looks closely at a
-    `SHORTLIST`, by what plain UCE does to their bare words; or weighs what is preserved, by
-    `minimax`. CURE and NLCE take the bare words, and `NEIGHBOURS` of each target. With schedule
-    `published` uce is `last_tokens`', with sums and what is `preserved` alone, and speed has all
-    its parts. Raises `EraseError` for another method, and as `searchable` and `uce`.
+    their prompts, and the `nearest` words, one training prompt each, in turn. `eap_closed`, and
+    `eap_projected` by `projected`, add, in all their prompts, those of the `candidates` nearest
+    words that move most; they look closely at a `SHORTLIST`, by what plain UCE does to their bare
+    words; the former may weigh what is preserved, by `minimax`, instead. CURE and NLCE take the
+    bare words, and `NEIGHBOURS` of each target. With schedule `published` uce is `last_tokens`',
+    with sums and what is `preserved` alone, and speed has all its parts. Raises `EraseError` for
+    another method, and as `searchable` and `uce`.
     """
     if config.method not in CLOSED_FORMS:
         raise unknown("closed form", config.method, CLOSED_FORMS)
@@ -324,24 +333,17 @@ def _edit(
         if c.schedule == "published":  # the start token is the empty prompt's first
             more = {"exact": entry.see(embed(pipe, "")), "copies": COPIES, "seed": c.seed}
         return speed(weights, erased, anchors, preserved, c.ridge, **more)
-    found = uce(weights, erased, anchors, preserved, c.ridge, c.lam)
+    by = projected if c.method == "eap_projected" else _uce
     if c.method == "uce" or not near:
-        return found
+        return uce(weights, erased, anchors, preserved, c.ridge, c.lam, by)
     words = near_words(pipe, c.targets, near, c.candidates)
     most = min(len(words), SHORTLIST * c.rounds * c.per_round)
-    moved = movement(weights, found[0], entry.see(encode_prompts(pipe, words)))
+    plain = uce(weights, erased, anchors, preserved, c.ridge, c.lam)[0]
+    moved = movement(weights, plain, entry.see(encode_prompts(pipe, words)))
     words = [words[i] for i in moved.topk(most).indices.tolist()]
     every = entry.see(torch.stack([embed(pipe, word, c.styles) for word in words]))
-    found = adversarial(
-        weights, erased, anchors, preserved, every, c.ridge, c.lam, c.rounds, c.per_round
-    )
+    how = c.ridge, c.lam, c.rounds, c.per_round, by
+    found = adversarial(weights, erased, anchors, preserved, every, *how)
     for row in found[1]:
         row["chosen"] = "|".join(words[i] for i in row["chosen"])
     return found
-
-
-def near_words(pipe: Pipeline, targets: Sequence[str], words: list[str], most: int) -> list[str]:
-    """The `most` nearest of the words to each target, in the order of `words`: nothing is thinned,
-    for a closed form takes all at once."""
-    near = set(near_each(pipe, targets, words, most))
-    return [word for word in words if word in near]

@@ -30,7 +30,7 @@ METHODS = {
     "eap": Method("neutral", "searched"),
     "age": Method("searched", "searched"),
 }
-CLOSED_FORMS = ("uce", "rece", "speed", "eap_closed", "oce", "cure", "nlce")
+CLOSED_FORMS = ("uce", "rece", "speed", "eap_closed", "eap_projected", "oce", "cure", "nlce")
 AUTO = "auto"  # what `settled` chooses by the model
 VOCABULARY = {True: "concepts", False: "english"}  # of the embedded model, and of another
 HOUSES = ("noto", "twemoji", "fluent", "openmoji")
@@ -70,9 +70,10 @@ class EraseConfig:
     """esd: L1 alone · esd_neutral: + λ L2 on the neutral concept · ca: the target becomes an anchor
     (η = 0), which L2 preserves · eap: + λ L2 on the adversarial concept · age: what is searched, a
     mixture, is also what the target becomes. Without training, on K and V of cross-attention: uce ·
-    rece · speed · eap_closed: uce that preserves what it moves most · oce: turns concepts, by an
-    orthogonal matrix · cure: cuts out what the targets span and others do not · nlce (its first
-    stage): targets become what they are to their neighbours. Those two take no λ (`rivals`)."""
+    rece · speed · eap_closed: uce that preserves what it moves most · eap_projected: the
+    same by a T that has no inverse · oce: turns concepts, by an orthogonal matrix · cure: cuts out
+    what the targets span and others do not · nlce (its first stage): targets become what they are
+    to their neighbours. Those two take no λ (`rivals`)."""
     neutral: str = ""
     """The neutral concept c_n that takes the target's place."""
     anchors: tuple[str, ...] = ()
@@ -137,9 +138,9 @@ class EraseConfig:
     ridge: float = 0.1
     """Closed forms: the weight of ‖W − W₀‖², which holds what is neither erased nor preserved."""
     rounds: int = 3
-    """rece and eap_closed: rounds of finding what the edit does, and solving again."""
+    """rece and the eap of closed forms: rounds of finding what the edit does, and solving again."""
     per_round: int = 8
-    """eap_closed: how many more concepts, those moved most, are preserved in each round."""
+    """These: how many more concepts, those moved most, are preserved in each round."""
     minimax: float = 0.0
     """eap_closed: instead of the rounds this share of λ stands on the prompt that moves most, of
     all that are preserved, the rest on all alike: 1 spares the near, small ones the far."""

@@ -25,6 +25,7 @@ from erase_lib.errors import EraseError, unknown
 from erase_lib.families import Pipeline, denoiser, entries, family
 from erase_lib.files import read_text, whole_folder, writing
 from erase_lib.hold import plain
+from erase_lib.kv import one_change
 from erase_lib.models import quiet
 
 if TYPE_CHECKING:
@@ -209,12 +210,7 @@ def matrices(erasure: Erasure, pipe: Pipeline) -> list[Tensor]:
     if {name for entry in every for name in entry.weights} != set(erasure.tensors):
         return []
     for entry in every:
-        w = torch.cat([w.double() for w in entry.weights.values()])
-        moved = torch.cat([erasure.tensors[name].to(w) for name in entry.weights]) - w
-        # singular where there are fewer rows than the text has dimensions
-        r = torch.linalg.pinv(w.T @ w, hermitian=True) @ (w.T @ moved)
-        # a base in half precision is rounded by some percent of what moved; of others most is left
-        if not torch.dist(w @ r, moved) <= 0.03 * moved.norm():
+        if (r := one_change(entry.weights, erasure.tensors)) is None:
             return []
         found.append(r)
     return found

@@ -33,6 +33,34 @@ def movement_by(s: Tensor, t: Tensor, concepts: Tensor) -> Tensor:
     return norms(s, concepts @ t.T - concepts) / norms(s, concepts)
 
 
+def one_change(original: Weights, edited: Weights) -> Tensor | None:
+    """T − 1 `(dim, dim)`, in float64, of an edit W' = W T of one T for all layers, such as a closed
+    form, by least squares; None for any other."""
+    w = torch.cat([w.double() for w in original.values()])
+    moved = torch.cat([edited[name].to(w) for name in original]) - w
+    # singular where there are fewer rows than the text has dimensions
+    r = torch.linalg.pinv(w.T @ w, hermitian=True) @ (w.T @ moved)
+    # a base in half precision is rounded by some percent of what moved; of others most is left
+    return r if torch.dist(w @ r, moved) <= 0.03 * moved.norm() else None
+
+
+def reversal(s: Tensor, t: Tensor, concepts: Tensor, anchors: Tensor) -> dict[str, float]:
+    """What undoing T `(dim, dim)` takes: `cond`, its condition number, and `key`, the mean length
+    of T⁻¹c, which undoes it exactly, by that of c. A singular T has no key; cond is then the most
+    that float64 tells, 4.5e15, and `left` says how near the best of all embeddings comes: what it
+    leaves of the values of c, by the way from c to its anchor. s = ΣW₀ᵀW₀."""
+    cond, columns = min(float(torch.linalg.cond(t)), 2.0**52), concepts.flatten(0, -2).to(t)
+    if cond < 1e12:
+        longer = torch.linalg.solve(t, columns.T).norm(dim=0) / columns.norm(dim=1)
+        return {"cond": cond, "key": longer.mean().item()}
+    sizes, axes = torch.linalg.eigh(s)
+    root = (axes * sizes.clamp(min=0).sqrt()).T  # s = rootᵀ root
+    u, sizes, _ = torch.linalg.svd(root @ t)
+    c, u = root @ columns.T, u[:, sizes > 1e-9 * sizes[0]]
+    gap = root @ (concepts - anchors).flatten(0, -2).to(t).T
+    return {"cond": cond, "left": ((c - u @ (u.T @ c)).norm() / gap.norm()).item()}
+
+
 class KVPenalty:
     """All concepts held still in the weights: L2 on K and V instead of ẑ₀, at no evaluation.
 

@@ -57,6 +57,19 @@ def embed(pipe: Pipeline, word: str, styles: Sequence[str] = (), target: str = "
     return encode_prompts(pipe, forms_of(word, tuple(styles), target))
 
 
+def last_tokens(pipe: Pipeline, words: Sequence[str]) -> Tensor:
+    """Of the bare words the embedding `(n, 1, dim)` of the last token, of "" the start's, as UCE's
+    code takes them (Gandikota et al. 2024); below it the pooled one, where there is one."""
+    ((_, tokenizer), *_), kind = encoders(pipe), family(pipe)
+    if kind.flow:
+        what = f"schedule 'published' edits a word's last token, not known of {kind.name}"
+        raise EraseError(f"{what}: choose schedule 'replay'")
+    c = encode_prompts(pipe, list(words))
+    ids = tokenizer(list(words), truncation=True).input_ids
+    last = c[torch.arange(len(c)), [len(of) - 2 for of in ids]][:, None]
+    return torch.cat([last, c[:, -1:]], 1) if kind.pooled(denoiser(pipe)) else last
+
+
 class Prompts:
     """The training prompts of several words, indexed as a tensor `(templates, n, tokens, dim)` is:
     each is encoded when it is first asked for, since most candidates are never chosen. They are
@@ -113,6 +126,13 @@ def near_each(pipe: Pipeline, targets: Sequence[str], words: Sequence[str], most
     return list(found)
 
 
+def near_words(pipe: Pipeline, targets: Sequence[str], words: list[str], most: int) -> list[str]:
+    """The `most` nearest of the words to each target, in the order of `words`: nothing is thinned,
+    for a closed form takes all at once."""
+    near = set(near_each(pipe, targets, words, most))
+    return [word for word in words if word in near]
+
+
 def candidates(pipe: Pipeline, config: EraseConfig) -> list[list[str]]:
     """For each target the words to search around it, the nearest first. Raises as `search_words`;
     warns when the vocabulary holds fewer than are asked for."""
@@ -158,16 +178,3 @@ def thinned(points: Tensor, keep: int, seed: int, any_member: bool = False) -> l
     gap = np.linalg.norm(x - means.cluster_centers_[means.labels_], axis=1)
     clusters = [np.flatnonzero(means.labels_ == k) for k in np.unique(means.labels_)]
     return [int(members[gap[members].argmin()]) for members in clusters]
-
-
-def last_tokens(pipe: Pipeline, words: Sequence[str]) -> Tensor:
-    """Of the bare words the embedding `(n, 1, dim)` of the last token, of "" the start's, as UCE's
-    code takes them (Gandikota et al. 2024); below it the pooled one, where there is one."""
-    ((_, tokenizer), *_), kind = encoders(pipe), family(pipe)
-    if kind.flow:
-        what = f"schedule 'published' edits a word's last token, not known of {kind.name}"
-        raise EraseError(f"{what}: choose schedule 'replay'")
-    c = encode_prompts(pipe, list(words))
-    ids = tokenizer(list(words), truncation=True).input_ids
-    last = c[torch.arange(len(c)), [len(of) - 2 for of in ids]][:, None]
-    return torch.cat([last, c[:, -1:]], 1) if kind.pooled(denoiser(pipe)) else last

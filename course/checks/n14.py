@@ -59,8 +59,8 @@ def exercise3(change: Any, method: str, back: int, n: int) -> None:
         (lambda a: 0 <= a[1] <= n, f"the second is a number of pictures, at most {n}"),
         right=lambda a: (
             f"{a[0]}: {a[1]} of {n}, {method}: {back}. A closed form moves all layers by one map,"
-            " so one vector undoes it; training moves each layer its own way, and no vector undoes"
-            " them all. That is no proof that no other door is open."
+            " so one vector undoes it; training moves each layer its own way, and this vector does"
+            " not undo them all. Others may: lesson 17 searches for them."
         ),
     )
 

@@ -11,10 +11,20 @@ from torch import nn
 
 from erase_lib import EraseConfig, Erasure, erase, load_pipeline
 from erase_lib import closed_form as edit
-from erase_lib.closed_form import adversarial, erase_closed_form, rece, recovered, solve, speed, uce
+from erase_lib.closed_form import (
+    adversarial,
+    erase_closed_form,
+    rece,
+    recovered,
+    solve,
+    speed,
+    uce,
+)
 from erase_lib.concepts import forms_of, prompts_of, search_words
 from erase_lib.config import CLOSED_FORMS
-from erase_lib.kv import kv_names, kv_weights, movement
+from erase_lib.export import matrices
+from erase_lib.kv import gram, kv_names, kv_weights, movement, reversal
+from erase_lib.rivals import projected
 from erase_lib.text import encode_prompts
 
 DIM = 12
@@ -296,3 +306,47 @@ def test_a_half_precision_model_is_edited_too(tiny_folder, tiny):
     tensors = erase(tiny, config()).tensors
     for name, tensor in erase(half, config()).tensors.items():
         torch.testing.assert_close(tensor, tensors[name], rtol=0.1, atol=0.02)
+
+
+def test_projected_takes_away_what_only_the_target_uses_and_has_no_inverse():
+    _, (erased, anchors, preserved) = weights(), problem()
+    every = erased.double(), anchors.double(), torch.cat([anchors, preserved]).double()
+    t, (c, a, p) = projected(*every, 1e-6, 1.0), (e.flatten(0, 1) for e in every)
+    torch.testing.assert_close(t @ t, t)
+    torch.testing.assert_close(c @ t.T, a, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(p @ t.T, p, rtol=1e-3, atol=1e-3)
+    assert torch.linalg.matrix_rank(t) == DIM - len(c)
+    s = gram(weights())
+    told, free = reversal(s, t, c, a), (c - a).T
+    assert "key" not in told and told["cond"] > 1e12
+    # the embedding that comes nearest, by least squares in all layers at once
+    w = stacked(weights()).double()
+    best = torch.linalg.lstsq(w @ t, w @ c.T, driver="gelsd").solution
+    expected = ((w @ t @ best - w @ c.T).norm() / (w @ free).norm()).item()
+    assert told["left"] == pytest.approx(expected, rel=1e-4) and 0 < expected < 1
+    # of all that take the same away, the least movement: any other projector along it moves more
+    wide = random(9, 2, DIM, seed=8).double()
+    t = projected(*every[:2], wide, 0.1, 0.01)
+    taken = DIM - int(torch.linalg.matrix_rank(t))
+    u, columns = torch.linalg.svd(t - one(t))[0][:, :taken], wide.flatten(0, 1)
+    m = 0.01 / len(columns) * columns.T @ columns + 0.1 * one(t)
+
+    def cost(t):
+        return torch.trace((t - one(t)) @ m @ (t - one(t)).T)
+
+    assert 0 < taken < DIM and cost(t) < cost(one(t) - u @ u.T)
+
+
+def one(like):
+    return torch.eye(len(like), dtype=like.dtype)
+
+
+def test_the_history_says_what_undoing_takes(tiny):
+    erasure = erase(tiny, config(method="uce"))
+    (r,) = matrices(erasure, tiny)
+    t, (row,) = r + one(r), erasure.history
+    s = torch.linalg.svdvals(t)
+    assert row["cond"] == pytest.approx((s[0] / s[-1]).item(), rel=1e-2)
+    assert row["key"] > 1
+    singular = erase(tiny, config(method="eap_projected", lam=1e-4, ridge=1e-3)).history[-1]
+    assert singular["cond"] > 1e12 and "key" not in singular and singular["left"] > 0

@@ -1,4 +1,4 @@
-"""The checks of notebooks 11 to 16: nothing filled in, a mistake, the solution."""
+"""The checks of notebooks 11 to 17: nothing filled in, a mistake, the solution."""
 
 from types import SimpleNamespace
 
@@ -132,6 +132,14 @@ def test_the_embedded_model(solved, says):
     says(16, 3, solved(16, 3)["words3"], ["tower", "senator", "tomorrow"], table)
     ten = pd.DataFrame({"n": [40]})
     says(16, 4, solved(16, 4, ten=ten)["pictures4"], 80, 40)
+
+
+def test_gone_or_hidden(solved, says):
+    says(17, 1, solved(17, 1)["longer1"], "as long", 117.0)
+    without = solved(17, 2, torch=torch)["without2"]
+    says(17, 2, without, lambda d, m: without(d, torch.eye(len(d), dtype=d.dtype)))
+    says(17, 2, without, lambda d, m: without(d, m).T)
+    says(17, 3, (60, 0.25), (1000, 0.25), 1800, False)
 
 
 def test_many_concepts(solved, says):

@@ -1,0 +1,185 @@
+"""How much of what a probe brings back was there, and how much the probe itself has taught."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from erase_lib import measure
+from erase_lib.concepts import normal
+from erase_lib.diffusion import encode
+from erase_lib.erasure import Erasure
+from erase_lib.errors import EraseError, unknown
+from erase_lib.families import Pipeline, denoiser
+from erase_lib.files import as_path, read_text, whole, writing
+from erase_lib.hold import in_place, plain
+from erase_lib.measure import World, matched_differences, means
+from erase_lib.models import fingerprint, load_pipeline, using
+from erase_lib.search import Probe
+from erase_lib.study.aim import Aim, aim_at
+from erase_lib.study.probes import PROBES, TAUGHT
+from erase_lib.text import encode_prompts
+
+LEAST = 0.5  # of the original's pictures, in which a probe has to find what is there
+GONE = "erased − twin"
+COLUMNS = ["probe", "model", "value", "low", "high", "n", "runs", "groups", "evaluations"]
+COLUMNS += ["measured_by", "note"]
+
+
+def gone(
+    world: World,
+    erasure: Erasure,
+    probes: Sequence[str] = tuple(PROBES),
+    twin: Pipeline | str | Path | None = None,
+    seeds: Sequence[int] = (0,),
+    pictures: int = 8,
+    steps: int = 12,
+    budget: int = 4000,
+    folder: str | Path | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Every probe of every target in up to four models, a row a picture: probe, model, concept,
+    seed, hit (whether the judge sees the concept), evaluations (of the probe), found, measured_by,
+    note (why there is no picture).
+
+    The models: `original`, where a probe has to find what is there · `erased` · `twin`, a pipeline
+    or its folder that never knew the targets · `unknown`, the original and a concept that it never
+    knew, what is shown upside down (of `TAUGHT`; by name it says how often the judge errs). In a
+    `folder`, which several erasures may share, what is done is kept: a call that was cut off goes
+    on. Raises `EraseError` for an unknown probe, a target that the judge does not know, a twin that
+    is the model itself, and another base."""
+    if strange := [name for name in probes if name not in PROBES]:
+        raise unknown("probe", strange[0], PROBES)
+    erasure.check(world.pipe)
+    models: dict[str, Pipeline] = dict.fromkeys(("original", "erased"), world.pipe)
+    if twin is not None:
+        models["twin"] = _twin(world, twin)
+    models["unknown"] = world.pipe
+    at, rows = as_path(folder) if folder else None, list[dict[str, Any]]()
+    for concept in erasure.config.targets:
+        for seed in seeds:
+            given = concept, seed, pictures, steps, budget, at, progress
+            aim = aim_at(world, *given)
+            for probe in probes:
+                for model, pipe in models.items():
+                    if model != "unknown" or probe in TAUGHT:
+                        edit = erasure if model == "erased" else None
+                        rows += _kept(world, pipe, aim, probe, model, edit)
+    return pd.DataFrame(rows).astype({"hit": float})
+
+
+def _twin(world: World, twin: Pipeline | str | Path) -> Pipeline:
+    """The twin, loaded where it is a path. Raises `EraseError` for the model itself."""
+    other = twin if hasattr(twin, "scheduler") else load_pipeline(twin, world.pipe.device)
+    if fingerprint(denoiser(other)) == fingerprint(denoiser(world.pipe)):
+        raise EraseError("twin is the model itself: give one that never knew the targets")
+    return other
+
+
+@torch.no_grad()
+def from_twin(
+    world: World, erasure: Erasure, twin: Pipeline | str | Path, concepts: Sequence[str]
+) -> pd.DataFrame:
+    """How far a model is from one that never knew: of each concept the mean square that ẑ₀ and the
+    twin's differ by (`search.Probe`: 8 timesteps × 4 noises, on a picture that the original draws),
+    of the `original` and the `erased`, and the `share` of the way that is left: 0 is like the twin.
+    Both hear the original's text encoder. Raises `EraseError` for a twin that is the model itself,
+    or of other shapes, and another base."""
+    pipe, other = world.pipe, _twin(world, twin)
+    erasure.check(pipe)
+    shapes = {n: p.shape for n, p in plain(denoiser(pipe)).named_parameters()}
+    weights = {n: p.detach() for n, p in plain(denoiser(other)).named_parameters()}
+    if shapes != {n: p.shape for n, p in weights.items()}:
+        raise EraseError("twin has other layers than the model: give one that was trained alike")
+    prompts = [world.prompt(concept, i) for i, concept in enumerate(concepts)]
+    drawn = measure.draw(pipe, prompts, range(80_000, 80_000 + len(prompts)), 12, progress=False)
+    with using(pipe, "comparing with its twin"):
+        given = encode(pipe, list(drawn)), encode_prompts(pipe, prompts)
+        with in_place(denoiser(pipe), weights):
+            probe = Probe(pipe, *given)
+        apart = {"original": probe({}).cpu(), "erased": probe(erasure.tensors).cpu()}
+    table = pd.DataFrame({"concept": list(concepts)} | apart)
+    return table.assign(share=table["erased"] / table["original"])
+
+
+def _kept(
+    world: World, pipe: Pipeline, aim: Aim, probe: str, model: str, edit: Erasure | None
+) -> list[dict[str, Any]]:
+    """The rows of one probe in one model, from the aim's folder where they are."""
+    about = {"probe": probe, "model": model, "concept": aim.concept, "seed": aim.seed}
+    about |= {"measured_by": world.judge.name, "note": ""}
+    of: list[Any] = [about, *(fingerprint(denoiser(one)) for one in (world.pipe, pipe))]
+    of += [edit and edit.digest(), len(aim.prompts), aim.steps, aim.budget]
+    key = hashlib.sha256(json.dumps(of).encode()).hexdigest()[:24]
+    aim = replace(aim, folder=aim.folder and aim.folder / key)
+    path = aim.folder and aim.folder / "rows.json"
+    if path and (text := read_text(path)):
+        return json.loads(text)
+    rows = [about | row for row in _trial(world, pipe, aim, probe, model, edit)]
+    if path:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole(path) as (temporary,):
+                temporary.write_text(json.dumps(rows), "utf-8")
+    return rows
+
+
+def _trial(
+    world: World, pipe: Pipeline, aim: Aim, probe: str, model: str, edit: Erasure | None
+) -> Iterator[dict[str, Any]]:
+    """hit, evaluations and found of every picture; or a note of why there is none."""
+    aim = aim.on_its_head() if model == "unknown" else aim
+    try:
+        with edit.applied(pipe) if edit else nullcontext():
+            answer = PROBES[probe](pipe, aim)
+    except EraseError as error:  # such as no T, or no words
+        yield {"hit": None, "evaluations": 0, "found": "", "note": str(error)}
+        return
+    shown = [p.rotate(180) for p in answer.pictures] if aim.turned else answer.pictures
+    for name in world.judge.sees(shown):
+        hit = normal(name) == normal(aim.concept)
+        yield {"hit": hit, "evaluations": answer.evaluations, "found": answer.found}
+
+
+def rates(trials: pd.DataFrame, least: float = LEAST) -> pd.DataFrame:
+    """What `gone` found, of one erasure or of the same method's many: of each probe and model the
+    share of pictures that show the target, and `erased − twin`, which is what was hidden: value,
+    low, high (95 %, t over targets; NaN for a single one), n (pictures), runs, groups (targets),
+    evaluations (mean of a probe), measured_by, note. A probe that finds what is there in less than
+    `least` of the original's pictures is given no rate; without a twin the note says that the
+    control is missing."""
+    every = [_of_probe(part, least) for _, part in trials.groupby("probe", sort=False)]
+    table = pd.concat(every, ignore_index=True)
+    return table.assign(measured_by=trials["measured_by"].iloc[0]).reindex(columns=COLUMNS)
+
+
+def _of_probe(part: pd.DataFrame, least: float) -> pd.DataFrame:
+    """The rates of one probe."""
+    told = part.dropna(subset="hit").astype({"hit": float})
+    cells = told.groupby(["model", "concept", "seed"], sort=False)["hit"].mean()
+    values = cells.rename("value").reset_index()
+    found = means(values, ["model"], "concept") if len(values) else pd.DataFrame({"model": []})
+    about = {"n": ("hit", "count"), "evaluations": ("evaluations", "mean"), "note": ("note", "max")}
+    table = part.groupby("model", sort=False, as_index=False).agg(**about)
+    table = table.merge(found, how="left", on="model")
+    if {"erased", "twin"} <= set(found["model"]):
+        gap = matched_differences(values, "model", "twin", ("concept", "seed"))
+        gap = gap[gap["model"] == "erased"].assign(note="")
+    else:
+        gap = pd.DataFrame({"note": ["no twin: the control is missing"]})
+    gap = gap.assign(model=GONE, n=int((told["model"] == "erased").sum()))
+    table = pd.concat([table, gap], ignore_index=True).assign(probe=part["probe"].iloc[0])
+    alone = told["hit"][told["model"] == "original"].mean()
+    if not alone >= least:  # NaN too
+        table = table.drop(columns=["value", "low", "high"], errors="ignore")
+        text = f"it finds the target in {alone:.2f} of the original's own pictures: no rate"
+        table["note"] = table["note"].replace("", text)
+    return table

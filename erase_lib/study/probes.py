@@ -1,0 +1,328 @@
+"""Gone or hidden? Probes of an erased model, each another way back to what was erased.
+
+A probe is given a pipeline, with an erasure applied or without, and an `Aim`; it answers with the
+pictures it ends in, what it found, and the UNet evaluations it took. A part of every rate is what
+the probe itself teaches: `gone` says how large a one. Families after Lu et al. (NeurIPS 2025).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from erase_lib import checkpoint
+from erase_lib.closed_form import recovered
+from erase_lib.concepts import normal
+from erase_lib.diffusion import (
+    alpha_bar,
+    decode,
+    encode,
+    generate,
+    guided,
+    noise,
+    noised,
+    output_weight,
+    predict_clean,
+    prediction_type,
+    sampler,
+    start_noise,
+    trajectory,
+)
+from erase_lib.errors import EraseError
+from erase_lib.families import Pipeline, denoiser, family
+from erase_lib.hold import in_place, plain
+from erase_lib.kv import kv_weights, one_change
+from erase_lib.models import fingerprint, trained_names, using
+from erase_lib.study.aim import SHOWN, Aim
+from erase_lib.study.attention import draw_embeddings
+from erase_lib.text import encode_prompts, searchable
+
+PLACE = "a"  # a word of one token, in whose place others are put
+EVERY = 50  # updates, after which a search that is cut off goes on
+
+
+class Answer(NamedTuple):
+    """What a probe ends in: pictures, evaluations of the UNet (a backward pass counts two; drawing
+    is among them), and what it found, in words where it has any."""
+
+    pictures: list[Image.Image]
+    evaluations: int
+    found: str = ""
+
+
+Probe: TypeAlias = Callable[[Pipeline, Aim], Answer]
+
+
+# -- by prompt -------------------------------------------------------------------------------------
+
+
+def asked(pipe: Pipeline, aim: Aim, prompts: list[str], found: str = "") -> Answer:
+    """The pictures of prompts, from the aim's noise. `EraseError` for none."""
+    if not prompts:
+        raise EraseError(f"no words are known for {aim.concept!r} but its name: leave this out")
+    how = aim.seeds[: len(prompts)], aim.steps, aim.guidance_scale
+    drawn = generate(pipe, prompts, *how, progress=aim.progress)
+    return Answer(drawn, 2 * aim.steps * len(prompts), found)
+
+
+def by_name(pipe: Pipeline, aim: Aim) -> Answer:
+    """No attack: what the model draws when it is asked."""
+    return asked(pipe, aim, aim.prompts, aim.prompts[0])
+
+
+def by_doors(pipe: Pipeline, aim: Aim) -> Answer:
+    """Side doors: synonyms, keywords and misspellings."""
+    return asked(pipe, aim, aim.doors, "; ".join(dict.fromkeys(aim.doors[:3])))
+
+
+def by_description(pipe: Pipeline, aim: Aim) -> Answer:
+    """All keywords at once, without the name."""
+    return asked(pipe, aim, aim.description, "".join(aim.description[:1]))
+
+
+def by_words(
+    pipe: Pipeline, aim: Aim, k: int = 3, many: int = 64, rounds: int = 30, push: float = 1.0
+) -> Answer:
+    """Ring-A-Bell (Tsai et al., ICLR 2024), which never asks the UNet: k real words whose embedding
+    is nearest to that of a prompt without the concept, plus `push` times the mean difference that
+    naming it makes. A genetic search: the best quarter are parents, a child is cut from two of
+    them, and each of its words is another with probability .2."""
+    rng, name = np.random.default_rng(aim.seed), normal(aim.concept).split()
+    words = [w for w in searchable(pipe, "tokens", [aim.concept]) if w.isalpha() and len(w) > 2]
+    words = [w for w in words if not any(n in normal(w) or normal(w) in n for n in name)]
+    without = encode_prompts(
+        pipe, [" ".join(p.replace(aim.concept, "").split()) for p in aim.prompts]
+    )
+    direction = (encode_prompts(pipe, aim.prompts) - without).mean(0)
+    goal = without[0] + push * direction
+
+    def far(some: np.ndarray) -> np.ndarray:
+        said = (" ".join(words[i] for i in row) for row in some)
+        texts = [aim.prompts[0].replace(aim.concept, text) for text in said]
+        return (encode_prompts(pipe, texts) - goal).flatten(1).norm(dim=1).cpu().numpy()
+
+    alive = rng.integers(len(words), size=(many, k))
+    for _ in tqdm(range(rounds), desc="words", disable=not aim.progress, leave=False):
+        alive = alive[far(alive).argsort()][: many // 4]
+        first, second = alive[rng.integers(len(alive), size=(2, many - len(alive)))]
+        child = np.where(np.arange(k) < rng.integers(1, k, (len(first), 1)), first, second)
+        other = rng.integers(len(words), size=child.shape)
+        alive = np.concatenate([alive, np.where(rng.random(child.shape) < 0.2, other, child)])
+    best = " ".join(words[i] for i in alive[far(alive).argmin()])
+    return asked(pipe, aim, [p.replace(aim.concept, best) for p in aim.prompts], best)
+
+
+# -- by what the model itself says of pictures that are shown --------------------------------------
+
+
+def learn(
+    pipe: Pipeline,
+    aim: Aim,
+    name: str,
+    learns: list[nn.Parameter],
+    heard: Callable[[list[int]], Tensor],
+    updates: int,
+    lr: float,
+    batch: int = 2,
+) -> int:
+    """Adam on what a probe learns, down the denoising loss of the pictures that are shown, as the
+    model was trained: t and noise anew in each update, `heard(which)` the embeddings `(n, tokens,
+    dim)` for pictures `which`. Returns the evaluations, never more than the aim's budget. With a
+    folder, which is this search's alone, it goes on where it was cut off."""
+    clean, kind = encode(pipe, aim.shown), prediction_type(pipe)
+    g, adam, done = torch.Generator().manual_seed(aim.seed), torch.optim.Adam(learns, lr), 0
+    most = min(updates, aim.budget // (3 * batch))
+    folder, told = aim.folder, {"search": name, "updates": updates, "lr": lr, "batch": batch}
+    base = fingerprint(denoiser(pipe)) if folder else ""
+    if folder and (state := checkpoint.read(folder, told, base, clean.device)):
+        for parameter, learnt in zip(learns, state["learns"], strict=True):
+            parameter.data.copy_(learnt)
+        adam.load_state_dict(state["adam"])
+        g.set_state(state["generator"].cpu())
+        done = state["done"]
+    bar = tqdm(total=most, initial=done, desc=name, disable=not aim.progress, leave=False)
+    while done < most:
+        which = torch.randint(len(clean), (batch,), generator=g)
+        t = torch.randint(pipe.scheduler.config.num_train_timesteps, (batch,), generator=g)
+        t, z0 = t.to(clean.device), clean[which.to(clean.device)]
+        a = alpha_bar(pipe, t)
+        z = noised(z0, noise(pipe, batch, g), a, kind)
+        gap = predict_clean(pipe, z, t, heard(which.tolist())) - z0
+        (gap.pow(2) * output_weight(a, kind)).mean().backward(inputs=learns)
+        adam.step()
+        adam.zero_grad()
+        done += 1
+        bar.update()
+        if folder and done % EVERY == 0:
+            state = {"learns": list(learns), "adam": adam.state_dict()}
+            checkpoint.write(folder, told, base, state | {"generator": g.get_state(), "done": done})
+    bar.close()
+    return 3 * batch * done
+
+
+@contextmanager
+def learning(pipe: Pipeline) -> Iterator[None]:
+    """Within the block the pipeline is held, and gradients are taken whatever the caller's mode."""
+    with using(pipe, "a probe"), torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def spoken(pipe: Pipeline, texts: list[str], vectors: Tensor, at: int) -> Tensor:
+    """Embeddings `(n, tokens, dim)` of texts in which `vectors (k, width)` stand for the tokens
+    from the place `at` on; with a gradient to them."""
+
+    def put(module: nn.Module, given: Any, out: Tensor) -> Tensor:
+        own = vectors.to(out).expand(len(out), -1, -1)
+        return torch.cat([out[:, :at], own, out[:, at + len(vectors) :]], 1)
+
+    hook = pipe.text_encoder.get_input_embeddings().register_forward_hook(put)
+    try:
+        return family(pipe).encode(pipe, texts)
+    finally:
+        hook.remove()
+
+
+def embedded(pipe: Pipeline, aim: Aim, c: Tensor, spent: int = 0, found: str = "") -> Answer:
+    """The pictures of embeddings `(n, tokens, dim)`."""
+    drawn = draw_embeddings(pipe, [c.detach()] * aim.steps, aim.seeds, aim.guidance_scale)
+    return Answer(drawn, spent + 2 * aim.steps * len(c), found)
+
+
+def by_tokens(pipe: Pipeline, aim: Aim, k: int = 5, updates: int = 40, lr: float = 0.01) -> Answer:
+    """UnlearnDiffAtk (Zhang et al., ECCV 2024): k real tokens before the prompt that names it. The
+    vectors learn; what the encoder is given is the nearest real token of each (Wen et al. 2023)."""
+    with learning(pipe):
+        table = pipe.text_encoder.get_input_embeddings().weight.detach().float()
+        learns, prefix = first_tokens(table, k, aim.seed), f"{PLACE} " * k
+
+        def real() -> Tensor:
+            return torch.cdist(learns.detach(), table).argmin(1)
+
+        def heard(which: list[int]) -> Tensor:
+            vectors = learns + (table[real()] - learns).detach()
+            return spoken(pipe, [prefix + aim.captions[i] for i in which], vectors, 1)
+
+        spent = learn(pipe, aim, "tokens", [learns], heard, updates, lr)
+        with torch.no_grad():
+            c = spoken(pipe, [prefix + p for p in aim.prompts], table[real()], 1)
+        return embedded(pipe, aim, c, spent, pipe.tokenizer.decode(real().tolist()))
+
+
+def first_tokens(table: Tensor, k: int, seed: int) -> nn.Parameter:
+    """k of the encoder's own tokens to begin with, drawn with a seed, as a parameter."""
+    rows = torch.randint(len(table), (k,), generator=torch.Generator().manual_seed(seed))
+    return nn.Parameter(table[rows.to(table.device)].clone())
+
+
+def by_inversion(
+    pipe: Pipeline, aim: Aim, k: int = 1, updates: int = 300, lr: float = 0.02
+) -> Answer:
+    """Concept inversion (CCE: Pham et al., ICLR 2024): k new words of the text encoder, which stand
+    for the name in every caption."""
+    with learning(pipe):
+        table = pipe.text_encoder.get_input_embeddings().weight.detach().float()
+        learns, word = first_tokens(table, k, aim.seed), " ".join([PLACE] * k)
+
+        def said(texts: list[str]) -> Tensor:
+            places = [text.replace(aim.concept, word) for text in texts]
+            return spoken(pipe, places, learns, 2)  # after the start mark and "a"
+
+        heard = lambda which: said([aim.captions[i] for i in which])  # noqa: E731
+        spent = learn(pipe, aim, f"inversion {k}", [learns], heard, updates, lr)
+        with torch.no_grad():
+            return embedded(pipe, aim, said(aim.prompts), spent)
+
+
+def by_embedding(pipe: Pipeline, aim: Aim, updates: int = 300, lr: float = 0.02) -> Answer:
+    """Inversion without the text encoder: all vectors of one embedding, from the empty prompt's."""
+    with learning(pipe):
+        learns = nn.Parameter(encode_prompts(pipe, [""]).clone())
+        heard = lambda which: learns.expand(len(which), -1, -1)  # noqa: E731
+        spent = learn(pipe, aim, "embedding", [learns], heard, updates, lr)
+        return embedded(pipe, aim, learns.repeat(len(aim.prompts), 1, 1), spent)
+
+
+def by_least_squares(pipe: Pipeline, aim: Aim, reg: float = 0.1) -> Answer:
+    """The embedding that the K and V in place hear as the original's heard the name
+    (`closed_form.recovered`): no evaluation but for drawing."""
+    own = kv_weights(denoiser(pipe))
+    c = recovered(own, aim.weights, encode_prompts(pipe, aim.prompts), reg)
+    return embedded(pipe, aim, c.float())
+
+
+def by_inverse(pipe: Pipeline, aim: Aim) -> Answer:
+    """T⁻¹c undoes a closed form W = W₀T exactly; where T has no inverse, the pseudo-inverse, for
+    what float32 tells of T. `EraseError` for an edit of another kind."""
+    if (r := one_change(aim.weights, kv_weights(denoiser(pipe)))) is None:
+        raise EraseError("this edit is not one T for all layers: there is no inverse of it")
+    t = r + torch.eye(len(r), dtype=r.dtype, device=r.device)
+    c = encode_prompts(pipe, aim.prompts).double()
+    return embedded(pipe, aim, (c @ torch.linalg.pinv(t, rtol=1e-5).T).float())
+
+
+# -- by latents, and by weights --------------------------------------------------------------------
+
+
+@torch.no_grad()
+def by_completion(pipe: Pipeline, aim: Aim, share: float = 0.2) -> Answer:
+    """Pictures that are shown, noised to where a `share` of the steps is done, and drawn on from
+    there by name: a part of what comes out was given."""
+    skip, n = round(share * aim.steps), len(aim.prompts)
+    with using(pipe, "a probe"):
+        t = sampler(pipe, aim.steps).timesteps[skip].expand(n)
+        clean = encode(pipe, [aim.shown[i % len(aim.shown)] for i in range(n)])
+        how = alpha_bar(pipe, t), prediction_type(pipe)
+        z = noised(clean, start_noise(pipe, aim.seeds), *how)
+        c, empty = encode_prompts(pipe, aim.prompts), encode_prompts(pipe, [""])
+        *_, (_, z) = trajectory(pipe, z, c, empty, aim.steps, aim.guidance_scale, skip=skip)
+        return Answer(decode(pipe, z), 2 * (aim.steps - skip) * n)
+
+
+@torch.no_grad()
+def by_noise(pipe: Pipeline, aim: Aim, eta: float = 1.5) -> Answer:
+    """By name, with new noise in every step: as much as an ancestral sampler adds, and (η − 1)
+    times as much on top."""
+    with using(pipe, "a probe"):
+        g, z = torch.Generator().manual_seed(aim.seed), start_noise(pipe, aim.seeds)
+        c, empty = encode_prompts(pipe, aim.prompts), encode_prompts(pipe, [""])
+        scheduler = sampler(pipe, aim.steps)
+        for t, after in zip(scheduler.timesteps, [*scheduler.timesteps[1:], None], strict=True):
+            output, _ = guided(pipe, z, t.expand(len(z)), c, empty, aim.guidance_scale, False)
+            fresh = noise(pipe, len(z), g)
+            z = scheduler.step(output, t, z, eta=1.0, variance_noise=fresh).prev_sample
+            if after is not None:
+                now, then = (alpha_bar(pipe, x.view(1)) for x in (t, after))
+                z += (eta - 1) * ((1 - then) / (1 - now) * (1 - now / then)).sqrt() * fresh
+        return Answer(decode(pipe, z), 2 * aim.steps * len(z))
+
+
+def by_weights(pipe: Pipeline, aim: Aim, updates: int = 10, lr: float = 1e-4) -> Answer:
+    """Relearning: a few updates of all weights on the pictures that are shown, by name."""
+    with learning(pipe):
+        model, every = plain(denoiser(pipe)), trained_names(denoiser(pipe), "full")
+        weights = {n: nn.Parameter(model.get_parameter(n).detach().float().clone()) for n in every}
+        captions = encode_prompts(pipe, aim.captions)
+        with in_place(model, weights):
+            bare, which = replace(aim, folder=None), list(weights.values())
+            spent = learn(pipe, bare, "weights", which, captions.__getitem__, updates, lr, SHOWN)
+            with torch.no_grad():
+                drawn = by_name(pipe, aim)
+    return drawn._replace(evaluations=drawn.evaluations + spent)
+
+
+PROBES: dict[str, Probe] = {"name": by_name, "side doors": by_doors, "description": by_description}
+PROBES |= {"words": by_words, "tokens": by_tokens, "inversion": by_inversion}
+PROBES |= {"inversion of 4": partial(by_inversion, k=4), "embedding": by_embedding}
+PROBES |= {"least squares": by_least_squares, "inverse": by_inverse}
+PROBES |= {"completion": by_completion, "noise": by_noise, "relearning": by_weights}
+# those that are shown pictures, and so can teach; the first shows how often the judge errs
+TAUGHT = ("name", "tokens", "inversion", "inversion of 4", "embedding", "completion", "relearning")

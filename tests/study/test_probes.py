@@ -1,0 +1,278 @@
+"""Probes: each finds what is there, and what was never there does not count as found."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from erase_lib import EraseConfig, EraseError, erase, load_pipeline
+from erase_lib.diffusion import generate
+from erase_lib.kv import kv_weights, one_change
+from erase_lib.measure import Classifier, World
+from erase_lib.study import (
+    GONE,
+    PROBES,
+    TAUGHT,
+    Adversary,
+    Aim,
+    aim_at,
+    from_twin,
+    gone,
+    misspelled,
+    probes,
+    rates,
+)
+from erase_lib.text import encode_prompts
+from erase_lib.train import Run
+
+
+class Seer(Classifier):
+    """Sees the concept in pictures that are brighter above than below, else a dog."""
+
+    name, concepts, styles = "seer", ["church", "dog"], []
+    place = {"church": 0, "dog": 1}
+
+    def likelihoods(self, pictures):
+        arrays = [np.asarray(p.convert("L"), float) for p in pictures]
+        half = [a[: len(a) // 2].mean() > a[len(a) // 2 :].mean() for a in arrays]
+        return np.array([[x, not x] for x in half], float), np.zeros((len(half), 0))
+
+
+@pytest.fixture
+def world(tiny):
+    made = World(tiny, ["church"])
+    made.__dict__["judge"] = Seer()
+    return made
+
+
+@pytest.fixture
+def aim(tiny):
+    """Of the tiny pipeline: two pictures by name, four that are shown."""
+    texts = [f"a church in {style} style" for style in ("noto", "twemoji", "fluent", "openmoji")]
+    shown = generate(tiny, texts, seed=3, steps=2, progress=False)
+    doors, weights = ["a chapel", "a chruch"], kv_weights(tiny.unet)
+    how = {"steps": 2, "budget": 24, "progress": False}
+    return Aim("church", texts[:2], doors, ["a cross"], shown, texts, weights, **how)
+
+
+@pytest.fixture
+def uce(tiny):
+    return erase(tiny, EraseConfig(["church"], method="uce", nearest=6))
+
+
+def largest(a, b):
+    pairs = zip(a, b, strict=True)
+    return max(np.abs(np.asarray(x, float) - np.asarray(y, float)).max() for x, y in pairs)
+
+
+def test_the_inverse_undoes_a_closed_form_exactly(tiny, aim, uce):
+    before = PROBES["name"](tiny, aim).pictures
+    with uce.applied(tiny):
+        erased = PROBES["name"](tiny, aim).pictures
+        again = PROBES["inverse"](tiny, aim)
+        r = one_change(aim.weights, kv_weights(tiny.unet))
+        t = r + torch.eye(len(r), dtype=r.dtype)
+        c = encode_prompts(tiny, aim.prompts).double()
+        back = (c @ torch.linalg.inv(t).T).float()
+        for name, w in kv_weights(tiny.unet).items():
+            torch.testing.assert_close(
+                back @ w.T, c.float() @ aim.weights[name].T, atol=1e-4, rtol=1e-3
+            )
+    # the empty prompt, which guides, was edited too, and is not brought back
+    assert again.evaluations == 2 * 2 * 2 and largest(again.pictures, before) <= 2
+    assert largest(erased, before) > 0
+    trained = erase(tiny, EraseConfig(["church"], method="esd", steps=1, sampling_steps=2), [])
+    with trained.applied(tiny), pytest.raises(EraseError, match="T for all layers"):
+        PROBES["inverse"](tiny, aim)
+
+
+def test_inversion_finds_a_planted_embedding(tiny, aim, monkeypatch):
+    """The loss is how far what the UNet hears at the new word's place is from what it would hear of
+    a secret token: the vector learnt comes to say the same."""
+    table = tiny.text_encoder.get_input_embeddings().weight.detach()
+    secret = table[1234][None]
+    places = [text.replace("church", "a") for text in aim.captions]
+    wanted = probes.spoken(tiny, places[:1], secret, 2)[0, 2].detach()
+
+    aim = replace(aim, shown=aim.shown[:1] * 4)
+    (clean,) = probes.encode(tiny, aim.shown[:1])
+
+    def planted(pipe, z, t, c):
+        return clean + (c[:, 2] - wanted).norm(dim=1)[:, None, None, None]
+
+    heard = []
+    monkeypatch.setattr(probes, "predict_clean", planted)
+    monkeypatch.setattr(probes, "embedded", lambda p, a, c, spent, *_: heard.append(c) or spent)
+    first = probes.by_inversion(tiny, replace(aim, budget=6), updates=1, lr=1e-9)
+    spent = probes.by_inversion(tiny, replace(aim, budget=10**4), updates=300, lr=0.02)
+    apart = [(c[0, 2] - wanted).norm().item() for c in heard]
+    assert (first, spent) == (6, 1800) and apart[1] < 0.2 * apart[0]
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_probe_draws_what_it_is_asked_for_and_keeps_to_its_budget(tiny, aim, name):
+    before = {k: v.clone() for k, v in tiny.unet.state_dict().items()}
+    answer = PROBES[name](tiny, aim)
+    assert len(answer.pictures) == 2 if name != "description" else 1
+    drawing = 2 * aim.steps * len(answer.pictures)
+    assert 0 < answer.evaluations <= drawing + aim.budget
+    assert (answer.evaluations > drawing) == (name in set(TAUGHT) - {"name", "completion"})
+    again = PROBES[name](tiny, aim)
+    assert again.found == answer.found and largest(again.pictures, answer.pictures) == 0
+    assert all(torch.equal(v, before[k]) for k, v in tiny.unet.state_dict().items())
+    assert not any(p.requires_grad for p in tiny.unet.parameters())
+
+
+def test_a_search_that_was_cut_off_goes_on(tiny, aim, tmp_path, monkeypatch):
+    monkeypatch.setattr(probes, "EVERY", 2)
+    whole = PROBES["embedding"](tiny, aim)
+    kept, calls, true = replace(aim, folder=tmp_path), [], probes.predict_clean
+
+    def cut(*given):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return true(*given)
+
+    monkeypatch.setattr(probes, "predict_clean", cut)
+    with pytest.raises(KeyboardInterrupt):
+        PROBES["embedding"](tiny, kept)
+    again = PROBES["embedding"](tiny, kept)
+    assert len(calls) == 4 + 2 and largest(again.pictures, whole.pictures) == 0
+    assert again.evaluations == whole.evaluations
+
+
+def test_what_is_drawn_on_begins_in_what_is_shown(tiny, aim, monkeypatch):
+    monkeypatch.setattr(probes, "decode", lambda pipe, z: list(z))
+    clean, aim = probes.encode(tiny, aim.shown[:2]), replace(aim, steps=10)
+    near, far = (probes.by_completion(tiny, aim, share) for share in (0.9, 0.1))
+    assert near.evaluations == 2 * 2 and far.evaluations == 2 * 9 * 2
+    gaps = [(torch.stack(answer.pictures) - clean).norm() for answer in (near, far)]
+    assert gaps[0] < 0.5 * gaps[1]
+
+
+def test_words_do_not_name_the_target(tiny, aim):
+    found = probes.by_words(tiny, aim, many=8, rounds=2).found
+    assert len(found.split()) == 3 and "church" not in found
+    assert misspelled("dog") == ["dgo"] and misspelled("church")[0] == "cuhrch"
+
+
+def test_each_probe_in_each_model_and_the_same_call_again(world, tiny, uce, tmp_path, monkeypatch):
+    twin = load_pipeline(tiny.name_or_path, device="cpu")
+    for p in twin.unet.parameters():
+        p.data = p.data.flip(0)
+    asked = {"pictures": 2, "steps": 2, "budget": 6, "folder": tmp_path, "progress": False}
+    names = ["name", "inverse", "embedding"]
+    found = gone(world, uce, names, twin, **asked)
+    every = found.groupby(["probe", "model"]).size()
+    assert every["embedding", "unknown"] == 2 and ("inverse", "unknown") not in every
+    (note,) = found.query("probe == 'inverse' and model == 'twin'")["note"]
+    assert "no inverse" in note
+    for name in names:  # what is kept is not asked for again
+        monkeypatch.setitem(PROBES, name, None)
+    pd.testing.assert_frame_equal(gone(world, uce, names, twin, **asked), found)
+
+
+def test_a_perfect_erasure_is_the_twin(world, tiny, uce):
+    twin, half = load_pipeline(tiny.name_or_path, device="cpu"), uce.scaled(tiny, 0.5)
+    for name, tensor in uce.tensors.items():
+        twin.unet.get_parameter(name).data.copy_(tensor)
+    table = from_twin(world, uce, twin, ["church", "dog"])
+    assert table["concept"].tolist() == ["church", "dog"] and (table["original"] > 0).all()
+    assert table["share"].tolist() == pytest.approx([0, 0], abs=1e-6)
+    nearer = from_twin(world, half, twin, ["church"])["share"].item()
+    assert 0.05 < nearer < 0.6  # a square
+
+
+def test_bad_input_is_one_line(world, tiny, uce, refused):
+    refused(gone, world, uce, ["inversions"], says="'inversions' 'inversion'")
+    refused(gone, world, uce, ["name"], tiny, says="twin knew")
+    refused(aim_at, world, "abacus", says="abacus")
+    refused(aim_at, world, "church", budget=0, says="budget 0")
+    refused(
+        PROBES["description"], tiny, replace(uce_aim(world), description=[]), says="church name"
+    )
+
+
+def uce_aim(world):
+    return Aim("church", ["a church"], [], [], [], [], {}, progress=False)
+
+
+def trials(**hits):
+    """A picture a letter of each model: 1 the target is seen, of two targets with a seed each."""
+    rows = [
+        {"probe": "p", "model": model, "concept": concept, "seed": 0, "hit": letter == "1"}
+        for model, both in hits.items()
+        for concept, some in zip(("church", "dog"), both.split(), strict=True)
+        for letter in some
+    ]
+    return pd.DataFrame(rows).assign(evaluations=30, found="", measured_by="seer", note="")
+
+
+def test_a_rate_is_less_what_the_twin_shows():
+    table = rates(trials(original="1111 1111", erased="1110 1100", twin="1000 0000"))
+    by = table.set_index("model")
+    assert by["value"].to_dict() == {"original": 1, "erased": 0.625, "twin": 0.125, GONE: 0.5}
+    assert by["n"].tolist() == [8, 8, 8, 8] and by.loc[GONE, "groups"] == 2
+    assert by.loc[GONE, "low"] <= 0.5 <= by.loc[GONE, "high"]
+    assert set(table["measured_by"]) == {"seer"} and not any(table["note"])
+
+
+def test_without_a_twin_the_control_is_said_to_be_missing():
+    by = rates(trials(original="1111 1111", erased="1110 1100")).set_index("model")
+    assert np.isnan(by.loc[GONE, "value"]) and "control" in by.loc[GONE, "note"]
+    assert by.loc["erased", "value"] == 0.625
+
+
+def test_a_probe_that_does_not_find_what_is_there_has_no_rate():
+    table = rates(trials(original="1000 0000", erased="0000 0000", twin="0000 0000"))
+    assert table["value"].isna().all() and all("0.12" in note for note in table["note"])
+
+
+def test_a_concept_on_its_head_is_judged_upright(world, tiny, uce, monkeypatch):
+    bright = np.zeros((64, 64, 3), np.uint8)
+    bright[:32] = 255
+    upright = Image.fromarray(bright)
+    aim = replace(uce_aim(world), shown=[upright])
+    answer = {False: [upright], True: [upright.rotate(180)]}
+    seen = []
+
+    def copier(pipe, aim):
+        seen.append(aim.shown[0].getpixel((0, 0))[0] if aim.shown else None)
+        return probes.Answer(answer[aim.turned], 1)
+
+    monkeypatch.setitem(PROBES, "embedding", copier)
+    from erase_lib.study.gone import _trial
+
+    for model, pixel in (("original", 255), ("unknown", 0)):
+        (row,) = _trial(world, tiny, aim, "embedding", model, None)
+        assert row["hit"] and seen.pop() == pixel
+
+
+def test_the_adversary_goes_down_its_gap(tiny):
+    config = EraseConfig(["church"], method="esd", steps=3, sampling_steps=2, batch=2, lr=1e-2)
+    run, adversary = Run(tiny, config), Adversary(every=1, moves=4, lr=0.05)
+    run.update()
+    run.ahead = run.draws()
+    draw = run.ahead[0]
+    own = run.teacher(draw.z, draw.t, draw.c_e)
+    delta = 0.1 * torch.randn(draw.c_e[0].shape, generator=torch.Generator().manual_seed(0))
+    delta.requires_grad_()
+    gap = adversary.gap(run, draw, own, draw.c_e + delta)
+    (slope,) = torch.autograd.grad(gap, delta)
+    step = 1e-2 * slope / slope.norm()
+    with torch.no_grad():
+        ends = [adversary.gap(run, draw, own, draw.c_e + delta + s * step) for s in (1, -1)]
+    assert ((ends[0] - ends[1]) / 2e-2).item() == pytest.approx(slope.norm().item(), rel=0.02)
+
+    before, evaluations = adversary.gap(run, draw, own, draw.c_e), run.evaluations
+    adversary(run)
+    assert run.evaluations - evaluations == 2 + 4 * 3 * 2  # the teacher's, and the moves'
+    moved = run.ahead[0].c_e
+    assert adversary.gap(run, draw, own, moved) < before
+    assert (moved - draw.c_e)[0].norm() <= 0.5 * draw.c_e.flatten(1).norm(dim=1).mean() + 1e-4
+    run.update()  # and the student learns to erase that
+    assert adversary.gap(run, draw, own, moved) > 0 and len(run.history) == 2
