@@ -74,7 +74,7 @@ def test_what_is_said_of_a_table(refused):
     refused(study.wide, empty, says="wide: levels lacks 'value' step")
     verdicts = pd.DataFrame({"prompt": ["a"], "concept": ["a"], "seed": [1]})
     refused(measure.summary, verdicts, verdicts, ["a"], says="verdicts_before lacks 'rank'")
-    refused(study.units, verdicts, "ESR-1", says="units: pictures lacks 'rank' prompt, concept")
+    refused(study.units, verdicts, "ESR-1", says="lacks 'rank' prompt, concept")
     refused(show.heat_map, pd.DataFrame({"a": [1.0]}), {"b": "c"}, says="groups lacks 'a'")
     flat = pd.DataFrame({"a": [1.0, 1.0], "b": [1.0, 2.0]})
     refused(show.heat_map, flat, {"a": "c", "b": "c"}, says="all one number")
