@@ -11,7 +11,7 @@ test: setup ## unit tests and the quickstart in its smoke profile
 	$(TEST) --dist worksteal -m "not slow"
 
 test-all: setup ## every notebook in its smoke profile, and the explorers in Chromium
-	$(TEST) --dist loadgroup -m slow
+	$(TEST) --dist loadfile -m slow
 
 check: setup ## ruff, mypy, and that notebooks are committed without outputs
 	$(BIN)/ruff check

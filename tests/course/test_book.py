@@ -17,8 +17,7 @@ from playwright.sync_api import sync_playwright
 from course import book, slides
 from course.plan import ROOT, lessons
 
-# one worker for all of them: they share the book, which takes longest, and is begun first
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("book")]
+pytestmark = pytest.mark.slow
 NAMES = [name for lesson in lessons() for name in lesson.notebooks]
 
 
