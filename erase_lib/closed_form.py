@@ -23,7 +23,7 @@ from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
 from erase_lib.families import Entry, Pipeline, denoiser, entries, is_embedded
 from erase_lib.hold import held
-from erase_lib.kv import Weights, gram, movement, movement_by, norms, reversal, solve
+from erase_lib.kv import Weights, gram, movement, movement_by, norms, reversal, solve, times
 from erase_lib.models import fingerprint
 from erase_lib.rivals import NEIGHBOURS, RIVALS, minimax, projected
 from erase_lib.text import embed, encode_prompts, last_tokens, near_words, searchable
@@ -56,7 +56,7 @@ def uce(
     """
     erased, anchors, preserved = _checked(weights, erased, anchors, preserved)
     s, t = gram(weights), (by or _uce)(erased, anchors, preserved, ridge, lam)
-    return _times(weights, t), [_row(0, s, t, erased, anchors, preserved)]
+    return times(weights, t), [_row(0, s, t, erased, anchors, preserved)]
 
 
 def rece(
@@ -80,7 +80,7 @@ def rece(
     s, found, history = gram(weights), erased, []
     t = _uce(erased, anchors, preserved, ridge, lam)
     for step in range(rounds):
-        back = recovered(_times(weights, t), weights, erased, reg)
+        back = recovered(times(weights, t), weights, erased, reg)
         found = torch.cat([found, back])
         before = norms(s, back @ t.T - erased) / norms(s, erased)
         # the found come on top: those of before keep their weight
@@ -88,7 +88,7 @@ def rece(
         after = norms(s, back @ t.T - erased) / norms(s, erased)
         row = _row(step, s, t, erased, anchors, preserved)
         history.append(row | {"before": before.mean().item(), "after": after.mean().item()})
-    return _times(weights, t), history
+    return times(weights, t), history
 
 
 def recovered(edited: Weights, original: Weights, concepts: Tensor, reg: float) -> Tensor:
@@ -149,7 +149,7 @@ def speed(
     r = solve(torch.zeros_like(null), c, gap, c[:0], ridge, 1 / len(c))
     t = _eye(s) + r @ null.T
     row = _row(0, s, t, erased, anchors, preserved)
-    return _times(weights, t), [row | {"kept": len(kept), "free": null.shape[1]}]
+    return times(weights, t), [row | {"kept": len(kept), "free": null.shape[1]}]
 
 
 def adversarial(
@@ -186,7 +186,7 @@ def adversarial(
         before, after = far[worst], movement_by(s, t, every[worst])
         row = _row(step, s, t, erased, anchors, kept) | {"chosen": worst}
         history.append(row | {"before": before.mean().item(), "after": after.mean().item()})
-    return _times(weights, t), history
+    return times(weights, t), history
 
 
 def rival(
@@ -199,7 +199,7 @@ def rival(
         t = minimax(s, e, a, p, c.ridge, c.lam, c.minimax)
     else:
         t = RIVALS[c.method](e, a, p, c.lam)
-    return _times(weights, t), [_row(0, s, t, e, a, p)]
+    return times(weights, t), [_row(0, s, t, e, a, p)]
 
 
 def _checked(
@@ -232,11 +232,6 @@ def _uce(
 
 def _eye(like: Tensor) -> Tensor:
     return torch.eye(len(like), dtype=like.dtype, device=like.device)
-
-
-def _times(weights: Weights, t: Tensor) -> dict[str, Tensor]:
-    """W₀T of every layer in float32."""
-    return {name: (w.double() @ t).float() for name, w in weights.items()}
 
 
 def _row(

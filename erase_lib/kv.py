@@ -33,6 +33,11 @@ def movement_by(s: Tensor, t: Tensor, concepts: Tensor) -> Tensor:
     return norms(s, concepts @ t.T - concepts) / norms(s, concepts)
 
 
+def times(weights: Weights, t: Tensor) -> dict[str, Tensor]:
+    """W₀T of every layer in float32; T `(dim, dim)` in float64."""
+    return {name: (w.double() @ t.to(w.device)).float() for name, w in weights.items()}
+
+
 def one_change(original: Weights, edited: Weights) -> Tensor | None:
     """T − 1 `(dim, dim)`, in float64, of an edit W' = W T of one T for all layers, such as a closed
     form, by least squares; None for any other."""

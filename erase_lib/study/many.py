@@ -15,6 +15,7 @@ from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError
 from erase_lib.export import matrices
 from erase_lib.families import Pipeline, denoiser, entries
+from erase_lib.kv import times
 from erase_lib.measure import World
 from erase_lib.measure.prompts import prompt_table
 from erase_lib.models import fingerprint, using
@@ -51,7 +52,7 @@ def changed(pipe: Pipeline, t: Tensor, targets: Sequence[str]) -> Erasure:
     """The erasure W₀T of a matrix `(dim, dim)`, of what it erases."""
     with using(pipe, "reading its weights", draws=False):
         (entry,) = entries(denoiser(pipe))
-        tensors = {n: (w.double() @ t.to(w.device)).float() for n, w in entry.weights.items()}
+        tensors = times(entry.weights, t)
         config = EraseConfig(tuple(targets), ELSEWHERE, styles=())
         return Erasure(tensors, config, fingerprint(denoiser(pipe)))
 

@@ -16,11 +16,10 @@ from browser import CHROMIUM, SECOND, opened
 
 from erase_lib import EraseConfig, erase, generate, load_pipeline
 from erase_lib.diffusion import noise
-from tools.embedded.pictures import ROOT
+from tools.embedded.pictures import PACKAGES
 from tools.page import build as page_build
 from tools.page.check import STEPS, asked
 
-PACKAGES = ROOT / "build" / "npm"
 ARCHIVE = PACKAGES / "{}-{}.tgz".format(*page_build.RUNTIME)
 pytestmark = [
     pytest.mark.slow,

@@ -33,6 +33,7 @@ from erase_lib.files import whole
 from tools import one_line
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ROOT / "build" / "npm"  # what npm has fetched, once
 SIZE = 64  # pixels of the first edition, and of what the judge looks at
 
 # style: (npm package, version, folder or icon set of the pictures inside it, licence)
@@ -237,7 +238,7 @@ def build(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Build the data set in its place."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--packages", type=Path, default=ROOT / "build" / "npm")
+    parser.add_argument("--packages", type=Path, default=PACKAGES)
     parser.add_argument("--size", type=int, default=SIZE, help="pixels: 64 ships")
     parser.add_argument("--out", type=Path, help="data/emoji, or for another size build/emoji-SIZE")
     given = parser.parse_args(arguments)

@@ -29,7 +29,7 @@ from erase_lib.files import DATA, as_path, whole_folder, whole_table
 from erase_lib.show import thumbnails
 from erase_lib.study import SCORES, Delta, read_atlas
 from tools import one_line
-from tools.embedded.pictures import ROOT, fetch, opened
+from tools.embedded.pictures import PACKAGES, ROOT, fetch, opened
 from tools.page.export import exported, text64, told
 
 SOURCES = ROOT / "page"
@@ -114,7 +114,7 @@ def contents(
 def build(
     out: Path = OUT,
     model: str | None = None,
-    packages: Path = ROOT / "build" / "npm",
+    packages: Path = PACKAGES,
     bits: int = 8,
     targets: Sequence[str] = (),
     say: Callable[[str], None] = print,
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--model", help="a folder; default: the embedded model")
-    parser.add_argument("--packages", type=Path, default=ROOT / "build" / "npm")
+    parser.add_argument("--packages", type=Path, default=PACKAGES)
     parser.add_argument("--bits", type=int, choices=(8, 16), default=8, help="of a weight")
     given = parser.parse_args(arguments)
     build(as_path(given.out), given.model, given.packages, given.bits)
