@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.files import DATA, as_path, whole_table
+from erase_lib.files import DATA, sought, whole_table
 
 EMOJI = DATA / "emoji"
 BECOMES = ("openmoji", "noto", "twemoji", "fluent")  # of styles that are erased
@@ -109,7 +109,7 @@ def vocabulary(name: str) -> list[str]:
         return concept_table()["concept"].tolist()
     if name == "english":
         return whole_table(EMOJI / "vocabulary.csv")["word"].tolist()
-    path = as_path(name)
+    path = sought(name)
     try:
         if not path.is_file():
             raise EraseError(f"vocabulary {name!r}: expected concepts, english or a file's path")

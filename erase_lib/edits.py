@@ -14,7 +14,7 @@ from torch import Tensor
 from erase_lib import ldm
 from erase_lib.errors import EraseError
 from erase_lib.families import Pipeline, denoiser
-from erase_lib.files import as_path
+from erase_lib.files import sought
 from erase_lib.hold import plain
 from erase_lib.models import load_pipeline, precision
 
@@ -31,7 +31,7 @@ LDM = re.compile(
 def edited(pipe: Pipeline, base: dict[str, Tensor], other: Any) -> dict[str, Tensor]:
     """The tensors of `Erasure.between`, float32 by the denoiser's names; `base` are its own."""
     if isinstance(other, (str, Path)):
-        path = as_path(other)
+        path = sought(other)
         found = read_edit(path, base, pipe) if path.is_file() else None
         other = None if found else load_pipeline(path, device="cpu", dtype=precision(pipe))
     if other is not None:

@@ -25,7 +25,7 @@ from erase_lib.config import ELSEWHERE, EraseConfig
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason
 from erase_lib.families import Pipeline, denoiser, entries
-from erase_lib.files import as_path, read_text, whole, writing
+from erase_lib.files import as_path, read_text, sought, whole, writing
 from erase_lib.hold import in_place, plain
 from erase_lib.models import DTYPES, fingerprint, using
 
@@ -156,7 +156,7 @@ class Erasure:
     def load(cls, folder: str | Path) -> Erasure:
         """Read what `save` wrote, of this version or an earlier one, which had no checksum. Raises
         `EraseError` for a missing or damaged file, and for files of different erasures."""
-        folder = as_path(folder)
+        folder = sought(folder)
         weights, *copies = (folder / name for name in FILES)
         try:
             text, tensors = load_checked(weights)

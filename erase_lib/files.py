@@ -104,6 +104,13 @@ def rooted(path: Path) -> Path:
     return root / path if ours and path.parts[:1] == ("runs",) else path
 
 
+def sought(path: str | Path) -> Path:
+    """A path to read, `as_path`; what is not there is looked for at the root of the checkout, for a
+    notebook's working directory is a folder of it."""
+    found, root = as_path(path), Path(str(DATA)).parent
+    return root / found if not found.exists() and (root / found).exists() else found
+
+
 @contextmanager
 def uninterrupted() -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Hold the `ENDINGS` back until the block is done, then let them take effect as usual. Within

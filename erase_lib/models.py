@@ -29,7 +29,7 @@ from erase_lib.config import TRAIN_METHODS
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.families import PIPELINES, Pipeline, denoiser, encoders, family, noise_faults
-from erase_lib.files import DATA, as_path
+from erase_lib.files import DATA, as_path, sought
 from erase_lib.hold import held, own_device, plain
 from erase_lib.hold import in_place as in_place  # where 04 looks for it
 
@@ -79,7 +79,7 @@ def load_pipeline(
         raise unknown("dtype", str(dtype).removeprefix("torch."), DTYPES)
     dtype = dtype or (torch.float32 if place.type == "cpu" else torch.bfloat16)
     model_id = EMBEDDED if model_id is None else model_id
-    file = path if (path := as_path(model_id)).is_file() else None
+    file = path if (path := sought(model_id)).is_file() else None
     if given := (variant if file else config):
         what = "single file takes no variant" if file else "folder takes no config"
         raise EraseError(f"a {what}, but {str(given)!r} is given for {model_id}: leave it out")
@@ -100,7 +100,7 @@ def load_pipeline(
 def _find(model_id: str | Path) -> tuple[str, list[str] | None]:
     """The model's folder, or its hub id with the files there. The hub is asked but once, for its
     own clients try for half a minute."""
-    folder, text = as_path(model_id), str(model_id)
+    folder, text = sought(model_id), str(model_id)
     if (folder / "model_index.json").is_file():
         return os.path.abspath(folder), None  # wherever one goes from here
     if folder.exists():

@@ -23,7 +23,7 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, ResNetModel
 
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.files import DATA
-from erase_lib.measure.judges import read_model, reading
+from erase_lib.measure.judges import local, read_model, reading
 from erase_lib.measure.pictures import Images, in_batches, picture_tensor
 from erase_lib.measure.statistics import jackknife
 from erase_lib.models import pick_device
@@ -66,12 +66,16 @@ class SmallCLIP:
     @torch.no_grad()
     def image_features(self, pictures: Images | Tensor, batch: int = 128) -> Tensor:
         """`(n, dim)` of PIL pictures or a float tensor `(n, 3, h, w)` in [−1, 1]."""
-        matrix = self.visual_projection
-        outs = [torch.zeros(0, len(matrix))]
+        outs = [torch.zeros(0, len(self.visual_projection))]
         for some in in_batches(pictures, batch):
-            pixels = ((picture_tensor(some, self.size) - self.mean) / self.std).to(matrix.device)
-            outs.append((self.vision(pixels).pooler_output.flatten(1) @ matrix.T).cpu())
-        return F.normalize(torch.cat(outs), dim=-1)
+            outs.append(self.unit(picture_tensor(some, self.size)).cpu())
+        return torch.cat(outs)
+
+    def unit(self, pixels: Tensor) -> Tensor:
+        """The features of `(n, 3, size, size)` in [−1, 1] on its device, with a gradient."""
+        matrix = self.visual_projection
+        given = ((pixels - self.mean) / self.std).to(matrix.device)
+        return F.normalize(self.vision(given).pooler_output.flatten(1) @ matrix.T, dim=-1)
 
     def to(self, device: str | torch.device) -> SmallCLIP:
         """Computes on the device from now on; features come back to the CPU. Returns itself."""
@@ -99,6 +103,7 @@ def _embedded() -> SmallCLIP:
 
 
 def _transformers(model_id: str | Path) -> SmallCLIP:
+    model_id = local(model_id)
     model = read_model(CLIPModel, model_id, "CLIP")
     with reading("CLIP", model_id):
         tokenizer = CLIPTokenizer.from_pretrained(model_id)

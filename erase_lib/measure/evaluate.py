@@ -19,7 +19,7 @@ from torch import Tensor
 from erase_lib.concepts import is_style, normal
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError
-from erase_lib.files import as_path, rooted, whole, writing
+from erase_lib.files import as_path, sought, whole, writing
 from erase_lib.measure.distances import clip_score, perceptual, set_distances
 from erase_lib.measure.eye import BOTH, Eye
 from erase_lib.measure.instruments import Instruments, load_instruments
@@ -296,7 +296,7 @@ def evaluate_runs(
     if not runs:
         raise EraseError(f"runs is {runs!r}: expected a list of at least one run's folder")
     found, wrong = dict[str, Evaluation](), dict[str, str]()
-    for run in (path if path.exists() else rooted(path) for path in map(Path, runs)):
+    for run in map(sought, runs):
         try:
             erasure = Erasure.load(run)
             erasure.check(world.pipe)

@@ -18,7 +18,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from erase_lib.concepts import is_style, normal
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.files import DATA, as_path
+from erase_lib.files import DATA, sought
 from erase_lib.measure.pictures import Images, in_batches, picture_tensor
 from erase_lib.models import pick_device, quiet
 
@@ -73,7 +73,7 @@ class Judge(Classifier):
     def load(cls, folder: str | Path | None = None, device: str | torch.device = "cpu") -> Judge:
         """Read a stock folder of transformers. Raises `EraseError` when it is missing, damaged, or
         its labels are not concepts and styles, and for a device that cannot be used."""
-        folder = as_path(folder) if folder else JUDGE
+        folder = sought(folder) if folder else JUDGE
         model = read_model(AutoModelForImageClassification, folder, "judge")
         weights = (folder / "model.safetensors").read_bytes()
         name = f"emoji-judge, ConvNeXtV2, {hashlib.sha256(weights).hexdigest()[:8]}"
@@ -111,7 +111,8 @@ class ImageClassifier(Classifier):
     def load(cls, model_id: str | Path, device: str | torch.device = "cpu") -> ImageClassifier:
         """By hub id or folder, such as microsoft/resnet-50; in float32. Raises `EraseError` when it
         cannot be loaded, is no classifier, or says no labels."""
-        model = read_model(AutoModelForImageClassification, model_id, "classifier")
+        model_id, own = local(model_id), "preprocessor_config.json"
+        model = read_model(AutoModelForImageClassification, model_id, "classifier", own)
         with reading("classifier", model_id):
             processor = AutoImageProcessor.from_pretrained(model_id, backend="pil")
         if all(label.startswith("LABEL_") for label in model.config.id2label.values()):
@@ -194,12 +195,18 @@ def ranks(likely: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.where(columns < 0, np.nan, rank), np.where(columns < 0, np.nan, own[:, 0])
 
 
-def read_model(kind: Any, source: str | Path, what: str) -> Any:
-    """A model of transformers' class `kind` in float32: of a folder, or (a string) of the hub.
-    Raises `EraseError`, which calls it `what`, for one that is missing, damaged or not whole."""
+def local(source: str | Path) -> str | Path:
+    """A model's folder as a path where there is one, `sought`; else the hub's id as it is."""
+    return folder if (folder := sought(source)).is_dir() else source
+
+
+def read_model(kind: Any, source: str | Path, what: str, *files: str) -> Any:
+    """A model of transformers' class `kind` in float32: of a folder, which must have `files` too,
+    or (a string) of the hub. Raises `EraseError`, which calls it `what`, for one that is missing,
+    damaged or not whole."""
     how = {"dtype": torch.float32, "local_files_only": isinstance(source, Path)}
-    for path in (source, source / "config.json") if isinstance(source, Path) else ():
-        if not path.exists():
+    for name in ("", "config.json", *files) if isinstance(source, Path) else ():
+        if not (path := Path(source, name)).exists():
             raise EraseError(f"{what}: {path} is missing; restore data/ or give a whole folder")
     with reading(what, source):
         model, loaded = kind.from_pretrained(source, output_loading_info=True, **how)

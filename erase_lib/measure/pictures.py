@@ -24,7 +24,7 @@ from erase_lib.diffusion import generate, noise
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, reason, unwritable
 from erase_lib.families import Pipeline, denoiser, encoders
-from erase_lib.files import DATA, alone, as_path, whole, whole_table
+from erase_lib.files import DATA, alone, sought, whole, whole_table
 from erase_lib.hold import held, plain
 from erase_lib.models import precision, using
 
@@ -183,7 +183,7 @@ def picture_tensor(pictures: Images | Tensor, size: int = 64) -> Tensor:
 def read_folder(folder: str | Path) -> list[Image.Image]:
     """Every PNG and JPEG of a folder, by name. Raises `EraseError` for none, and a damaged one."""
     kinds = (".png", ".jpg", ".jpeg")
-    paths = sorted(path for path in as_path(folder).glob("*") if path.suffix.lower() in kinds)
+    paths = sorted(path for path in sought(folder).glob("*") if path.suffix.lower() in kinds)
     if not paths:
         raise EraseError(f"reference {folder} holds no PNG or JPEG: give a folder of pictures")
     found = []

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from erase_lib.errors import EraseError, check_range
-from erase_lib.files import DATA, as_path, read_text, whole_table
+from erase_lib.files import read_text, sought, whole_table
 
 DRAWS = 100_000  # the most that an interval or a test is made of
 Groups = Sequence[object] | np.ndarray  # what each value is of, such as its prompt
@@ -144,10 +144,9 @@ def _of_runs(values: pd.Series, groups: pd.Series) -> dict[str, Any]:
 
 
 def read_table(table: str | Path) -> pd.DataFrame:
-    """A sweep's table, .csv or .parquet; a relative path is looked for here and beside the library.
-    Raises `EraseError` when there is none, or it is no table of runs."""
-    path = next((p for p in (as_path(table), DATA.parent / table) if p.is_file()), None)
-    if path is None:
+    """A sweep's table, .csv or .parquet, `sought`. Raises `EraseError` when there is none, or it is
+    no table of runs."""
+    if not (path := sought(table)).is_file():
         raise EraseError(f"table {table} does not exist: expected results.csv of a sweep")
     # a concept may be called "null"; what is published has the number of its runs beside it
     csv: dict[str, Any] = {"keep_default_na": True, "converters": {"targets": str}}

@@ -12,7 +12,7 @@ from typing import Any
 from erase_lib.concepts import check_once, is_style, style_names, tidy
 from erase_lib.config import _as_type
 from erase_lib.errors import EraseError, check_range, unknown
-from erase_lib.files import DATA, as_path, check_keys, read_mapping
+from erase_lib.files import DATA, check_keys, read_mapping, sought
 
 SUITES = DATA / "suites"
 RATE = r"(ESR|PSR)-[1-9]\d*( style)?|ESR-[1-9]\d*( style)? judge\+eye"
@@ -86,7 +86,7 @@ class Suite:
 def read_suite(name: str | Path) -> Suite:
     """A suite of data/suites by name, or of a YAML file by path. Raises `EraseError` where it does
     not exist, a key, type or metric is wrong, or a group lacks prompts or has one twice."""
-    path = as_path(name)
+    path = sought(name)
     if path.suffix.lower() not in (".yaml", ".yml"):
         path = SUITES / f"{name}.yaml"
         if not path.is_file():

@@ -1,23 +1,48 @@
-"""What a probe of an erased model looks for: a concept, prompts with its name and without, pictures
-of it, and what an attacker has; the same in whatever model it looks."""
+"""What a probe of an erased model looks for, and what it answers: a concept, prompts with its name
+and without, pictures of it, and what an attacker has; the same in whatever model it looks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
+from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from erase_lib import measure
-from erase_lib.concepts import concept_table, normal
+from erase_lib.concepts import concept_table, normal, without
+from erase_lib.diffusion import alpha_bar, encode, noise, noised, predict_clean, prediction_type
 from erase_lib.errors import EraseError, check_range
-from erase_lib.families import denoiser, family
+from erase_lib.families import Pipeline, denoiser, family
 from erase_lib.kv import kv_weights
-from erase_lib.measure import World, read_suite
+from erase_lib.measure import World, ZeroShot, read_suite
+from erase_lib.models import using
+from erase_lib.text import encode_prompts
 
 SHOWN = 4  # pictures of the concept that a probe may learn from
+SAID = 64  # of the original's predictions
+
+
+class Answer(NamedTuple):
+    """What a probe ends in: pictures, evaluations of the UNet (a backward pass counts two; drawing
+    is among them), and what it found, in words where it has any."""
+
+    pictures: list[Image.Image]
+    evaluations: int
+    found: str = ""
+
+
+@contextmanager
+def learning(pipe: Pipeline) -> Iterator[None]:
+    """Within the block the pipeline is held, and gradients are taken whatever the caller's mode."""
+    with using(pipe, "a probe"), torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 @dataclass(frozen=True)
@@ -36,6 +61,10 @@ class Aim:
     captions: list[str]
     weights: dict[str, Tensor]
     """The original's K and V: what an attacker has who has the original's file."""
+    said: tuple[Tensor, Tensor, Tensor]
+    """As much: latents, timesteps, and what ẑ₀ the original predicts there, told the name."""
+    critic: Callable[[], Callable[[Tensor], Tensor]]
+    """Gives log p of the concept `(n,)` of pictures, with a gradient, by whom no rate is by."""
     seed: int = 0
     steps: int = 12
     guidance_scale: float = 4.0
@@ -81,6 +110,7 @@ def aim_at(
     drawn = measure.draw(pipe, asked, seeds, steps, progress=progress)
     right = [normal(name) == normal(concept) for name in world.judge.sees(drawn)]
     best = sorted(range(len(asked)), key=lambda i: not right[i])[:SHOWN]
+    shown = [drawn[i] for i in best], [asked[i] for i in best]
     table = concept_table().set_index("concept")["keywords"]
     known = str(table.get(concept, "")) if world.embedded else ""
     keywords = [w for w in known.split(", ") if w and normal(concept) not in normal(w)]
@@ -93,11 +123,45 @@ def aim_at(
         [world.prompt(concept, i) for i in range(pictures)],
         asking(side_words(concept, world.embedded) or keywords + misspelled(concept)),
         asking([", ".join(keywords[:5])] if keywords else []),
-        [drawn[i] for i in best],
-        [asked[i] for i in best],
+        *shown,
         kv_weights(denoiser(pipe)),
-        *(seed, steps, 4.0, budget, folder, progress),
+        predicted(pipe, *shown, seed),
+        partial(critic, world, concept),
+        seed=seed,
+        steps=steps,
+        budget=budget,
+        folder=folder,
+        progress=progress,
     )
+
+
+@torch.no_grad()
+def predicted(
+    pipe: Pipeline, shown: list[Any], captions: list[str], seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """z_t `(SAID, c, h, w)` of these pictures at timesteps t, and the ẑ₀ predicted there."""
+    g, which = torch.Generator().manual_seed(seed), [i % len(shown) for i in range(SAID)]
+    with using(pipe, "a probe's aim"):
+        clean, c = encode(pipe, shown)[which], encode_prompts(pipe, captions)[which]
+        t = torch.randint(pipe.scheduler.config.num_train_timesteps, (SAID,), generator=g)
+        t = t.to(clean.device)
+        z = noised(clean, noise(pipe, SAID, g), alpha_bar(pipe, t), prediction_type(pipe))
+        parts = zip(z.split(8), t.split(8), c.split(8), strict=True)
+        return z, t, torch.cat([predict_clean(pipe, *part) for part in parts])
+
+
+def critic(world: World, concept: str) -> Callable[[Tensor], Tensor]:
+    """CLIP as a zero-shot classifier with a gradient. `EraseError` where it is the judge itself."""
+    if isinstance(world.judge, ZeroShot):
+        raise EraseError("the judge is CLIP, who must not lead as well: give a classifier")
+    guide = ZeroShot(world.clip, [concept, *without(world.words, [concept])])
+
+    def likely(pictures: Tensor) -> Tensor:
+        x = F.interpolate(pictures, (guide.clip.size,) * 2, mode="bicubic", antialias=True)
+        cosine = guide.clip.unit(x) @ guide.texts.to(x.device).T
+        return (100 * cosine).log_softmax(1)[:, 0]
+
+    return likely
 
 
 def side_words(concept: str, embedded: bool) -> list[str]:

@@ -7,15 +7,13 @@ the probe itself teaches: `gone` says how large a one. Families after Lu et al. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -24,42 +22,27 @@ from erase_lib.closed_form import recovered
 from erase_lib.concepts import normal
 from erase_lib.diffusion import (
     alpha_bar,
-    decode,
     encode,
     generate,
-    guided,
     noise,
     noised,
     output_weight,
     predict_clean,
     prediction_type,
-    sampler,
-    start_noise,
-    trajectory,
 )
 from erase_lib.errors import EraseError
 from erase_lib.families import Pipeline, denoiser, family
 from erase_lib.hold import in_place, plain
 from erase_lib.kv import kv_weights, one_change
-from erase_lib.models import fingerprint, trained_names, using
-from erase_lib.study.aim import SHOWN, Aim
+from erase_lib.models import fingerprint, trained_names
+from erase_lib.study import latents
+from erase_lib.study.aim import SHOWN, Aim, Answer, learning
 from erase_lib.study.attention import draw_embeddings
 from erase_lib.text import encode_prompts, searchable
 
+Probe: TypeAlias = Callable[[Pipeline, Aim], Answer]
 PLACE = "a"  # a word of one token, in whose place others are put
 EVERY = 50  # updates, after which a search that is cut off goes on
-
-
-class Answer(NamedTuple):
-    """What a probe ends in: pictures, evaluations of the UNet (a backward pass counts two; drawing
-    is among them), and what it found, in words where it has any."""
-
-    pictures: list[Image.Image]
-    evaluations: int
-    found: str = ""
-
-
-Probe: TypeAlias = Callable[[Pipeline, Aim], Answer]
 
 
 # -- by prompt -------------------------------------------------------------------------------------
@@ -133,11 +116,13 @@ def learn(
     updates: int,
     lr: float,
     batch: int = 2,
+    said: bool = False,
 ) -> int:
     """Adam on what a probe learns, down the denoising loss of the pictures that are shown, as the
     model was trained: t and noise anew in each update, `heard(which)` the embeddings `(n, tokens,
-    dim)` for pictures `which`. Returns the evaluations, never more than the aim's budget. With a
-    folder, which is this search's alone, it goes on where it was cut off."""
+    dim)` for pictures `which`. `said`: towards what the original predicted instead. Returns the
+    evaluations, never more than the aim's budget. With a folder, which is this search's alone, it
+    goes on where it was cut off."""
     clean, kind = encode(pipe, aim.shown), prediction_type(pipe)
     g, adam, done = torch.Generator().manual_seed(aim.seed), torch.optim.Adam(learns, lr), 0
     most = min(updates, aim.budget // (3 * batch))
@@ -151,11 +136,14 @@ def learn(
         done = state["done"]
     bar = tqdm(total=most, initial=done, desc=name, disable=not aim.progress, leave=False)
     while done < most:
-        which = torch.randint(len(clean), (batch,), generator=g)
-        t = torch.randint(pipe.scheduler.config.num_train_timesteps, (batch,), generator=g)
-        t, z0 = t.to(clean.device), clean[which.to(clean.device)]
+        which = torch.randint(len(aim.said[1] if said else clean), (batch,), generator=g)
+        if said:
+            z, t, z0 = (part[which.to(part.device)] for part in aim.said)
+        else:
+            t = torch.randint(pipe.scheduler.config.num_train_timesteps, (batch,), generator=g)
+            t, z0 = t.to(clean.device), clean[which.to(clean.device)]
+            z = noised(z0, noise(pipe, batch, g), alpha_bar(pipe, t), kind)
         a = alpha_bar(pipe, t)
-        z = noised(z0, noise(pipe, batch, g), a, kind)
         gap = predict_clean(pipe, z, t, heard(which.tolist())) - z0
         (gap.pow(2) * output_weight(a, kind)).mean().backward(inputs=learns)
         adam.step()
@@ -167,13 +155,6 @@ def learn(
             checkpoint.write(folder, told, base, state | {"generator": g.get_state(), "done": done})
     bar.close()
     return 3 * batch * done
-
-
-@contextmanager
-def learning(pipe: Pipeline) -> Iterator[None]:
-    """Within the block the pipeline is held, and gradients are taken whatever the caller's mode."""
-    with using(pipe, "a probe"), torch.inference_mode(False), torch.enable_grad():
-        yield
 
 
 def spoken(pipe: Pipeline, texts: list[str], vectors: Tensor, at: int) -> Tensor:
@@ -197,23 +178,30 @@ def embedded(pipe: Pipeline, aim: Aim, c: Tensor, spent: int = 0, found: str = "
     return Answer(drawn, spent + 2 * aim.steps * len(c), found)
 
 
-def by_tokens(pipe: Pipeline, aim: Aim, k: int = 5, updates: int = 40, lr: float = 0.01) -> Answer:
+def by_tokens(
+    pipe: Pipeline, aim: Aim, k: int = 5, updates: int = 40, lr: float = 0.01, said: bool = False
+) -> Answer:
     """UnlearnDiffAtk (Zhang et al., ECCV 2024): k real tokens before the prompt that names it. The
-    vectors learn; what the encoder is given is the nearest real token of each (Wen et al. 2023)."""
+    vectors learn; what the encoder is given is the nearest real token of each (Wen et al. 2023).
+    `said`: the tokens alone, told which the model is to predict what the original does, told the
+    name (P4D-N: Chin et al., ICML 2024)."""
     with learning(pipe):
         table = pipe.text_encoder.get_input_embeddings().weight.detach().float()
-        learns, prefix = first_tokens(table, k, aim.seed), f"{PLACE} " * k
+        learns = first_tokens(table, k, aim.seed)
 
         def real() -> Tensor:
             return torch.cdist(learns.detach(), table).argmin(1)
 
-        def heard(which: list[int]) -> Tensor:
-            vectors = learns + (table[real()] - learns).detach()
-            return spoken(pipe, [prefix + aim.captions[i] for i in which], vectors, 1)
+        def tell(texts: list[str], vectors: Tensor) -> Tensor:
+            return spoken(pipe, [f"{PLACE} " * k + text * (not said) for text in texts], vectors, 1)
 
-        spent = learn(pipe, aim, "tokens", [learns], heard, updates, lr)
+        def heard(which: list[int]) -> Tensor:
+            texts = [aim.captions[i % len(aim.captions)] for i in which]
+            return tell(texts, learns + (table[real()] - learns).detach())
+
+        spent = learn(pipe, aim, f"tokens {k}", [learns], heard, updates, lr, said=said)
         with torch.no_grad():
-            c = spoken(pipe, [prefix + p for p in aim.prompts], table[real()], 1)
+            c = tell(aim.prompts, table[real()])
         return embedded(pipe, aim, c, spent, pipe.tokenizer.decode(real().tolist()))
 
 
@@ -269,40 +257,7 @@ def by_inverse(pipe: Pipeline, aim: Aim) -> Answer:
     return embedded(pipe, aim, (c @ torch.linalg.pinv(t, rtol=1e-5).T).float())
 
 
-# -- by latents, and by weights --------------------------------------------------------------------
-
-
-@torch.no_grad()
-def by_completion(pipe: Pipeline, aim: Aim, share: float = 0.2) -> Answer:
-    """Pictures that are shown, noised to where a `share` of the steps is done, and drawn on from
-    there by name: a part of what comes out was given."""
-    skip, n = round(share * aim.steps), len(aim.prompts)
-    with using(pipe, "a probe"):
-        t = sampler(pipe, aim.steps).timesteps[skip].expand(n)
-        clean = encode(pipe, [aim.shown[i % len(aim.shown)] for i in range(n)])
-        how = alpha_bar(pipe, t), prediction_type(pipe)
-        z = noised(clean, start_noise(pipe, aim.seeds), *how)
-        c, empty = encode_prompts(pipe, aim.prompts), encode_prompts(pipe, [""])
-        *_, (_, z) = trajectory(pipe, z, c, empty, aim.steps, aim.guidance_scale, skip=skip)
-        return Answer(decode(pipe, z), 2 * (aim.steps - skip) * n)
-
-
-@torch.no_grad()
-def by_noise(pipe: Pipeline, aim: Aim, eta: float = 1.5) -> Answer:
-    """By name, with new noise in every step: as much as an ancestral sampler adds, and (η − 1)
-    times as much on top."""
-    with using(pipe, "a probe"):
-        g, z = torch.Generator().manual_seed(aim.seed), start_noise(pipe, aim.seeds)
-        c, empty = encode_prompts(pipe, aim.prompts), encode_prompts(pipe, [""])
-        scheduler = sampler(pipe, aim.steps)
-        for t, after in zip(scheduler.timesteps, [*scheduler.timesteps[1:], None], strict=True):
-            output, _ = guided(pipe, z, t.expand(len(z)), c, empty, aim.guidance_scale, False)
-            fresh = noise(pipe, len(z), g)
-            z = scheduler.step(output, t, z, eta=1.0, variance_noise=fresh).prev_sample
-            if after is not None:
-                now, then = (alpha_bar(pipe, x.view(1)) for x in (t, after))
-                z += (eta - 1) * ((1 - then) / (1 - now) * (1 - now / then)).sqrt() * fresh
-        return Answer(decode(pipe, z), 2 * aim.steps * len(z))
+# -- by weights ------------------------------------------------------------------------------------
 
 
 def by_weights(pipe: Pipeline, aim: Aim, updates: int = 10, lr: float = 1e-4) -> Answer:
@@ -319,10 +274,14 @@ def by_weights(pipe: Pipeline, aim: Aim, updates: int = 10, lr: float = 1e-4) ->
     return drawn._replace(evaluations=drawn.evaluations + spent)
 
 
+MATCHING = partial(by_tokens, k=8, updates=100, lr=0.1, said=True)
 PROBES: dict[str, Probe] = {"name": by_name, "side doors": by_doors, "description": by_description}
-PROBES |= {"words": by_words, "tokens": by_tokens, "inversion": by_inversion}
-PROBES |= {"inversion of 4": partial(by_inversion, k=4), "embedding": by_embedding}
-PROBES |= {"least squares": by_least_squares, "inverse": by_inverse}
-PROBES |= {"completion": by_completion, "noise": by_noise, "relearning": by_weights}
+PROBES |= {"words": by_words, "tokens": by_tokens, "matching": MATCHING}
+PROBES |= {"inversion": by_inversion, "inversion of 4": partial(by_inversion, k=4)}
+PROBES |= {"embedding": by_embedding, "least squares": by_least_squares, "inverse": by_inverse}
+PROBES |= {"completion": latents.by_completion, "inpainting": latents.by_inpainting}
+PROBES |= {"noise": latents.by_noise, "guidance": latents.by_guidance}
+PROBES |= {"null text": latents.by_null_text, "relearning": by_weights}
 # those that are shown pictures, and so can teach; the first shows how often the judge errs
-TAUGHT = ("name", "tokens", "inversion", "inversion of 4", "embedding", "completion", "relearning")
+TAUGHT = ["name", "tokens", "inversion", "inversion of 4", "embedding", "completion", "inpainting"]
+TAUGHT += ["null text", "relearning"]

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from erase_lib import EraseConfig, Erasure, concepts, files
+from erase_lib import EraseConfig, Erasure, concepts, files, load_pipeline
 from erase_lib.checkpoint import load_checked
 from erase_lib.erasure import FILES
 from erase_lib.files import as_path, whole, whole_folder, whole_table
@@ -362,3 +362,16 @@ def test_a_kill_leaves_an_erasure_whole_or_says_so(tmp_path):
         pages = [path.read_text() for path in (tmp_path / "pages").glob("?")]
         assert len(pages) in (0, 3) and len(set(pages)) <= 1
     assert (mine / "a").read_text() == "mine"
+
+
+def test_what_is_read_lies_here_or_else_at_the_checkouts_root(tmp_path, monkeypatch):
+    root = Path(__file__).resolve().parents[2]
+    monkeypatch.chdir(tmp_path)
+    assert files.sought("README.md") == root / "README.md"
+    Path("README.md").touch()
+    assert files.sought("README.md") == Path("README.md")
+    for absent in ("nowhere", str(tmp_path / "data")):
+        assert files.sought(absent) == Path(absent)
+    assert (
+        load_pipeline("data/models/emoji-diffusion").config["_name_or_path"].startswith(f"{root}/")
+    )

@@ -181,7 +181,8 @@ def test_what_is_no_whole_classifier_is_one_line(
         (cut / "model.safetensors").write_bytes(weights[:size])
         refused(load, str(cut), says=repr(str(cut)))
     (shutil.copytree(resnet, tmp_path / "bare") / "preprocessor_config.json").unlink()
-    refused(load, tmp_path / "bare", says=["image processor"])
+    for given in (tmp_path / "bare", str(tmp_path / "bare")):
+        refused(load, given, says=[f"{tmp_path / 'bare' / 'preprocessor_config.json'} is missing"])
     # models of another kind, and one whose labels say nothing
     small = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=7)
     for name, model, said in (

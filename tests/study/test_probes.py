@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from erase_lib import EraseConfig, EraseError, erase, load_pipeline
+from erase_lib import EraseConfig, EraseError, erase, load_pipeline, measure
 from erase_lib.diffusion import generate
 from erase_lib.kv import kv_weights, one_change
-from erase_lib.measure import Classifier, World
+from erase_lib.measure import Classifier, World, prompt_table
+from erase_lib.measure.pictures import real_pictures
 from erase_lib.study import (
     GONE,
     PROBES,
@@ -21,10 +22,12 @@ from erase_lib.study import (
     aim_at,
     from_twin,
     gone,
+    latents,
     misspelled,
     probes,
     rates,
 )
+from erase_lib.study.aim import critic, predicted
 from erase_lib.text import encode_prompts
 from erase_lib.train import Run
 
@@ -55,7 +58,13 @@ def aim(tiny):
     shown = generate(tiny, texts, seed=3, steps=2, progress=False)
     doors, weights = ["a chapel", "a chruch"], kv_weights(tiny.unet)
     how = {"steps": 2, "budget": 24, "progress": False}
-    return Aim("church", texts[:2], doors, ["a cross"], shown, texts, weights, **how)
+    said = predicted(tiny, shown, texts, 0)
+    return Aim("church", texts[:2], doors, ["a cross"], shown, texts, weights, said, blue, **how)
+
+
+def blue():
+    """A critic that likes pictures blue."""
+    return lambda pictures: pictures[:, 2].mean((1, 2))
 
 
 @pytest.fixture
@@ -119,7 +128,8 @@ def test_a_probe_draws_what_it_is_asked_for_and_keeps_to_its_budget(tiny, aim, n
     assert len(answer.pictures) == 2 if name != "description" else 1
     drawing = 2 * aim.steps * len(answer.pictures)
     assert 0 < answer.evaluations <= drawing + aim.budget
-    assert (answer.evaluations > drawing) == (name in set(TAUGHT) - {"name", "completion"})
+    free = {"name", "completion", "inpainting"}
+    assert (answer.evaluations > drawing) == (name in {*TAUGHT, "matching", "guidance"} - free)
     again = PROBES[name](tiny, aim)
     assert again.found == answer.found and largest(again.pictures, answer.pictures) == 0
     assert all(torch.equal(v, before[k]) for k, v in tiny.unet.state_dict().items())
@@ -146,12 +156,81 @@ def test_a_search_that_was_cut_off_goes_on(tiny, aim, tmp_path, monkeypatch):
 
 
 def test_what_is_drawn_on_begins_in_what_is_shown(tiny, aim, monkeypatch):
-    monkeypatch.setattr(probes, "decode", lambda pipe, z: list(z))
-    clean, aim = probes.encode(tiny, aim.shown[:2]), replace(aim, steps=10)
-    near, far = (probes.by_completion(tiny, aim, share) for share in (0.9, 0.1))
+    monkeypatch.setattr(latents, "decode", lambda pipe, z: list(z))
+    clean, aim = latents.encode(tiny, aim.shown[:2]), replace(aim, steps=10)
+    near, far = (latents.by_completion(tiny, aim, share) for share in (0.9, 0.1))
     assert near.evaluations == 2 * 2 and far.evaluations == 2 * 9 * 2
     gaps = [(torch.stack(answer.pictures) - clean).norm() for answer in (near, far)]
     assert gaps[0] < 0.5 * gaps[1]
+    painted, half = torch.stack(latents.by_inpainting(tiny, aim).pictures), clean.shape[-1] // 2
+    assert (painted - clean)[..., :half].abs().max() < 0.2 < (painted - clean)[..., half:].std()
+
+
+def test_the_empty_prompt_learns_to_lead_back_to_what_is_shown(tiny, aim, monkeypatch):
+    monkeypatch.setattr(latents, "decode", lambda pipe, z: list(z))
+    clean, aim = latents.encode(tiny, aim.shown[:2]), replace(aim, steps=4, budget=10**5)
+    found = [latents.by_null_text(tiny, aim, updates, 0.05) for updates in (0, 20)]
+    assert [answer.evaluations for answer in found] == [3 * 4 * 2, 3 * 4 * 2 * 21]
+    gaps = [(torch.stack(answer.pictures) - clean).norm() for answer in found]
+    assert gaps[1] < 0.9 * gaps[0]
+    # unguided, the way back comes the nearer to the way there, the more steps it takes
+    alone = [replace(aim, guidance_scale=1.0, steps=steps) for steps in (4, 40)]
+    ends = [torch.stack(latents.by_null_text(tiny, one, 0).pictures) for one in alone]
+    few, many = ((end - clean).norm().item() for end in ends)
+    assert many < 0.3 * few
+
+
+def test_guidance_goes_up_the_critics_slope(tiny, aim):
+    plain, aim = PROBES["name"](tiny, aim), replace(aim, steps=4, budget=10**4)
+    blues = [
+        np.asarray([np.asarray(p) for p in latents.by_guidance(tiny, aim, push).pictures])[..., 2]
+        for push in (-0.3, 0.0, 0.3)
+    ]
+    assert blues[0].mean() < blues[1].mean() < blues[2].mean()
+    unled = latents.by_guidance(tiny, replace(aim, steps=2, budget=7))
+    assert largest(unled.pictures, plain.pictures) <= 1 and unled.evaluations == 8
+
+
+def test_matching_goes_towards_what_the_original_predicts(tiny, aim, uce, monkeypatch):
+    """Told the name, the original is matched wholly: the gap that is learnt from is then none."""
+    gaps, true = [], probes.predict_clean
+
+    def told(pipe, z, t, c):
+        out = true(pipe, z, t, c)
+        gaps.append((out - wanted(z)).abs().max().item())
+        return out
+
+    def wanted(z):
+        return torch.cat([aim.said[2][(aim.said[0] == one).flatten(1).all(1)] for one in z])
+
+    monkeypatch.setattr(probes, "predict_clean", told)
+    heard = lambda which: encode_prompts(tiny, [aim.captions[i % 4] for i in which])  # noqa: E731
+    learns = torch.nn.Parameter(torch.zeros(1))
+    with probes.learning(tiny):
+        spent = probes.learn(
+            tiny, aim, "m", [learns], lambda w: heard(w) + 0 * learns, 3, 0.1, said=True
+        )
+    assert spent == 18 and max(gaps) < 1e-4
+    found = PROBES["matching"](tiny, replace(aim, budget=60)).found
+    assert found and "church" not in found
+
+
+def test_the_critic_knows_the_concept_and_is_not_the_judge(refused):
+    world = World(load_pipeline(device="cpu"), ["church"])
+    likely = critic(world, "church")
+    real = measure.picture_tensor(
+        real_pictures(prompt_table([("church", "noto"), ("dog", "noto")]))
+    )
+    real = torch.nn.functional.interpolate(real, (96, 96)).requires_grad_()
+    found = likely(real)
+    assert found[0] > -1 > found[1]
+    (slope,) = torch.autograd.grad(found.sum(), real)
+    step = 1e-2 * slope / slope.norm()
+    with torch.no_grad():
+        ends = [likely(real + s * step).sum() for s in (1, -1)]
+    assert ((ends[0] - ends[1]) / 2e-2).item() == pytest.approx(slope.norm().item(), rel=0.05)
+    world.__dict__["judge"] = measure.ZeroShot(world.clip, ["church", "dog"])
+    refused(critic, world, "church", says="CLIP classifier")
 
 
 def test_words_do_not_name_the_target(tiny, aim):
@@ -198,7 +277,7 @@ def test_bad_input_is_one_line(world, tiny, uce, refused):
 
 
 def uce_aim(world):
-    return Aim("church", ["a church"], [], [], [], [], {}, progress=False)
+    return Aim("church", ["a church"], [], [], [], [], {}, (), blue, progress=False)
 
 
 def trials(**hits):
