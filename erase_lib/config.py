@@ -40,7 +40,8 @@ MOVABLE = ("kv", "xattn", "full", "esd-x", "esd-x-strict")  # those that train K
 TRAIN_METHODS = (*MOVABLE, "noxattn", "selfattn", "esd-u")
 SCHEDULES = ("published", "anew", "replay")
 MOVING = ("movement", "soft")  # searches by the movement of K and V
-SEARCHES = ("auto", "gumbel", "gumbel_full", *MOVING, "random", "nearest", "fixed", "exhaustive")
+CLIMBING = ("gumbel", "gumbel_full", "pgd")  # those that learn what climbs L2
+SEARCHES = ("auto", *CLIMBING, *MOVING, "random", "nearest", "fixed", "exhaustive")
 
 
 # settings that followed from others: `dataclasses.replace` hands on what was `given`
@@ -156,11 +157,11 @@ class EraseConfig:
 
     search: str = "auto"
     """gumbel: π climbs L2, as published · gumbel_full: with the teacher's half of its gradient ·
-    movement: half of them those whose K and V moved most, half any · soft: any, the likelier the
-    more K and V moved · random: all candidates alike, the control (of soft with a `nearest` of 10
-    to 40) · nearest: the nearest to the target · fixed: `preserved` · exhaustive: the most moved of
-    all, measured. auto: gumbel for age, else random, which no search has bettered yet at equal
-    evaluations and equal ESR-1 (notebook 10)."""
+    pgd: so does an embedding that starts at the nearest's, and is no word's · movement: half those
+    whose K and V moved most, half any · soft: any, the likelier the more K and V moved · random:
+    all alike, the control (of soft with a `nearest` of 10 to 40) · nearest: the nearest to the
+    target · fixed: `preserved` · exhaustive: the most moved of all, measured. auto: gumbel for age,
+    else random: no search has bettered it yet at equal evaluations and ESR-1 (notebook 10)."""
     vocabulary: str = AUTO
     """Words to search the adversarial concept among: concepts, english, tokens (all that the
     tokenizer has), or a text file's path. auto: the embedded model's concepts, of another english.
@@ -174,10 +175,9 @@ class EraseConfig:
     """meaning: k-means on the embeddings · distance: on the 1-D distances, as published, where the
     target is one of the candidates if the vocabulary has it."""
     search_lr: float = 1e-2
-    """Adam's learning rate of π."""
+    """Adam's learning rate of π; pgd's step, in the length of what it starts from."""
     temperature: float = 0.0
-    """Temperature of the Gumbel-Softmax, or of soft, in standard deviations of the movement. 0: 1
-    for soft, else 2, as published."""
+    """Of the Gumbel-Softmax, or of soft, in standard deviations of movement. 0: soft 1, else 2."""
     hard: bool = True
     """One-hot choice with a straight-through gradient, or a mixture of candidates (age: always)."""
 
@@ -200,7 +200,7 @@ class EraseConfig:
         if self.search == "auto":
             values["search"] = _Word("gumbel" if self.method == "age" else "random")
         if self.candidates == 0:
-            few = self.search in ("gumbel", "gumbel_full", "exhaustive")
+            few = self.search in (*CLIMBING, "exhaustive")
             values["candidates"] = _Count(min(50, self.nearest) if few else self.nearest)
         if self.temperature == 0:
             values["temperature"] = _Number(1 if self.search == "soft" else 2)

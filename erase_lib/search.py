@@ -142,6 +142,43 @@ class GumbelSearch(Search):
         self.optimiser.load_state_dict(state["adam"])
 
 
+class PGDSearch(Search):
+    """c_a = E + δ, which no word need say: projected gradient ascent (the ablation of Bui et al.
+    2024). E is the first candidate's embedding; δ `(tokens, dim)` starts at 0, `ascend` moves it by
+    `lr` of E's length along the gradient of L2, and it stays no longer than E."""
+
+    def __init__(self, words: list[str], embeddings: Every, lr: float) -> None:
+        super().__init__(words, embeddings)
+        first = embeddings[0][0].float()
+        self.lr, self.length = lr, first.norm()
+        self.learns = self.delta = nn.Parameter(torch.zeros_like(first))
+
+    def choose(self, k: int, g: torch.Generator, template: Tensor | None = None) -> Choice:
+        found = super().choose(k, g, template)
+        return found._replace(embeddings=found.embeddings + self.delta)
+
+    def pick(self, k: int, g: torch.Generator) -> Tensor:
+        return torch.zeros(k, dtype=torch.long)
+
+    def ascend(self, gradient: Tensor) -> None:
+        """One step up L2, given ∂L2/∂δ. `NotFinite`, and no step, when it is NaN."""
+        if not gradient.isfinite().all():
+            raise NotFinite("δ")
+        step = self.lr * self.length * gradient / gradient.norm().clamp(min=1e-30)
+        moved = self.delta.detach() + step
+        self.delta.data.copy_(moved * (self.length / moved.norm().clamp(min=1e-30)).clamp(max=1))
+
+    def row(self) -> dict[str, Any]:
+        """The length of δ in that of E."""
+        return {"delta": (self.delta.detach().norm() / self.length).item()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"delta": self.delta}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.delta.data.copy_(state["delta"])
+
+
 class NearestSearch(Search):
     """Always the k candidates nearest to the target, which stand first: a person's choice."""
 
@@ -242,6 +279,8 @@ def new_search(config: EraseConfig, words: list[str], embeddings: Every, pipe: P
         # age mixes the five of the largest weights (Bui et al. 2025, code)
         hard, top = (False, 5) if c.method == "age" else (c.hard, 0)
         return GumbelSearch(words, embeddings, c.search_lr, c.temperature, hard, top)
+    if c.search == "pgd":
+        return PGDSearch(words, embeddings, c.search_lr)
     if c.search == "movement":
         return MovementSearch(words, embeddings, denoiser(pipe))
     if c.search == "soft":

@@ -143,7 +143,7 @@ class Run:
     def original(self, choice: Choice, z: Tensor, t: Tensor, ascends: bool) -> Tensor:
         """The teacher's ẑ₀ of what is preserved, with π's gradient if it climbs the whole of L2."""
         # as published, π's gradient takes the teacher's prediction for a constant
-        whole = ascends and self.config.search == "gumbel_full"
+        whole = ascends and self.config.search in ("gumbel_full", "pgd")
         return self.teacher(z, t, choice.embeddings if whole else choice.embeddings.detach())
 
     def draw(self) -> Draw:

@@ -33,7 +33,7 @@ def idle(config: EraseConfig) -> set[str]:
         return found | CLIMBS | AMONG - ({"search"} if keeps == "searched" else set())
     if config.search.startswith("gumbel"):
         return found
-    return found | CLIMBS - ({"temperature"} if config.search == "soft" else set())
+    return found | CLIMBS - {{"soft": "temperature", "pgd": "search_lr"}.get(config.search, "")}
 
 
 def repeats(cases: Sequence[Case]) -> str:

@@ -13,7 +13,7 @@ OTHER = {"schedule": "published", "search": "nearest", "preserve_at": "own", "tr
 OTHER |= {"thinning": "distance", "hard": False, "anneal": False, "gradient_checkpointing": True}
 OTHER |= {"vocabulary": "english", "nearest": 9, "candidates": 5, "loss": "output"}
 CASES = [("esd", "random"), ("esd_neutral", "random"), ("ca", "random"), ("eap", "random")]
-CASES += [("eap", "gumbel"), ("eap", "soft"), ("eap", "fixed"), ("age", "gumbel")]
+CASES += [("eap", "gumbel"), ("eap", "soft"), ("eap", "pgd"), ("eap", "fixed"), ("age", "gumbel")]
 CASES += [(method, "random") for method in CLOSED_FORMS]
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from erase_lib import EraseConfig, erase
-from erase_lib.diffusion import alpha_bar, predict, to_clean
+from erase_lib.diffusion import alpha_bar, predict, predict_clean, to_clean
+from erase_lib.errors import NotFinite
 from erase_lib.hold import in_place
 from erase_lib.kv import KVPenalty, kv_names, kv_weights, movement
 from erase_lib.search import (
@@ -17,6 +18,7 @@ from erase_lib.search import (
     GumbelSearch,
     MovementSearch,
     NearestSearch,
+    PGDSearch,
     Probe,
     Search,
     SoftSearch,
@@ -222,6 +224,40 @@ def test_the_gradient_of_pi_is_the_slope_of_the_loss(planted):
         assert gradient[i].item() == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4, abs=1e-9)
 
 
+def test_ascent_without_words_climbs_and_stays_within_its_ball(tiny, planted, probe):
+    """Against a random step as long, on a student that moved along one direction."""
+    embeddings, student = planted
+    z, t = probe.z[:4], probe.t[:4]
+
+    def l2(choice):
+        with in_place(tiny.unet, student):
+            clean = predict_clean(tiny, z, t, choice.embeddings)
+        return (clean - predict_clean(tiny, z, t, choice.embeddings)).pow(2).mean()
+
+    search, g = PGDSearch(WORDS, embeddings, lr=0.05), torch.Generator().manual_seed(0)
+    begin = l2(search.choose(4, g)).item()
+    assert search.choose(4, g).chosen.tolist() == [0] * 4 and search.row()["delta"] == 0
+    torch.testing.assert_close(search.choose(1, g).embeddings[0], embeddings[0, 0])
+    for _ in range(10):
+        search.ascend(*torch.autograd.grad(l2(search.choose(4, g)), search.learns))
+    climbed = l2(search.choose(4, g)).item()
+    step = torch.randn(search.delta.shape, generator=g)
+    search.delta.data = step / step.norm() * search.delta.norm()
+    assert climbed > 2 * begin and climbed > 2 * l2(search.choose(4, g)).item()
+    for _ in range(5):
+        search.ascend(1e6 * step)
+    before = search.delta.detach().clone()
+    assert search.row()["delta"] <= 0.5 + 0.25 + 1e-6
+    search.lr = 9.0
+    search.ascend(step)
+    assert search.row()["delta"] == pytest.approx(1)
+    with pytest.raises(NotFinite):
+        search.ascend(step * float("nan"))
+    again = PGDSearch(WORDS, embeddings, lr=0.05)
+    again.load_state_dict(search.state_dict())
+    assert torch.equal(again.delta, search.delta) and not torch.equal(before, search.delta)
+
+
 def test_controls(tiny, planted):
     embeddings, g = planted[0], torch.Generator().manual_seed(0)
     assert NearestSearch(WORDS, embeddings).pick(7, g).tolist() == [0, 1, 2, 3, 4, 0, 1]
@@ -229,7 +265,7 @@ def test_controls(tiny, planted):
     assert counts.min() > 900
     # only what chooses without the student may be drawn ahead
     looking = {"exhaustive": ExhaustiveSearch, "movement": MovementSearch, "gumbel": GumbelSearch}
-    looking["soft"] = SoftSearch
+    looking |= {"soft": SoftSearch, "pgd": PGDSearch}
     for name, kind in (looking | {"nearest": NearestSearch, "random": Search}).items():
         config = EraseConfig(targets=["church"], search=name)
         search = new_search(config, WORDS, embeddings, tiny)

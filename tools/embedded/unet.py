@@ -3,11 +3,13 @@
 Every step has its own random numbers and every checkpoint is renamed into place, so a killed run
 continues. A longer sitting raises `--steps`: the learning rate then follows the longer schedule
 from where the run stands. `--without NAMES` leaves pictures out and changes nothing else: the twin
-that never knew. The second edition and its twin share their first half, which never saw the ten:
+that never knew. The second edition and its twin share their first half, which never saw the ten,
+and go on from its weights, in half precision and with a fresh optimiser, with other draws:
 
     python -m tools.embedded.unet --name root --without objects --until 10000 --variants 8
-    python -m tools.embedded.unet --begin root --again objects --variants 8
-    python -m tools.embedded.unet --begin root --name twin --without objects --variants 8
+    root=../../data/models/emoji-128/root half="--variants 8 --steps 10000 --seed 5"
+    python -m tools.embedded.unet --begin $root --again objects $half
+    python -m tools.embedded.unet --begin $root --name twin --without objects $half
 """
 
 from __future__ import annotations
@@ -286,7 +288,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--snr", type=float, help="min-SNR weighting with this bound, such as 5")
     parser.add_argument("--variants", type=int, default=1, help="draws of a picture's captions")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--begin", metavar="NAME", help="another UNet to go on from")
+    parser.add_argument(
+        "--begin", metavar="NAME", help="another UNet to go on from, in build/model"
+    )
     parser.add_argument("--again", help="of the same: what is drawn twice as often")
     parser.add_argument("--until", type=int, help="the step to stop at, on the way to --steps")
     parser.add_argument("--threads", type=int, default=2)
