@@ -288,9 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--snr", type=float, help="min-SNR weighting with this bound, such as 5")
     parser.add_argument("--variants", type=int, default=1, help="draws of a picture's captions")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument(
-        "--begin", metavar="NAME", help="another UNet to go on from, in build/model"
-    )
+    parser.add_argument("--begin", metavar="NAME", help="the UNet to go on from, in build/model")
     parser.add_argument("--again", help="of the same: what is drawn twice as often")
     parser.add_argument("--until", type=int, help="the step to stop at, on the way to --steps")
     parser.add_argument("--threads", type=int, default=2)
