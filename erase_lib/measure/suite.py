@@ -64,6 +64,7 @@ class Suite:
     thresholds: tuple[float, ...] = (0.5,)  # of NER: a picture with a score above it counts
     steps: int = 8
     guidance_scale: float = 4.0
+    probes: tuple[str, ...] = ()  # of `study.PROBES`, for whoever asks what is only hidden
 
     def split(self, targets: Sequence[str]) -> str:
         """The split of these targets, "" for classes or, asked by name, any object; or an error."""
@@ -97,7 +98,7 @@ def read_suite(name: str | Path) -> Suite:
         if not (groups := _named("groups", found.get("groups", {}))):
             raise EraseError("groups is missing: expected a mapping from name to prompts")
         found["groups"] = {k: _group(v, f"group {k!r}") for k, v in groups.items()}
-        found["classes"] = _words("classes", found.get("classes", []))
+        found |= {key: _words(key, found.get(key, [])) for key in ("classes", "probes")}
         splits = _named("splits", found.get("splits") or {})
         found["splits"] = {k: _words(f"split {k}", of) for k, of in splits.items()}
         check_once("splits", ["+".join(sorted(of)) for of in found["splits"].values()])

@@ -100,7 +100,7 @@ def test_no_target_or_no_picture_is_no_table(tiny, refused):
         refused(target_prompts, tiny, *asked, says=said)
 
 
-@pytest.mark.parametrize("name", ["objects", "theme", "styles", "side_doors"])
+@pytest.mark.parametrize("name", ["objects", "theme", "styles", "side_doors", "attacks"])
 def test_noise_hangs_on_prompt_and_seed_alone(name, tiny):
     suite = read_suite(name)
     for targets in suite.splits.values():

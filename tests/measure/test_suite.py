@@ -3,8 +3,9 @@
 import pytest
 
 from erase_lib.measure.suite import SUITES, read_suite
+from erase_lib.study import PROBES
 
-EMBEDDED = {"objects", "theme", "styles", "side_doors"}
+EMBEDDED = {"objects", "theme", "styles", "side_doors", "attacks"}
 
 
 def test_every_shipped_suite_is_read_and_fits_its_splits():
@@ -13,7 +14,7 @@ def test_every_shipped_suite_is_read_and_fits_its_splits():
     for name in names:
         suite = read_suite(name)
         assert suite == read_suite(SUITES / f"{name}.yaml") and suite.name == name
-        assert suite.groups and suite.about
+        assert suite.groups and suite.about and set(suite.probes) <= set(PROBES)
         for split, targets in suite.splits.items():
             assert suite.split(list(reversed(targets))) == split
             assert set(targets) <= set(suite.classes or targets)

@@ -25,6 +25,16 @@ def test_quickstart(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_evaluation_that_also_asks_what_is_only_hidden(tmp_path):
+    metrics = run("06_evaluate", tmp_path, suite="attacks", lam=1.0)["metrics"]
+    rows = {(r["group"], r["metric"], r["model"]): r for r in metrics}
+    assert rows["target", "ESR-1 judge+eye", "erased"]["n"] == 4
+    for model in ("original", "erased", "unknown"):
+        assert rows["null text", "recovered", model]["n"] == 2
+    assert "control is missing" in rows["inverse", "recovered", "erased − twin"]["note"]
+
+
+@pytest.mark.slow
 def test_an_evaluation_and_what_is_said_of_a_folder_that_is_none(tmp_path):
     result = run("06_evaluate", tmp_path, suite="theme", dtype="float32", match=0.5)
     rows = {(r["group"], r["metric"], r["model"]): r for r in result["metrics"]}
