@@ -25,7 +25,7 @@ from erase_lib.show.page import axes, said, stamp
 
 Pictures = Sequence[Image.Image]
 WIDE, HIGH, RING = 760, 620, 44  # pixels of the map, and of a picture's ring
-MANY = 2000  # concepts: more are drawn by WebGL
+MANY = 2000  # concepts: more are drawn by WebGL, and smaller, or they hide one another
 NAMED, PICTURED = 60, 30  # concepts in view that have names, and pictures
 NEAREST, CLOSE = 8, 20  # concepts beside that of a click, and of a search
 
@@ -90,13 +90,13 @@ class MapExplorer:
         self.pictures = dict(zip(self.names, after, strict=False)) if pictures is None else pictures
         self.listed: list[str] = []
         self.figure = go.FigureWidget(map_figure(first, target, label))
-        self.marked = list(self.figure.data[0].marker.symbol)
+        trace = self.figure.data[0]
+        self.marked, self.size = list(trace.marker.symbol), np.array(trace.marker.size)
         self.card, self.table, self.status = w.HTML(), w.HTML("lasso some to list them"), w.HTML()
         known = first["concept"].map(concept_table().set_index("concept")["category"])
         kinds = first.get("category", known)
         self.kinds = kinds.fillna("other").to_numpy()
         self.box = self._box(sorted(set(self.kinds)) if kinds.notna().any() else [])
-        trace = self.figure.data[0]
         trace.on_hover(lambda trace, points, state: self.hover(points.point_inds))
         trace.on_click(lambda trace, points, state: self.click(points.point_inds))
         trace.on_selection(lambda trace, points, state: self.select(points.point_inds))
@@ -202,7 +202,7 @@ class MapExplorer:
         star = np.array(self.marked) == "star"
         below = np.where(some["concept"].isin(drawn["concept"]), "<br><br>", "")
         look: dict[str, Any] = {"symbol": np.where(ring & ~star, "circle-open", self.marked)}
-        look |= {"size": np.where(ring, RING, np.where(star, 18, 9))}
+        look |= {"size": np.where(ring, RING, self.size)}
         look |= {"line": {"width": np.where(ring, 4, 0)}}
         # one after the other: a batch of both would take from each what only the other is given
         self.figure.data[1].update(x=some["x"], y=some["y"], text=below + some["concept"])
@@ -252,7 +252,8 @@ def map_figure(table: pd.DataFrame, target: str, label: str = "δ") -> go.Figure
     low, high = table.loc[table["concept"] != target, "delta"].quantile([0.02, 0.98])
     gone = table["concept"] == target
     marker = {"color": table["delta"], "colorscale": SCALE, "cmin": low, "cmax": high}
-    marker |= {"size": np.where(gone, 18, 9), "symbol": np.where(gone, "star", "circle")}
+    dot = 9 if len(table) <= MANY else 4
+    marker |= {"size": np.where(gone, 18, dot), "symbol": np.where(gone, "star", "circle")}
     marker["colorbar"] = {"title": label}
     named = {"text": table["concept"], "hovertemplate": "%{text}<extra></extra>"}
     kind = go.Scattergl if len(table) > MANY else go.Scatter
