@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 import torch
@@ -19,7 +19,7 @@ from erase_lib.diffusion import encode
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
 from erase_lib.families import Pipeline, denoiser
-from erase_lib.files import as_path, read_text, whole, writing
+from erase_lib.files import as_path, read_text, sought, whole, writing
 from erase_lib.hold import in_place, plain
 from erase_lib.measure import World, matched_differences, means
 from erase_lib.models import fingerprint, load_pipeline, using
@@ -28,6 +28,7 @@ from erase_lib.study.aim import Aim, aim_at
 from erase_lib.study.probes import PROBES, TAUGHT
 from erase_lib.text import encode_prompts
 
+Place: TypeAlias = tuple[Pipeline, Erasure | None]  # a model: a pipeline, and what is put in it
 LEAST = 0.5  # of the original's pictures, in which a probe has to find what is there
 GONE = "erased − twin"
 COLUMNS = ["probe", "model", "value", "low", "high", "n", "runs", "groups", "evaluations"]
@@ -50,38 +51,40 @@ def gone(
     seed, hit (whether the judge sees the concept), evaluations (of the probe), found, measured_by,
     note (why there is no picture).
 
-    The models: `original`, where a probe has to find what is there · `erased` · `twin`, a pipeline
-    or its folder that never knew the targets · `unknown`, the original and a concept that it never
-    knew, what is shown upside down (of `TAUGHT`; by name it says how often the judge errs). In a
-    `folder`, which several erasures may share, what is done is kept: a call that was cut off goes
-    on. Raises `EraseError` for an unknown probe, a target that the judge does not know, a twin that
+    The models: `original`, where a probe has to find what is there · `erased` · `twin`, a pipeline,
+    its folder or a file of its denoiser, that never knew the targets · `unknown`, the original and
+    a concept that it never knew, what is shown upside down (of `TAUGHT`; by name it says how often
+    the judge errs). In a `folder`, which several erasures may share, what is done is kept: a call
+    that was cut off goes on. Raises `EraseError` for an unknown probe, a target that the judge does not know, a twin that
     is the model itself, and another base."""
     if strange := [name for name in probes if name not in PROBES]:
         raise unknown("probe", strange[0], PROBES)
     erasure.check(world.pipe)
-    models: dict[str, Pipeline] = dict.fromkeys(("original", "erased"), world.pipe)
+    models: dict[str, Place] = {"original": (world.pipe, None), "erased": (world.pipe, erasure)}
     if twin is not None:
-        models["twin"] = _twin(world, twin)
-    models["unknown"] = world.pipe
+        models["twin"] = _twin(world, twin, erasure)
+    models["unknown"] = world.pipe, None
     at, rows = as_path(folder) if folder else None, list[dict[str, Any]]()
     for concept in erasure.config.targets:
         for seed in seeds:
             given = concept, seed, pictures, steps, budget, at, progress
             aim = aim_at(world, *given)
             for probe in probes:
-                for model, pipe in models.items():
+                for model, place in models.items():
                     if model != "unknown" or probe in TAUGHT:
-                        edit = erasure if model == "erased" else None
-                        rows += _kept(world, pipe, aim, probe, model, edit)
+                        rows += _kept(world, *place, aim, probe, model)
     return pd.DataFrame(rows).astype({"hit": float})
 
 
-def _twin(world: World, twin: Pipeline | str | Path) -> Pipeline:
-    """The twin, loaded where it is a path. Raises `EraseError` for the model itself."""
+def _twin(world: World, twin: Pipeline | str | Path, erasure: Erasure) -> Place:
+    """The twin, loaded where it is a folder; of a file the model, with what differs in place.
+    Raises `EraseError` for the model itself."""
+    if not hasattr(twin, "scheduler") and sought(twin).is_file():
+        return world.pipe, Erasure.between(world.pipe, twin, list(erasure.config.targets))
     other = twin if hasattr(twin, "scheduler") else load_pipeline(twin, world.pipe.device)
     if fingerprint(denoiser(other)) == fingerprint(denoiser(world.pipe)):
         raise EraseError("twin is the model itself: give one that never knew the targets")
-    return other
+    return other, None
 
 
 @torch.no_grad()
@@ -93,10 +96,11 @@ def from_twin(
     of the `original` and the `erased`, and the `share` of the way that is left: 0 is like the twin.
     Both hear the original's text encoder. Raises `EraseError` for a twin that is the model itself,
     or of other shapes, and another base."""
-    pipe, other = world.pipe, _twin(world, twin)
+    pipe, (other, edit) = world.pipe, _twin(world, twin, erasure)
     erasure.check(pipe)
     shapes = {n: p.shape for n, p in plain(denoiser(pipe)).named_parameters()}
     weights = {n: p.detach() for n, p in plain(denoiser(other)).named_parameters()}
+    weights |= edit.tensors if edit else {}
     if shapes != {n: p.shape for n, p in weights.items()}:
         raise EraseError("twin has other layers than the model: give one that was trained alike")
     prompts = [world.prompt(concept, i) for i, concept in enumerate(concepts)]
@@ -111,7 +115,7 @@ def from_twin(
 
 
 def _kept(
-    world: World, pipe: Pipeline, aim: Aim, probe: str, model: str, edit: Erasure | None
+    world: World, pipe: Pipeline, edit: Erasure | None, aim: Aim, probe: str, model: str
 ) -> list[dict[str, Any]]:
     """The rows of one probe in one model, from the aim's folder where they are."""
     about = {"probe": probe, "model": model, "concept": aim.concept, "seed": aim.seed}
@@ -123,7 +127,7 @@ def _kept(
     path = aim.folder and aim.folder / "rows.json"
     if path and (text := read_text(path)):
         return json.loads(text)
-    rows = [about | row for row in _trial(world, pipe, aim, probe, model, edit)]
+    rows = [about | row for row in _trial(world, pipe, edit, aim, probe, model)]
     if path:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +137,7 @@ def _kept(
 
 
 def _trial(
-    world: World, pipe: Pipeline, aim: Aim, probe: str, model: str, edit: Erasure | None
+    world: World, pipe: Pipeline, edit: Erasure | None, aim: Aim, probe: str, model: str
 ) -> Iterator[dict[str, Any]]:
     """hit, evaluations and found of every picture; or a note of why there is none."""
     aim = aim.on_its_head() if model == "unknown" else aim

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from erase_lib import EraseConfig, EraseError, erase, load_pipeline, measure
 from erase_lib.diffusion import generate
+from erase_lib.hold import plain
 from erase_lib.kv import kv_weights, one_change
 from erase_lib.measure import Classifier, World, prompt_table
 from erase_lib.measure.pictures import real_pictures
@@ -255,7 +257,7 @@ def test_each_probe_in_each_model_and_the_same_call_again(world, tiny, uce, tmp_
     pd.testing.assert_frame_equal(gone(world, uce, names, twin, **asked), found)
 
 
-def test_a_perfect_erasure_is_the_twin(world, tiny, uce):
+def test_a_perfect_erasure_is_the_twin(world, tiny, uce, tmp_path):
     twin, half = load_pipeline(tiny.name_or_path, device="cpu"), uce.scaled(tiny, 0.5)
     for name, tensor in uce.tensors.items():
         twin.unet.get_parameter(name).data.copy_(tensor)
@@ -264,6 +266,12 @@ def test_a_perfect_erasure_is_the_twin(world, tiny, uce):
     assert table["share"].tolist() == pytest.approx([0, 0], abs=1e-6)
     nearer = from_twin(world, half, twin, ["church"])["share"].item()
     assert 0.05 < nearer < 0.6  # a square
+    # the same from a file of its denoiser, in place of which the erasure's own is put
+    save_file(plain(twin.unet).state_dict(), path := tmp_path / "twin.safetensors")
+    assert from_twin(world, uce, path, ["church"])["share"].item() == pytest.approx(0, abs=1e-6)
+    found = gone(world, uce, ["name"], str(path), pictures=2, steps=2, budget=6, progress=False)
+    hits = found.groupby("model")["hit"].mean()
+    assert hits["twin"] == hits["erased"] and len(found) == 8
 
 
 def test_bad_input_is_one_line(world, tiny, uce, refused):
@@ -327,7 +335,7 @@ def test_a_concept_on_its_head_is_judged_upright(world, tiny, uce, monkeypatch):
     from erase_lib.study.gone import _trial
 
     for model, pixel in (("original", 255), ("unknown", 0)):
-        (row,) = _trial(world, tiny, aim, "embedding", model, None)
+        (row,) = _trial(world, tiny, None, aim, "embedding", model)
         assert row["hit"] and seen.pop() == pixel
 
 
