@@ -55,8 +55,8 @@ def gone(
     its folder or a file of its denoiser, that never knew the targets · `unknown`, the original and
     a concept that it never knew, what is shown upside down (of `TAUGHT`; by name it says how often
     the judge errs). In a `folder`, which several erasures may share, what is done is kept: a call
-    that was cut off goes on. Raises `EraseError` for an unknown probe, a target that the judge does not know, a twin that
-    is the model itself, and another base."""
+    that was cut off goes on. Raises `EraseError` for an unknown probe, a target that the judge does
+    not know, a twin that is the model itself, and another base."""
     if strange := [name for name in probes if name not in PROBES]:
         raise unknown("probe", strange[0], PROBES)
     erasure.check(world.pipe)
