@@ -10,7 +10,7 @@ include setup.mk
 test: setup ## unit tests and the quickstart in its smoke profile
 	$(TEST) --dist worksteal -m "not slow"
 
-test-all: setup ## every notebook in its smoke profile, and the explorers in Chromium
+test-all: setup ## every notebook in its smoke profile, the explorers in Chromium, whole builds
 	$(TEST) --dist loadfile -m slow
 
 check: setup ## ruff, mypy, and that notebooks are committed without outputs

@@ -28,6 +28,7 @@ def weights(folder):
     return load_file(folder / parts.WEIGHTS)
 
 
+@pytest.mark.slow
 def test_all_stages_in_seconds_and_back_through_the_parts(at_128, tmp_path, monkeypatch):
     small = pictures.pictures_file()
     monkeypatch.setattr(common, "pictures_file", lambda size=64: at_128 if size == 128 else small)

@@ -12,6 +12,7 @@ from tools import chromium
 from tools.benchmarks import ROOT, kv, map_fps, speed
 
 
+@pytest.mark.slow
 def test_one_row_in_a_process_of_its_own(tmp_path, capsys):
     out = tmp_path / "speed.json"
     speed.main(["--rows", "uce", "--profile", "smoke", "--out", str(out)])
