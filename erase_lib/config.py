@@ -170,7 +170,7 @@ class EraseConfig:
     """Nearest words to the target that are kept before thinning."""
     candidates: int = 0
     """Candidates after thinning (published: 100). 0: all that are near, or 50 for the searches
-    that learn or measure each of them, gumbel and exhaustive."""
+    that learn or measure each of them, gumbel and exhaustive; of pgd always one."""
     thinning: str = "meaning"
     """meaning: k-means on the embeddings · distance: on the 1-D distances, as published, where the
     target is one of the candidates if the vocabulary has it."""

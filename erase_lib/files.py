@@ -108,7 +108,8 @@ def sought(path: str | Path) -> Path:
     """A path to read, `as_path`; what is not there is looked for at the root of the checkout, for a
     notebook's working directory is a folder of it."""
     found, root = as_path(path), Path(str(DATA)).parent
-    return root / found if not found.exists() and (root / found).exists() else found
+    here = os.path.exists(found)  # where one may not look it is none, and no error
+    return found if here or not os.path.exists(root / found) else root / found
 
 
 @contextmanager

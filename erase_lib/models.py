@@ -29,7 +29,7 @@ from erase_lib.config import TRAIN_METHODS
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.families import PIPELINES, Pipeline, denoiser, encoders, family, noise_faults
-from erase_lib.files import DATA, as_path, sought
+from erase_lib.files import DATA, sought
 from erase_lib.hold import held, own_device, plain
 from erase_lib.hold import in_place as in_place  # where 04 looks for it
 
@@ -106,8 +106,10 @@ def _find(model_id: str | Path) -> tuple[str, list[str] | None]:
     if folder.exists():
         raise EraseError(f"{folder} is no whole model: it lacks model_index.json, copy it anew")
     owner = text.partition("/")[0]
-    if isinstance(model_id, Path) or text.count("/") != 1 or as_path(owner or "/").is_dir():
-        there = [p.name for p in folder.parent.glob("*") if (p / "model_index.json").is_file()]
+    if isinstance(model_id, Path) or text.count("/") != 1 or sought(owner or "/").is_dir():
+        there = [
+            p.name for p in sought(folder.parent).glob("*") if (p / "model_index.json").is_file()
+        ]
         near = get_close_matches(folder.name, there, 1)
         hint = f"did you mean {folder.parent / near[0]}?" if near else "give a folder or a hub id"
         raise EraseError(f"model folder {folder} does not exist: {hint} (owner/name)")

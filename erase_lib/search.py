@@ -144,7 +144,7 @@ class GumbelSearch(Search):
 
 class PGDSearch(Search):
     """c_a = E + δ, which no word need say: projected gradient ascent (the ablation of Bui et al.
-    2024). E is the first candidate's embedding; δ `(tokens, dim)` starts at 0, `ascend` moves it by
+    2024). E is the nearest word's embedding; δ `(tokens, dim)` starts at 0, `ascend` moves it by
     `lr` of E's length along the gradient of L2, and it stays no longer than E."""
 
     def __init__(self, words: list[str], embeddings: Every, lr: float) -> None:
@@ -302,7 +302,7 @@ def new_searches(pipe: Pipeline, config: EraseConfig, new: NewSearch) -> list[Se
     alone = keeps == "searched" != becomes
     for some, target in zip(every, c.targets, strict=True):
         prompts = Prompts(pipe, some, c.styles, "" if alone else target)
-        if len(some) > 1:
+        if len(some) > 1 or (some and keeps == "searched" and c.search == "pgd"):
             found.append(made := new(c, some, prompts, pipe))
             if not isinstance(made, Search):
                 raise EraseError(f"search made {made!r:.60}: expected a search.Search")

@@ -137,14 +137,15 @@ def candidates(pipe: Pipeline, config: EraseConfig) -> list[list[str]]:
     """For each target the words to search around it, the nearest first. Raises as `search_words`;
     warns when the vocabulary holds fewer than are asked for."""
     c = config.settled(is_embedded(pipe))
-    distance = c.thinning == "distance"
+    one = c.search == "pgd"  # the nearest, and none that is a target
+    distance = c.thinning == "distance" and not one
     known = searchable(pipe, c.vocabulary, () if distance else c.targets)
     if len(known) < c.candidates:
         there = f"vocabulary {c.vocabulary!r} has {len(known)} words besides the targets"
         warnings.warn(f"candidates is {c.candidates}, {there}: all are searched", stacklevel=2)
     found = []
     for d in distances_each(pipe, known, c.targets):
-        order = d.argsort()[: c.nearest]
+        order = d.argsort()[: 1 if one else c.nearest]
         if len(order) > c.candidates:
             near = [known[i] for i in order.tolist()]
             by = d[order, None] if distance else encode_prompts(pipe, near)

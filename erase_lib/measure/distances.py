@@ -74,7 +74,8 @@ class SmallCLIP:
     def unit(self, pixels: Tensor) -> Tensor:
         """The features of `(n, 3, size, size)` in [−1, 1] on its device, with a gradient."""
         matrix = self.visual_projection
-        given = ((pixels - self.mean) / self.std).to(matrix.device)
+        x, (mean, std) = pixels.to(matrix.device), map(torch.as_tensor, (self.mean, self.std))
+        given = (x - mean.to(x)) / std.to(x)
         return F.normalize(self.vision(given).pooler_output.flatten(1) @ matrix.T, dim=-1)
 
     def to(self, device: str | torch.device) -> SmallCLIP:

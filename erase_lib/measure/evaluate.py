@@ -296,9 +296,9 @@ def evaluate_runs(
     if not runs:
         raise EraseError(f"runs is {runs!r}: expected a list of at least one run's folder")
     found, wrong = dict[str, Evaluation](), dict[str, str]()
-    for run in map(sought, runs):
+    for run in runs:
         try:
-            erasure = Erasure.load(run)
+            erasure = Erasure.load(run := sought(run))
             erasure.check(world.pipe)
             suite.split(erasure.config.targets)
         except EraseError as error:

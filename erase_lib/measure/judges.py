@@ -111,9 +111,9 @@ class ImageClassifier(Classifier):
     def load(cls, model_id: str | Path, device: str | torch.device = "cpu") -> ImageClassifier:
         """By hub id or folder, such as microsoft/resnet-50; in float32. Raises `EraseError` when it
         cannot be loaded, is no classifier, or says no labels."""
-        model_id, own = local(model_id), "preprocessor_config.json"
-        model = read_model(AutoModelForImageClassification, model_id, "classifier", own)
-        with reading("classifier", model_id):
+        model_id = local(model_id)
+        model = read_model(AutoModelForImageClassification, model_id, "classifier")
+        with reading("preprocessor_config.json of classifier", model_id):
             processor = AutoImageProcessor.from_pretrained(model_id, backend="pil")
         if all(label.startswith("LABEL_") for label in model.config.id2label.values()):
             hint = "give its config.json an id2label"
@@ -200,13 +200,12 @@ def local(source: str | Path) -> str | Path:
     return folder if (folder := sought(source)).is_dir() else source
 
 
-def read_model(kind: Any, source: str | Path, what: str, *files: str) -> Any:
-    """A model of transformers' class `kind` in float32: of a folder, which must have `files` too,
-    or (a string) of the hub. Raises `EraseError`, which calls it `what`, for one that is missing,
-    damaged or not whole."""
+def read_model(kind: Any, source: str | Path, what: str) -> Any:
+    """A model of transformers' class `kind` in float32: of a folder, or (a string) of the hub.
+    Raises `EraseError`, which calls it `what`, for one that is missing, damaged or not whole."""
     how = {"dtype": torch.float32, "local_files_only": isinstance(source, Path)}
-    for name in ("", "config.json", *files) if isinstance(source, Path) else ():
-        if not (path := Path(source, name)).exists():
+    for path in (source, source / "config.json") if isinstance(source, Path) else ():
+        if not path.exists():
             raise EraseError(f"{what}: {path} is missing; restore data/ or give a whole folder")
     with reading(what, source):
         model, loaded = kind.from_pretrained(source, output_loading_info=True, **how)

@@ -100,7 +100,7 @@ def from_twin(
     erasure.check(pipe)
     shapes = {n: p.shape for n, p in plain(denoiser(pipe)).named_parameters()}
     weights = {n: p.detach() for n, p in plain(denoiser(other)).named_parameters()}
-    weights |= edit.tensors if edit else {}
+    weights |= {n: t.to(weights[n]) for n, t in edit.tensors.items()} if edit else {}
     if shapes != {n: p.shape for n, p in weights.items()}:
         raise EraseError("twin has other layers than the model: give one that was trained alike")
     prompts = [world.prompt(concept, i) for i, concept in enumerate(concepts)]
@@ -109,7 +109,8 @@ def from_twin(
         given = encode(pipe, list(drawn)), encode_prompts(pipe, prompts)
         with in_place(denoiser(pipe), weights):
             probe = Probe(pipe, *given)
-        apart = {"original": probe({}).cpu(), "erased": probe(erasure.tensors).cpu()}
+        own = {n: t.to(weights[n].device) for n, t in erasure.tensors.items()}
+        apart = {"original": probe({}).cpu(), "erased": probe(own).cpu()}
     table = pd.DataFrame({"concept": list(concepts)} | apart)
     return table.assign(share=table["erased"] / table["original"])
 
@@ -122,6 +123,7 @@ def _kept(
     about |= {"measured_by": world.judge.name, "note": ""}
     of: list[Any] = [about, *(fingerprint(denoiser(one)) for one in (world.pipe, pipe))]
     of += [edit and edit.digest(), len(aim.prompts), aim.steps, aim.budget]
+    of += [str(world.clip_id), world.given, str(world.classifier)] if probe == "guidance" else []
     key = hashlib.sha256(json.dumps(of).encode()).hexdigest()[:24]
     aim = replace(aim, folder=aim.folder and aim.folder / key)
     path = aim.folder and aim.folder / "rows.json"

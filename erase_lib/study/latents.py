@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from diffusers import DDIMInverseScheduler
 from torch import Tensor, nn
@@ -21,10 +23,13 @@ from erase_lib.diffusion import (
     to_clean,
     trajectory,
 )
-from erase_lib.families import Pipeline
+from erase_lib.families import Pipeline, denoiser
+from erase_lib.hold import placed
 from erase_lib.models import using
 from erase_lib.study.aim import Aim, Answer, learning
 from erase_lib.text import encode_prompts
+
+FEW = 4  # pictures that gradients are taken of at once
 
 
 def shown(pipe: Pipeline, aim: Aim) -> Tensor:
@@ -88,54 +93,73 @@ def by_guidance(pipe: Pipeline, aim: Aim, push: float = 0.3) -> Answer:
     `push` of its own length down, so that ẑ₀ rises, along ∇ log p of the concept in what ẑ₀
     decodes to (Dhariwal & Nichol 2021; Bansal et al. 2023). Where the budget ends it is led no
     further."""
-    likely, kind = aim.critic(), prediction_type(pipe)
-    with learning(pipe):
-        z, scheduler = start_noise(pipe, aim.seeds), sampler(pipe, aim.steps)
-        led, (c, empty) = min(aim.budget // (4 * len(z)), aim.steps), heard(pipe, aim)
-        for i, t in enumerate(scheduler.timesteps):
-            z, a = z.detach().requires_grad_(i < led), alpha_bar(pipe, t.view(1))
-            output, _ = guided(pipe, z, t.expand(len(z)), c, empty, aim.guidance_scale, False)
-            if i < led:
-                clean = to_clean(output, z, a, kind).to(pipe.vae.dtype)
-                drawn = pipe.vae.decode(clean / pipe.vae.config.scaling_factor).sample.float()
-                (slope,) = torch.autograd.grad(likely(drawn).sum(), z)
-                wide, long = (x.flatten(1).norm(dim=1).view(-1, 1, 1, 1) for x in (slope, output))
-                output = output - push * long * slope / wide.clamp(min=1e-12)
-            z = scheduler.step(output.detach(), t, z.detach()).prev_sample
-        return Answer(decode(pipe, z), (2 * aim.steps + 4 * led) * len(z))
+    with learning(pipe), placed([pipe.vae], denoiser(pipe).device):
+        likely, scheduler, (c, empty) = aim.critic(), sampler(pipe, aim.steps), heard(pipe, aim)
+        led, ends = min(aim.budget // (4 * len(c)), aim.steps), []
+        for z, some in zip(start_noise(pipe, aim.seeds).split(FEW), c.split(FEW), strict=True):
+            for i, t in enumerate(scheduler.timesteps):
+                z = z.detach().requires_grad_(i < led)
+                given = t.expand(len(z)), some, empty, aim.guidance_scale, False
+                output, _ = guided(pipe, z, *given)
+                if i < led:
+                    slope = _slope(pipe, likely, output, z, t)
+                    wide, long = (
+                        x.flatten(1).norm(dim=1).view(-1, 1, 1, 1) for x in (slope, output)
+                    )
+                    output = output - push * long * slope / wide.clamp(min=1e-12)
+                z = scheduler.step(output.detach(), t, z.detach()).prev_sample
+            ends.append(z)
+        return Answer(decode(pipe, torch.cat(ends)), (2 * aim.steps + 4 * led) * len(c))
+
+
+def _slope(
+    pipe: Pipeline, likely: Callable[[Tensor], Tensor], output: Tensor, z: Tensor, t: Tensor
+) -> Tensor:
+    """∇ `(n, c, h, w)` of log p by z, of the picture that the output at z_t predicts."""
+    clean = to_clean(output, z, alpha_bar(pipe, t.view(1)), prediction_type(pipe))
+    given = clean.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor
+    (slope,) = torch.autograd.grad(likely(pipe.vae.decode(given).sample.float()).sum(), z)
+    return slope
 
 
 def by_null_text(pipe: Pipeline, aim: Aim, updates: int = 10, lr: float = 0.01) -> Answer:
     """Null-text inversion (Mokady et al., CVPR 2023; as an attack TINA, CVPR 2026): what is shown
     is followed back to noise by name, unguided; then the empty prompt of each step learns to lead
-    guided drawing back along that way. Fewer `updates` where the budget says so."""
+    guided drawing back along that way. Fewer `updates` where the budget says so; following and
+    drawing are three evaluations a step."""
     with learning(pipe):
-        z, (c, empty) = shown(pipe, aim), heard(pipe, aim)
-        back = DDIMInverseScheduler.from_config(pipe.scheduler.config, clip_sample=False)
-        back.set_timesteps(aim.steps, device=z.device)
-        way = [z]
+        c, empty = heard(pipe, aim)
+        updates = min(updates, max(aim.budget // (aim.steps * len(c)) - 1, 0) // 3)
+        pairs = zip(shown(pipe, aim).split(FEW), c.split(FEW), strict=True)
+        ends = [_led_back(pipe, aim, z, some, empty, updates, lr) for z, some in pairs]
+        return Answer(decode(pipe, torch.cat(ends)), 3 * aim.steps * len(c) * (1 + updates))
+
+
+def _led_back(
+    pipe: Pipeline, aim: Aim, clean: Tensor, c: Tensor, empty: Tensor, updates: int, lr: float
+) -> Tensor:
+    """The latents that null-text inversion of `clean (n, c, h, w)` ends in, told c."""
+    scheduler, way = sampler(pipe, aim.steps), [clean]
+    known = {"clip_sample": False, "timestep_spacing": "leading"}
+    back = DDIMInverseScheduler.from_config(pipe.scheduler.config, **known)
+    back.set_timesteps(aim.steps, device=clean.device)
+    back.timesteps = scheduler.timesteps.flip(0)  # whatever their spacing
+    with torch.no_grad():
+        for t in back.timesteps:
+            output = predict(pipe, way[-1], t.expand(len(c)), c)
+            way.append(back.step(output, t, way[-1]).prev_sample)
+    z, learns = way.pop(), nn.Parameter(empty.expand_as(c).clone())
+    for t in scheduler.timesteps:
+        goal, at, adam = way.pop(), t.expand(len(c)), torch.optim.Adam([learns], lr)
         with torch.no_grad():
-            for t in back.timesteps:
-                output = predict(pipe, way[-1], t.expand(len(z)), c)
-                way.append(back.step(output, t, way[-1]).prev_sample)
-        z, scheduler, learns = way.pop(), sampler(pipe, aim.steps), empty.expand_as(c)
-        updates = min(updates, max(aim.budget // (aim.steps * len(z)) - 1, 0) // 3)
-        for t in scheduler.timesteps:
-            goal, at = way.pop(), t.expand(len(z))
-            learns = nn.Parameter(learns.detach().clone())
-            adam = torch.optim.Adam([learns], lr)
-
-            def ahead(own: Tensor, named: Tensor, t: Tensor = t, z: Tensor = z) -> Tensor:
-                u = predict(pipe, z, t.expand(len(z)), own)
-                output = u + aim.guidance_scale * (named - u)
-                return scheduler.step(output, t, z).prev_sample
-
-            with torch.no_grad():
-                named = predict(pipe, z, at, c)
-            for _ in range(updates):
-                F.mse_loss(ahead(learns, named), goal).backward(inputs=[learns])
+            named = predict(pipe, z, at, c)
+        for left in reversed(range(updates + 1)):
+            with torch.set_grad_enabled(left > 0):
+                u = predict(pipe, z, at, learns)
+                ahead = scheduler.step(u + aim.guidance_scale * (named - u), t, z).prev_sample
+            if left:
+                F.mse_loss(ahead, goal).backward(inputs=[learns])
                 adam.step()
                 adam.zero_grad()
-            with torch.no_grad():
-                z = ahead(learns, named)
-        return Answer(decode(pipe, z), 3 * aim.steps * len(z) * (1 + updates))
+        z = ahead
+    return z

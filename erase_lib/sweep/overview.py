@@ -33,6 +33,7 @@ def idle(config: EraseConfig) -> set[str]:
         return found | CLIMBS | AMONG - ({"search"} if keeps == "searched" else set())
     if config.search.startswith("gumbel"):
         return found
+    found |= {"nearest", "candidates", "thinning"} if config.search == "pgd" else set()
     return found | CLIMBS - {{"soft": "temperature", "pgd": "search_lr"}.get(config.search, "")}
 
 

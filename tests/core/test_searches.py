@@ -25,6 +25,7 @@ from erase_lib.search import (
     new_search,
 )
 from erase_lib.text import candidates, encode_prompts
+from erase_lib.train import Run
 
 WORDS = ["castle", "dog", "trumpet", "apple", "bus"]
 VICTIM = 2
@@ -256,6 +257,33 @@ def test_ascent_without_words_climbs_and_stays_within_its_ball(tiny, planted, pr
     again = PGDSearch(WORDS, embeddings, lr=0.05)
     again.load_state_dict(search.state_dict())
     assert torch.equal(again.delta, search.delta) and not torch.equal(before, search.delta)
+
+
+def test_ascent_in_a_run_follows_the_slope_of_both_predictions(tiny):
+    """The gradient that a run leaves for δ, against finite differences of its own L2."""
+    given = {"search": "pgd", "preserve_at": "target", "lr": 1e-2, "lam": 1.0, "steps": 3}
+    config = EraseConfig.from_profile("smoke", targets=["church"], method="eap", **given)
+    run = Run(tiny, config, new_search)
+    (search,) = run.searches
+    assert search.words != ["church"] and len(search.words) == 1
+    slopes = []
+    search.ascend = lambda gradient: slopes.append(gradient.clone())
+    run.update()  # the student is the teacher at first: there is no slope yet
+    assert slopes[0].norm() == 0
+    run.ahead = run.draws()
+    k, z, t, c_e, goal, z_r, t_r, _, choice, _ = run.ahead[0]
+    base = choice.embeddings.detach()
+
+    def l2(delta):
+        with torch.no_grad():
+            original = run.teacher(z_r, t_r, base + delta)
+            with in_place(tiny.unet, run.student):
+                return run.distance(run.latents.predict(z_r, t_r, base + delta), original, t_r)
+
+    way = torch.randn(base[0].shape, generator=torch.Generator().manual_seed(0))
+    slope = (l2(1e-2 * way) - l2(-1e-2 * way)) / 2e-2
+    run.update()
+    assert (slopes[1] * way).sum().item() == pytest.approx(slope.item(), rel=0.05)
 
 
 def test_controls(tiny, planted):

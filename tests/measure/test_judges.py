@@ -182,7 +182,7 @@ def test_what_is_no_whole_classifier_is_one_line(
         refused(load, str(cut), says=repr(str(cut)))
     (shutil.copytree(resnet, tmp_path / "bare") / "preprocessor_config.json").unlink()
     for given in (tmp_path / "bare", str(tmp_path / "bare")):
-        refused(load, given, says=[f"{tmp_path / 'bare' / 'preprocessor_config.json'} is missing"])
+        refused(load, given, says=["preprocessor_config.json", str(tmp_path / "bare")])
     # models of another kind, and one whose labels say nothing
     small = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=7)
     for name, model, said in (

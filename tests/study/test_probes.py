@@ -213,8 +213,13 @@ def test_matching_goes_towards_what_the_original_predicts(tiny, aim, uce, monkey
             tiny, aim, "m", [learns], lambda w: heard(w) + 0 * learns, 3, 0.1, said=True
         )
     assert spent == 18 and max(gaps) < 1e-4
-    found = PROBES["matching"](tiny, replace(aim, budget=60)).found
-    assert found and "church" not in found
+    told = []
+    true_spoken = probes.spoken
+    monkeypatch.setattr(probes, "spoken", lambda p, t, *v: told.extend(t) or true_spoken(p, t, *v))
+    assert PROBES["matching"](tiny, replace(aim, budget=60)).found
+    assert set(told) == {"a " * 8}  # tokens alone, no name
+    PROBES["tokens"](tiny, replace(aim, budget=6))
+    assert told[-1] == "a " * 5 + aim.prompts[-1]
 
 
 def test_the_critic_knows_the_concept_and_is_not_the_judge(refused):
@@ -285,7 +290,9 @@ def test_bad_input_is_one_line(world, tiny, uce, refused):
 
 
 def uce_aim(world):
-    return Aim("church", ["a church"], [], [], [], [], {}, (), blue, progress=False)
+    return Aim(
+        "church", ["a church"], [], [], [], [], {}, (torch.zeros(0),) * 3, blue, progress=False
+    )
 
 
 def trials(**hits):

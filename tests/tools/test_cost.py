@@ -55,6 +55,7 @@ GIVEN = [
     {"method": "eap", "search": "random", "preserve_at": "target"},
     {"method": "eap", "search": "gumbel_full", "batch": 2, "preserve_batch": 3},
     {"method": "eap", "search": "fixed", "preserved": ["dog"]},
+    {"method": "eap", "search": "pgd"},
     {"method": "age", "search": "gumbel_full", "batch": 2, "preserve_batch": 3},
 ]
 

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from erase_lib.concepts import forms_of
-from erase_lib.config import CLOSED_FORMS, METHODS, MOVING, EraseConfig
+from erase_lib.config import CLIMBING, CLOSED_FORMS, METHODS, MOVING, EraseConfig
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.families import SD, StableDiffusion, denoiser, encoders, family
 from erase_lib.files import DATA
@@ -99,11 +99,12 @@ def erasing_evaluations(method: str, config: EraseConfig, kind: StableDiffusion 
     learns = c.search == "exhaustive" or (banked and c.search in (*MOVING, "nearest"))
     if method == "eap" and learns:
         raise EraseError(f"search {c.search!r} cannot be counted beforehand: choose random")
-    fixed = len(c.preserved) if c.search == "fixed" else c.candidates
-    n = {"eap": fixed, "age": c.candidates}.get(method, 1)
-    searched = n > 1 and (method == "age" or c.search in ("gumbel", "gumbel_full"))
+    few = {"fixed": len(c.preserved), "pgd": 1}
+    n = {"eap": few.get(c.search, c.candidates), "age": c.candidates}.get(method, 1)
+    searched = n > 1 and (method == "age" or c.search in CLIMBING)
+    searched |= method == "eap" and c.search == "pgd"
     kept = {"esd": 0, "age": c.batch if searched else p}.get(method, p)
-    frozen = 3 if searched and c.search == "gumbel_full" else 1
+    frozen = 3 if searched and c.search in ("gumbel_full", "pgd") else 1
     goal = 1 if method == "ca" else 2 + bool(c.erase_from)
     if c.schedule != "replay":
         late = c.schedule == "published" and not kind.flow
