@@ -107,9 +107,12 @@ def rooted(path: Path) -> Path:
 def sought(path: str | Path) -> Path:
     """A path to read, `as_path`; what is not there is looked for at the root of the checkout, for a
     notebook's working directory is a folder of it."""
-    found, root = as_path(path), Path(str(DATA)).parent
-    here = os.path.exists(found)  # where one may not look it is none, and no error
-    return found if here or not os.path.exists(root / found) else root / found
+    found = as_path(path)
+    # of data/ it says so where there is none
+    root = (_Data if found.parts[:1] == ("data",) else Path)(str(DATA)).parent
+    beside = Path(os.fspath(root / found))
+    # where one may not look there is none, and no error
+    return beside if not os.path.exists(found) and os.path.exists(beside) else found
 
 
 @contextmanager
