@@ -50,7 +50,7 @@ def edited(pipe: Pipeline, base: dict[str, Tensor], other: Any) -> dict[str, Ten
 def read_edit(path: Path, base: dict[str, Tensor], pipe: Pipeline) -> dict[str, Tensor]:
     """The edited tensors of a .safetensors file, whatever its keys. Raises as `Erasure.between`."""
     model, inside = plain(denoiser(pipe)), ldm.heading(path)[0]
-    given, names = load_file(path), {name: name for name in base}
+    given, names = from_bytes(load_file(path)), {name: name for name in base}
     odd = [key for key in given if key.startswith(("lora_te", "text_encoder"))]
     if any(LDM.match(key) for key in given):
         names |= {key: name for name, key in ldm.unet_names(model).items()}
@@ -73,6 +73,13 @@ def read_edit(path: Path, base: dict[str, Tensor], pipe: Pipeline) -> dict[str, 
         layers.setdefault(layer, {})[end] = t.float()
     edited = (_applied(layer, parts, base) for layer, parts in layers.items())
     return found | {name: t for pairs in edited for name, t in pairs}
+
+
+def from_bytes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What was stored in 8 bits is int8 times its row's `NAME.scale`; all else is as it is."""
+    small = [n for n, t in tensors.items() if t.dtype == torch.int8 and f"{n}.scale" in tensors]
+    rows = {n: tensors.pop(f"{n}.scale").float() for n in small}
+    return tensors | {n: (tensors[n].flatten(1) * rows[n]).view_as(tensors[n]) for n in small}
 
 
 def same(a: Tensor, b: Tensor) -> bool:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
+from erase_lib import Erasure
 from tools.embedded import clip, common, export, redraw, unet, vae
 
 
@@ -180,6 +181,21 @@ def test_a_step_pairs_words_of_one_group_only(tmp_path, monkeypatch):
     clip.train(2, tmp_path, pairs=4, words=32, known=400, vocabulary=1600, concepts=8)
     assert seen == [[[0.0], [1.0]]] * 2
     assert CLIPTokenizer.from_pretrained(tmp_path / "text").model_max_length == clip.TOKENS
+
+
+def test_a_twin_in_eight_bits_is_put_in_place_of_the_models_own(tiny, tmp_path):
+    other = deepcopy(tiny.unet)
+    g = torch.Generator().manual_seed(0)
+    for p in other.parameters():
+        p.data = p.data + 0.1 * torch.randn(p.shape, generator=g)
+    other.save_pretrained(tmp_path / "unet")
+    export.in_bytes(tmp_path / "unet", path := tmp_path / "twin.safetensors")
+    assert path.stat().st_size < 0.3 * sum(p.numel() * 4 for p in other.parameters()) + 2e5
+    found = Erasure.between(tiny, path, ["church"]).tensors
+    for name, p in other.named_parameters():
+        width = p.detach().flatten(1).abs().amax(1) / 127 if p.ndim > 1 else p.detach().abs() / 1e3
+        apart = (found[name] - p.detach()).flatten(1) if p.ndim > 1 else found[name] - p.detach()
+        assert (apart.abs() <= 0.51 * width.view(-1, *[1] * (apart.ndim - 1)) + 1e-6).all(), name
 
 
 def test_learning_rate_by_hand():

@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer, ResNetModel
 
 from erase_lib.errors import EraseError, unknown
+from erase_lib.files import whole
 from tools import one_line
 from tools.embedded import common
 from tools.embedded.clip import TOKENS
@@ -96,6 +97,22 @@ def replace(new: Path, folder: Path) -> None:
     new.rename(folder)
 
 
+def in_bytes(unet: Path, path: Path) -> None:
+    """Write a UNet in a quarter of its size, as `Erasure.between` and a probe's `twin` read it: each
+    matrix int8 with a scale `(rows, 1)` beside it, NAME.scale, and all else in half precision."""
+    out = dict[str, torch.Tensor]()
+    for name, t in UNet2DConditionModel.from_pretrained(unet).state_dict().items():
+        if t.ndim < 2:
+            out[name] = t.half()
+            continue
+        scale = (t.flatten(1).abs().amax(1, keepdim=True) / 127).clamp(min=1e-7).half()
+        out[f"{name}.scale"] = scale
+        steps = (t.flatten(1) / scale.float()).round().clamp(-127, 127)
+        out[name] = steps.view_as(t).to(torch.int8).contiguous()
+    with whole(path) as (temporary,):
+        save_file(out, temporary)
+
+
 def check_work(work: Path) -> None:
     """Raises EraseError where restored weights lie: a new VAE would not fit the UNet beside it."""
     for part, checkpoint in (("vae", "vae.ckpt"), ("text", "clip.ckpt"), ("unet", "unet.ckpt")):
@@ -157,11 +174,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--restore", action="store_true", help="data/models back into build/model")
     parser.add_argument("--words", action="store_true", help="of it, text encoder and tower alone")
     parser.add_argument("--models", type=Path, default=MODELS, help="the folder of models")
+    parser.add_argument("--bytes", metavar="NAME", help="a UNet of build/model alone, in 8 bits")
     parser.add_argument("--unet", default="unet", help="another UNet of build/model, a twin's")
     given = parser.parse_args(arguments)
     if given.restore or given.words:
         back = restore if given.restore else restore_words
         back(common.WORK, given.models)
+    elif given.bytes:
+        in_bytes(common.WORK / given.bytes, given.models / f"emoji-{given.bytes}.safetensors")
     else:
         export(common.WORK, given.models, given.unet)
 
