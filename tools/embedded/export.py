@@ -98,7 +98,7 @@ def replace(new: Path, folder: Path) -> None:
 
 
 def in_bytes(unet: Path, path: Path) -> None:
-    """Write a UNet in a quarter of its size, as `Erasure.between` and a probe's `twin` read it: each
+    """Write a UNet in a quarter of its size, as `Erasure.between` and a `twin` read it: each
     matrix int8 with a scale `(rows, 1)` beside it, NAME.scale, and all else in half precision."""
     out = dict[str, torch.Tensor]()
     for name, t in UNet2DConditionModel.from_pretrained(unet).state_dict().items():
