@@ -250,6 +250,10 @@ def test_the_targets_of_another_model_are_its_own(notebook):
     cell = 'target: str = "dog"\nmodel: str = ""\nlam: float = 1.0\noutput: str = "x"'
     known = grid.parameters(notebook(cell))
     assert grid.check(known, [{"target": "nudity", "model": "an/id"}])
+    paper = grid.parameters(notebook(cell + '\nprofile: str = "course"'))  # Stable Diffusion's
+    assert grid.check(paper, [{"target": "nudity", "profile": "paper"}])
+    with pytest.raises(EraseError, match="nudity"):
+        grid.check(paper, [{"target": "nudity", "profile": "course"}])
     with pytest.raises(EraseError, match="nudity"):
         grid.check(known, [{"target": "nudity"}])
 
