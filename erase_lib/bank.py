@@ -11,15 +11,7 @@ import torch
 from torch import Tensor
 
 from erase_lib.config import EraseConfig
-from erase_lib.diffusion import (
-    alpha_bar,
-    noise,
-    predict_clean,
-    prediction_type,
-    sampler,
-    to_clean,
-    trajectory,
-)
+from erase_lib.diffusion import alpha_bar, noise, predict_clean, sampler, trajectory
 from erase_lib.families import Pipeline, denoiser, family
 from erase_lib.hold import in_place
 from erase_lib.text import encode_prompts
@@ -75,16 +67,14 @@ def fill_bank(
 ) -> Bank:
     """A guided trajectory of every prompt `(n, tokens, dim)` by the weights in place, numbered by
     `of (n,)`: 2 · steps evaluations each."""
-    parts, ends, timesteps, predicted = [], [], torch.zeros(0), []
+    parts, ends, predicted = [], [], []
     for part in embeddings.split(batch):
-        begin, outputs = noise(pipe, len(part), g), list[Tensor]()
-        *path, (_, end) = trajectory(pipe, begin, part, empty, steps, scale, outputs)
-        z, timesteps = torch.stack([z for _, z in path]), torch.stack([t for t, _ in path])
-        a, kind = alpha_bar(pipe, timesteps)[:, None], prediction_type(pipe)
-        parts.append(z)
+        begin, clean = noise(pipe, len(part), g), list[Tensor]()
+        *path, (_, end) = trajectory(pipe, begin, part, empty, steps, scale, clean)
+        parts.append(torch.stack([z for _, z in path]))
         ends.append(end)
-        predicted.append(to_clean(torch.stack(outputs), z, a, kind))
-    together = torch.cat(parts, 1), timesteps, torch.cat(ends), of
+        predicted.append(torch.stack(clean))
+    together = torch.cat(parts, 1), sampler(pipe, steps).timesteps, torch.cat(ends), of
     return Bank(*together, predicted=torch.cat(predicted, 1))
 
 

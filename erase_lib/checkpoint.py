@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from erase_lib.doors import gate
 from erase_lib.errors import EraseError, reason
-from erase_lib.files import as_path, whole
+from erase_lib.files import as_path, whole, writing
 
 if TYPE_CHECKING:
     from erase_lib.train import Run
@@ -69,17 +69,15 @@ def write(folder: Path, config: dict[str, Any], base: str, state: Mapping[str, A
     told = {"config": config, "base": base, "state": _apart(state, tensors)}
     try:
         text = json.dumps(told, default=methodcaller("item"))  # NumPy's numbers
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        what = f"no checkpoint in {folder}: the history holds no value"
+        raise EraseError(f"{what} ({error})") from None
+    with writing(folder, SafetensorError):
         folder.mkdir(parents=True, exist_ok=True)
         with whole(folder / FILE) as (temporary,):
             save_checked(temporary, text, tensors)
             if (folder / FILE).exists():  # a kill here leaves the previous one, which `read` finds
                 os.replace(folder / FILE, folder / PREVIOUS)
-    except (OSError, SafetensorError) as error:
-        raise EraseError(f"no checkpoint in {folder} ({reason(error)}): free space") from None
-    except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # of the history
-        raise EraseError(
-            f"no checkpoint in {folder}: the history holds no value ({error})"
-        ) from None
 
 
 def read(
@@ -109,10 +107,9 @@ def read(
                 what = f"{path} is of another run, with {name} {other!r} instead of {value!r}"
                 raise EraseError(f"{what}: choose another folder, or delete it to start anew")
         if path != paths[0]:
+            # or the next write would put the damaged one in its place
             with suppress(OSError):  # on a disk that can only be read
-                os.replace(
-                    path, paths[0]
-                )  # or the next write would put the damaged one in its place
+                os.replace(path, paths[0])
         return state
     return None
 

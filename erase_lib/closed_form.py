@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from typing import Any, TypeAlias
 
@@ -96,8 +97,9 @@ def recovered(edited: Weights, original: Weights, concepts: Tensor, reg: float) 
     layers c′ = (Σ WᵀW + λI)⁻¹ (Σ WᵀW₀) c minimises Σ ‖Wc′ − W₀c‖² + λ ‖c′‖², where λ is `reg` (Gong
     et al., ECCV 2024)."""
     matrix = gram(edited)
+    matrix.diagonal().add_(reg)
     cross = torch.stack([edited[k].double().T @ w.double() for k, w in original.items()]).sum(0)
-    return concepts.double() @ torch.linalg.solve(matrix + reg * _eye(matrix), cross).T
+    return concepts.double() @ torch.linalg.solve(matrix, cross).T
 
 
 def speed(
@@ -147,7 +149,7 @@ def speed(
     # in the null space's own coordinates: ΔT = R Nᵀ, with R by `solve` from 0
     c, gap = (erased @ null).flatten(0, 1), (anchors - erased).flatten(0, 1)
     r = solve(torch.zeros_like(null), c, gap, c[:0], ridge, 1 / len(c))
-    t = _eye(s) + r @ null.T
+    t = torch.eye(len(s)).to(s) + r @ null.T
     row = _row(0, s, t, erased, anchors, preserved)
     return times(weights, t), [row | {"kept": len(kept), "free": null.shape[1]}]
 
@@ -189,19 +191,6 @@ def adversarial(
     return times(weights, t), history
 
 
-def rival(
-    weights: Weights, erased: Tensor, anchors: Tensor, preserved: Tensor, config: EraseConfig
-) -> Edit:
-    """The settings' method of `RIVALS`; of eap_closed UCE with the dial at `minimax`."""
-    e, a, p = _checked(weights, erased, anchors, preserved)
-    s, c = gram(weights), config
-    if c.minimax:
-        t = minimax(s, e, a, p, c.ridge, c.lam, c.minimax)
-    else:
-        t = RIVALS[c.method](e, a, p, c.lam)
-    return times(weights, t), [_row(0, s, t, e, a, p)]
-
-
 def _checked(
     weights: Weights, erased: Tensor, anchors: Tensor, preserved: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -227,11 +216,7 @@ def _uce(
     """T `(dim, dim)`: `solve` from the identity, with means (of the first sum over n) for sums."""
     c, a, p = (e.flatten(0, 1) for e in (erased, anchors, preserved))
     scale = 1 / ((n or len(erased)) * erased.shape[1])
-    return solve(_eye(c.T @ c), c, a, p, ridge, scale, lam / max(1, len(p)))
-
-
-def _eye(like: Tensor) -> Tensor:
-    return torch.eye(len(like), dtype=like.dtype, device=like.device)
+    return solve(torch.eye(c.shape[1]).to(c), c, a, p, ridge, scale, lam / max(1, len(p)))
 
 
 def _row(
@@ -252,9 +237,8 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
     `eap_projected` by `projected`, add, in all their prompts, those of the `candidates` nearest
     words that move most; they look closely at a `SHORTLIST`, by what plain UCE does to their bare
     words; the former may weigh what is preserved, by `minimax`, instead. CURE and NLCE take the
-    bare words, and `NEIGHBOURS` of each target. With schedule `published` uce is `last_tokens`',
-    with sums and what is `preserved` alone, and speed has all its parts. Raises `EraseError` for
-    another method, and as `searchable` and `uce`.
+    bare words, and `NEIGHBOURS` of each target. As published: `EraseConfig.schedule`. Raises
+    `EraseError` for another method, and as `searchable` and `uce`.
     """
     if config.method not in CLOSED_FORMS:
         raise unknown("closed form", config.method, CLOSED_FORMS)
@@ -264,42 +248,35 @@ def erase_closed_form(pipe: Pipeline, config: EraseConfig) -> Erasure:
         n, m = len(c.targets), len(c.preserved)
         c = replace(c, ridge=c.ridge / n, lam=c.lam * m / n)
         of = [last_tokens(pipe, words) for words in (c.targets, c.become, c.preserved or [""])]
-        return _edited(pipe, c, config, of[0], of[1], of[2] if m else of[2][:0], [])
+        return _edited(pipe, c, config, [*of[:2], of[2][:m]], [])
     known = searchable(pipe, c.vocabulary, c.targets)
+    near = near_words(pipe, c.targets, known, NEIGHBOURS if c.method in BARE else c.nearest)
+    near = without(near, c.preserved)
     if c.method in BARE:
-        near = without(near_words(pipe, c.targets, known, NEIGHBOURS), c.preserved)
         every = c.targets, c.become, [*c.preserved, *near]
-        of = [encode_prompts(pipe, list(words)) for words in every]
-        return _edited(pipe, c, config, of[0], of[1], of[2], [])
+        return _edited(pipe, c, config, [encode_prompts(pipe, list(some)) for some in every], [])
     pairs = list(zip(c.targets, c.become, strict=True))
     erased = torch.cat([embed(pipe, target, c.styles, target) for target in c.targets])
     anchors = torch.cat([embed(pipe, word, c.styles, target) for target, word in pairs])
-    near = without(near_words(pipe, c.targets, known, c.nearest), c.preserved)
     prompts = [form for word in c.preserved for form in prompts_of(word, c.styles)]
     forms = [prompts_of(word, c.styles) for word in near]
     prompts += [of[i % len(of)] for i, of in enumerate(forms)]
     preserved = embed(pipe, c.neutral, c.styles)
     if prompts:
         preserved = torch.cat([preserved, encode_prompts(pipe, prompts)])
-    return _edited(pipe, c, config, erased, anchors, preserved, near)
+    return _edited(pipe, c, config, [erased, anchors, preserved], near)
 
 
 def _edited(
-    pipe: Pipeline,
-    c: EraseConfig,
-    config: EraseConfig,
-    erased: Tensor,
-    anchors: Tensor,
-    preserved: Tensor,
-    near: list[str],
+    pipe: Pipeline, c: EraseConfig, config: EraseConfig, of: list[Tensor], near: list[str]
 ) -> Erasure:
-    """The erasure, said to be of `config`, by the edit of every entry with the settings `c`."""
+    """The erasure, said to be of `config`, by the edit of every entry with the settings `c`; `of`
+    the prompts erased, those that they become, and the preserved."""
     tensors, history = dict[str, Tensor](), list[dict[str, Any]]()
     model = denoiser(pipe)
     with held(model, "reading its weights"):
         for entry in entries(model):
-            e, a, p = map(entry.see, (erased, anchors, preserved))
-            edited, rows = _edit(pipe, c, entry, e, a, p, near)
+            edited, rows = _edit(pipe, c, entry, of, near)
             tensors |= edited
             # where the pooled embedding enters too, its rows stand beside the tokens'
             beside = [{f"{k}_pooled": v for k, v in row.items() if k not in ROW} for row in rows]
@@ -308,37 +285,31 @@ def _edited(
     return Erasure(tensors, config, fingerprint(model), history)
 
 
-def _edit(
-    pipe: Pipeline,
-    config: EraseConfig,
-    entry: Entry,
-    erased: Tensor,
-    anchors: Tensor,
-    preserved: Tensor,
-    near: list[str],
-) -> Edit:
+def _edit(pipe: Pipeline, c: EraseConfig, entry: Entry, of: list[Tensor], near: list[str]) -> Edit:
     """The method's edit of the weights of one entry, and of what it sees of the prompts."""
-    c, weights = config, entry.weights
-    if c.minimax or c.method in RIVALS:
-        return rival(weights, erased, anchors, preserved, c)
+    weights, (erased, anchors, preserved) = entry.weights, map(entry.see, of)
+    given = weights, erased, anchors, preserved
+    if c.method in RIVALS:
+        return uce(*given, c.ridge, c.lam, lambda e, a, p, _, lam: RIVALS[c.method](e, a, p, lam))
+    if c.minimax:
+        return uce(*given, c.ridge, c.lam, partial(minimax, gram(weights), share=c.minimax))
     if c.method == "rece":
-        return rece(weights, erased, anchors, preserved, c.ridge, c.lam, c.rounds)
+        return rece(*given, c.ridge, c.lam, c.rounds)
     if c.method == "speed":
         more: dict[str, Any] = {}
         if c.schedule == "published":  # the start token is the empty prompt's first
             more = {"exact": entry.see(embed(pipe, "")), "copies": COPIES, "seed": c.seed}
-        return speed(weights, erased, anchors, preserved, c.ridge, **more)
+        return speed(*given, c.ridge, **more)
     by = projected if c.method == "eap_projected" else _uce
     if c.method == "uce" or not near:
-        return uce(weights, erased, anchors, preserved, c.ridge, c.lam, by)
+        return uce(*given, c.ridge, c.lam, by)
     words = near_words(pipe, c.targets, near, c.candidates)
     most = min(len(words), SHORTLIST * c.rounds * c.per_round)
-    plain = uce(weights, erased, anchors, preserved, c.ridge, c.lam)[0]
+    plain = uce(*given, c.ridge, c.lam)[0]
     moved = movement(weights, plain, entry.see(encode_prompts(pipe, words)))
     words = [words[i] for i in moved.topk(most).indices.tolist()]
     every = entry.see(torch.stack([embed(pipe, word, c.styles) for word in words]))
-    how = c.ridge, c.lam, c.rounds, c.per_round, by
-    found = adversarial(weights, erased, anchors, preserved, every, *how)
+    found = adversarial(*given, every, c.ridge, c.lam, c.rounds, c.per_round, by)
     for row in found[1]:
         row["chosen"] = "|".join(words[i] for i in row["chosen"])
     return found

@@ -38,23 +38,13 @@ HOUSES = ("noto", "twemoji", "fluent", "openmoji")
 ELSEWHERE = "other"
 MOVABLE = ("kv", "xattn", "full", "esd-x", "esd-x-strict")  # those that train K and V
 TRAIN_METHODS = (*MOVABLE, "noxattn", "selfattn", "esd-u")
-SCHEDULES = ("published", "anew", "replay")
 MOVING = ("movement", "soft")  # searches by the movement of K and V
 CLIMBING = ("gumbel", "gumbel_full", "pgd")  # those that learn what climbs L2
 SEARCHES = ("auto", *CLIMBING, *MOVING, "random", "nearest", "fixed", "exhaustive")
-
-
 # settings that followed from others: `dataclasses.replace` hands on what was `given`
-class _Word(str):
-    given = AUTO
-
-
-class _Count(int):
-    given = 0
-
-
-class _Number(float):
-    given = 0.0
+_Word = type("_Word", (str,), {"given": AUTO})
+_Count = type("_Count", (int,), {"given": 0})
+_Number = type("_Number", (float,), {"given": 0.0})
 
 
 @gate
@@ -304,7 +294,7 @@ class EraseConfig:
 _CHOICES = {
     "method": (*METHODS, *CLOSED_FORMS, ELSEWHERE),
     "train_method": TRAIN_METHODS,
-    "schedule": SCHEDULES,
+    "schedule": ("published", "anew", "replay"),
     "loss": ("clean", "output", "hellinger"),
     "search": SEARCHES,
     "thinning": ("distance", "meaning"),
@@ -328,7 +318,6 @@ PROFILES: dict[str, dict[str, Any]] = {
         "lr": 1e-5,
         "anneal": False,
         "lam": 1.0,
-        "lam_kv": 0.0,
         "batch": 1,
         "preserve_batch": 1,
         "styles": (),

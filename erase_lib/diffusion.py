@@ -109,27 +109,25 @@ def trajectory(
     empty: Tensor,
     steps: int,
     scale: float,
-    outputs: list[Tensor] | None = None,
+    predicted: list[Tensor] | None = None,
     skip: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Guided sampling from noise `z (n, c, h, w)`: yields (t, z_t) before each step, last (0, z_0).
-    `embeddings` `(n, tokens, dim)`, or a list with those of each step. `outputs` is given the
-    denoiser's output for them at each step, unguided. The first `skip` steps are left out."""
+    `embeddings` `(n, tokens, dim)`, or a list with those of each step. `predicted` is given ẑ₀ of
+    them at each step, unguided. The first `skip` steps are left out."""
     scheduler = sampler(pipe, steps, z.shape[-2:])
     each = [embeddings] * steps if isinstance(embeddings, Tensor) else embeddings
     for t, c in list(zip(scheduler.timesteps, each, strict=True))[skip:]:
         yield t, z
-        wanted = outputs is not None
-        output, conditional = guided(pipe, z, t.expand(len(z)), c, empty, scale, wanted)
-        if outputs is not None:
-            outputs.append(conditional)
+        at = t.expand(len(z))
+        output, conditional = guided(pipe, z, at, c, empty, scale, predicted is not None)
+        if predicted is not None:
+            predicted.append(to_clean(conditional, z, alpha_bar(pipe, at), prediction_type(pipe)))
         z = scheduler.step(output, t, z).prev_sample
     yield torch.zeros_like(t), z
 
 
-def noise(
-    pipe: Pipeline, n: int, g: torch.Generator, size: tuple[int, int] | None = None
-) -> Tensor:
+def noise(pipe: Pipeline, n: int, g: torch.Generator, size: Sequence[int] | None = None) -> Tensor:
     """Pure noise `(n, c, h, w)`, drawn on the CPU so that every device sees the same; `size`: h and
     w, or else the model's own."""
     channels, *own = latent_shape(pipe)
@@ -193,8 +191,7 @@ def generate(
         raise EraseError(f"{len(seeds)} seeds for {len(prompts)} prompts: give one for each")
     if not math.isfinite(guidance_scale):
         raise EraseError(f"guidance_scale is {guidance_scale}: expected a finite number, such as 4")
-    if batch_size < 1:
-        raise EraseError(f"batch_size is {batch_size}: expected 1 or more")
+    check_range("batch_size", batch_size, 1, 2**31 - 1)
     for one in {min(seeds, default=0), max(seeds, default=0)}:
         check_range("seed", one, 0, 2**63 - 1)
     with using(pipe, "drawing"):
@@ -209,10 +206,8 @@ def generate(
         starts = range(0, len(prompts), batch_size)
         for a in tqdm(starts, desc="draw", disable=not progress, leave=False):
             part = slice(a, a + batch_size)
-            embeddings, z = (
-                encode_prompts(pipe, prompts[part]),
-                start_noise(pipe, seeds[part], high),
-            )
+            embeddings = encode_prompts(pipe, prompts[part])
+            z = start_noise(pipe, seeds[part], high)
             *_, (_, z) = trajectory(pipe, z, embeddings, empty, steps, guidance_scale)
             pictures.extend(decode(pipe, z))
         return pictures

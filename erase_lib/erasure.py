@@ -96,14 +96,10 @@ class Erasure:
         a, b = sorted((self, other), key=lambda erasure: erasure.config.targets)
         config = EraseConfig((*a.config.targets, *b.config.targets), ELSEWHERE, styles=())
         with using(pipe, "reading its weights", draws=False):
-            a.check(pipe)
             b.check(pipe)
-            model = denoiser(pipe)
+            model, moved = denoiser(pipe), export.differences(a, pipe)
             tensors = {n: t.cpu().float() for n, t in (a.tensors | b.tensors).items()}
-            for name in a.tensors.keys() & b.tensors.keys():
-                w = plain(model).get_parameter(name).detach().cpu().float()
-                moved = [e.tensors[name].cpu().float() - w for e in (a, b)]
-                tensors[name] = w + (moved[0] + moved[1])
+            tensors |= {n: tensors[n] + moved[n] for n in moved.keys() & b.tensors.keys()}
             changes = export.matrices(a, pipe), export.matrices(b, pipe)  # T − 1, where both have
             for entry, x, y in zip(entries(model), *changes, strict=False):
                 r = x + y + (x @ y + y @ x) / 2

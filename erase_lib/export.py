@@ -41,9 +41,8 @@ def write(erasure: Erasure, pipe: Pipeline, folder: Path, kind: str, rank: int |
     if kind not in KINDS:
         raise unknown("kind of export", kind, KINDS)
     if rank is not None and kind not in ("lora", "kohya"):
-        raise EraseError(
-            f"rank is {rank}, but a {kind} has none: leave it out, or choose kind lora"
-        )
+        what = f"rank is {rank}, but a {kind} has none"
+        raise EraseError(f"{what}: leave it out, or choose kind lora")
     # diffusers, tokenizers and safetensors raise their own kinds
     with writing(folder, Exception), whole_folder(folder) as temporary, quiet():
         told = KINDS[kind](erasure, pipe, temporary, **({} if rank is None else {"rank": rank}))
@@ -69,14 +68,13 @@ def single(erasure: Erasure, pipe: Pipeline, folder: Path) -> str:
     """One file of the whole model in the keys of LDM; of SD 3 and FLUX of the transformer alone."""
     with erasure.applied(pipe):
         tensors = {key: t.detach().cpu().contiguous() for key, t in ldm.whole(pipe).items()}
-    told, extra = header(erasure, pipe, "single"), {}
-    if family(pipe).flow:
-        what = "The transformer alone, for ComfyUI's folder of diffusion models"
-    else:
+    told = header(erasure, pipe, "single")
+    what = "The transformer alone, for ComfyUI's folder of diffusion models"
+    if not family(pipe).flow:
         what = "The whole model, for ComfyUI's or A1111's folder of checkpoints"
         predicts = pipe.scheduler.config.prediction_type.removesuffix("_prediction")
-        extra = {"modelspec.prediction_type": predicts}
-    save_file(tensors, folder / "erased_model.safetensors", told | extra)
+        told["modelspec.prediction_type"] = predicts
+    save_file(tensors, folder / "erased_model.safetensors", told)
     return f'{what}, and `load_pipeline(file, config="its base")`.'
 
 
@@ -118,10 +116,8 @@ def save_lora(
     extra |= {"ss_network_dim": str(rank), "ss_network_alpha": str(rank)}
     save_file(tensors, path, header(erasure, pipe, kind) | extra)
     where = "" if kind == "lora" else ", or put it where ComfyUI or A1111 look for LoRAs"
-    return (
-        f"A LoRA of rank {rank}, which leaves out {lost:.1%} of the edit:"
-        f' `pipe.load_lora_weights("this folder")`{where}. Its weight w is the strength.'
-    )
+    what = f"A LoRA of rank {rank}, which leaves out {lost:.1%} of the edit"
+    return f'{what}: `pipe.load_lora_weights("this folder")`{where}. Its weight w is the strength.'
 
 
 def factors(
@@ -134,13 +130,10 @@ def factors(
     share left out is a warning where it is more. Norms have no LoRA: `EraseError`.
     """
     if odd := [name for name, d in moved.items() if d.ndim == 1 and not name.endswith(".bias")]:
-        raise EraseError(
-            f"{len(odd)} of the edited tensors, the first {odd[0]}, are no matrices, and a LoRA"
-            " holds only such: export kind delta or pipeline"
-        )
-    parts = {
-        n: torch.linalg.svd(d.flatten(1).double(), False) for n, d in moved.items() if d.ndim > 1
-    }
+        what = f"{len(odd)} of the edited tensors, the first {odd[0]}, are no matrices"
+        raise EraseError(f"{what}, and a LoRA holds only such: export kind delta or pipeline")
+    flat = ((name, d.flatten(1)) for name, d in moved.items() if d.ndim > 1)
+    parts = {name: torch.linalg.svd(d.double(), False) for name, d in flat}
     if not parts:
         raise EraseError("this erasure moves no matrix: there is no LoRA of it")
     most = max(len(s) for _, s, _ in parts.values())
@@ -150,15 +143,15 @@ def factors(
     tail = squares.flip(0).cumsum(0).flip(0)  # what each rank leaves out, the last nothing
     if rank is None:
         rank = int((tail > LOST**2 * tail[0]).sum())
-        rank = rank if rank <= max(RANK, exact_rank(parts.values())) else min(RANK, most)
+        # at which every matrix is whole, but for rounding
+        exact = max(int((s > 1e-5 * s[0]).sum()) for _, s, _ in parts.values())
+        rank = rank if rank <= max(RANK, exact) else min(RANK, most)
     if not 1 <= rank <= most:
         raise EraseError(f"rank is {rank}: expected 1 to {most}, at which this edit is whole")
     aside = 0 if biases else sum(float(d.square().sum()) for d in moved.values() if d.ndim == 1)
     if (lost := ((float(tail[rank]) + aside) / (float(tail[0]) + aside)) ** 0.5) > LOST:
-        warnings.warn(
-            f"a LoRA of rank {rank} leaves out {lost:.0%} of this edit: kind delta is exact",
-            stacklevel=5,
-        )
+        what = f"a LoRA of rank {rank} leaves out {lost:.0%} of this edit: kind delta is exact"
+        warnings.warn(what, stacklevel=5)
     found = {}
     for name, (u, s, v) in parts.items():
         shape, root = moved[name].shape, s[:rank].sqrt()
@@ -168,11 +161,6 @@ def factors(
         pair = down.unflatten(1, shape[1:]).contiguous(), up.view(*up.shape, *ones).contiguous()
         found[name.removesuffix(".weight")] = pair
     return found, lost
-
-
-def exact_rank(parts: Any) -> int:
-    """The rank at which every matrix is whole, but for rounding."""
-    return max(int((s > 1e-5 * s[0]).sum()) for _, s, _ in parts)
 
 
 def delta(erasure: Erasure, pipe: Pipeline, folder: Path) -> str:
@@ -189,18 +177,15 @@ def delta(erasure: Erasure, pipe: Pipeline, folder: Path) -> str:
 def matrix(erasure: Erasure, pipe: Pipeline, folder: Path) -> str:
     """T of a closed form, W' = W T: on the prompt's embeddings it does what the edit does."""
     if not (changes := matrices(erasure, pipe)):
-        raise EraseError(
-            f"this edit by {erasure.config.method} is not one T for all layers: export kind lora,"
-            f" or erase by {', '.join(CLOSED_FORMS)}"
-        )
+        what = f"this edit by {erasure.config.method} is not one T for all layers"
+        raise EraseError(f"{what}: export kind lora, or erase by {', '.join(CLOSED_FORMS)}")
     every = zip(("T", "T_pooled"), changes, strict=False)
     found = {name: (torch.eye(len(r)) + r.cpu()).float() for name, r in every}
     save_file(found, folder / "matrix.safetensors", header(erasure, pipe, "matrix"))
     (folder / "pipeline.py").write_text(MATRIX_PIPELINE, "utf-8")
-    return (
-        "One matrix, no weights touched: `pipe = DiffusionPipeline.from_pretrained(base,"
-        ' custom_pipeline="this folder")`, then `pipe.erase("this folder/matrix.safetensors")`.'
-    )
+    load = 'DiffusionPipeline.from_pretrained(base, custom_pipeline="this folder")'
+    then = 'pipe.erase("this folder/matrix.safetensors")'
+    return f"One matrix, no weights touched: `pipe = {load}`, then `{then}`."
 
 
 def matrices(erasure: Erasure, pipe: Pipeline) -> list[Tensor]:
@@ -236,13 +221,10 @@ class ErasedPipeline(StableDiffusionPipeline):
     def encode_prompt(self, *args, **kwargs):
         """What the text encoder says, and what is erased of it."""
         found = super().encode_prompt(*args, **kwargs)
-        return tuple(e if e is None else self.heard(e) for e in found)
-
-    def heard(self, e):
         if self.matrix is None:
-            return e
+            return found
         t, strength = self.matrix
-        return e + strength * (e @ t.to(e).mT - e)
+        return tuple(e if e is None else e + strength * (e @ t.to(e).mT - e) for e in found)
 '''
 
 
@@ -250,9 +232,8 @@ def differences(erasure: Erasure, pipe: Pipeline) -> dict[str, Tensor]:
     """W' − W of every tensor that moves, float32 on the CPU."""
     erasure.check(pipe)
     base = dict(plain(denoiser(pipe)).named_parameters())
-    every = {
-        n: t.cpu().float() - base[n].detach().cpu().float() for n, t in erasure.tensors.items()
-    }
+    of = erasure.tensors.items()
+    every = {n: t.cpu().float() - base[n].detach().cpu().float() for n, t in of}
     return {name: d.contiguous() for name, d in every.items() if d.any()}
 
 

@@ -136,14 +136,9 @@ class StableDiffusion3(StableDiffusion):
 
     def encode(self, pipe: Pipeline, prompts: list[str]) -> Tensor:
         longest = pipe.tokenizer_3.model_max_length if pipe.tokenizer_3 else 77
-        tokens, _, pooled, _ = pipe.encode_prompt(
-            prompts,
-            None,
-            None,
-            pipe.text_encoder.device,
-            do_classifier_free_guidance=False,
-            max_sequence_length=longest,
-        )
+        given = {"do_classifier_free_guidance": False, "max_sequence_length": longest}
+        place = pipe.text_encoder.device
+        tokens, _, pooled, _ = pipe.encode_prompt(prompts, None, None, place, **given)
         return packed(tokens, pooled)
 
     def pooled(self, model: nn.Module) -> int:
@@ -229,11 +224,9 @@ def family(of: Any) -> StableDiffusion:
 
 def encoders(pipe: Pipeline) -> list[tuple[Any, Any]]:
     """The text encoders that are there, each with its tokenizer."""
-    pairs = [
-        (getattr(pipe, f"text_encoder{i}", None), getattr(pipe, f"tokenizer{i}", None))
-        for i in ("", "_2", "_3")
-    ]
-    return [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
+    names = [(f"text_encoder{i}", f"tokenizer{i}") for i in ("", "_2", "_3")]
+    pairs = [(getattr(pipe, a, None), getattr(pipe, b, None)) for a, b in names]
+    return [(a, b) for a, b in pairs if a is not None and b is not None]
 
 
 def is_embedded(pipe: Pipeline) -> bool:

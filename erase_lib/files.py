@@ -90,9 +90,8 @@ def as_path(path: str | Path) -> Path:
         if error.errno == errno.ENOENT and error.filename is None:
             raise EraseError(f"{path}: the current folder is gone; change to one") from None
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # links that go round
-            raise EraseError(
-                f"{str(path)[:80]} is no path ({error.strerror}): choose another"
-            ) from None
+            what = f"{str(path)[:80]} is no path ({error.strerror})"
+            raise EraseError(f"{what}: choose another") from None
     return found
 
 

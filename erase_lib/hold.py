@@ -86,11 +86,9 @@ def in_place(unet: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
     compiled = unet is not plain(unet) or getattr(unet, "_compiled_call_impl", None)
     unet, layer = plain(unet), dict(tensors)
     with held(unet, "tensors in its place") as hold, uninterrupted() as let:
-        hooks: list[Any] = []
+        doors: list[Any] = [unet.register_forward_pre_hook, unet.register_state_dict_pre_hook]
+        hooks = [] if compiled else [register(refuse_others) for register in doors]
         try:
-            if not compiled:
-                hooks.append(unet.register_forward_pre_hook(refuse_others))
-                hooks.append(unet.register_state_dict_pre_hook(refuse_others))
             hold.layers.append(layer)
             for name, tensor in layer.items():
                 path, _, leaf = name.rpartition(".")

@@ -75,8 +75,7 @@ class KVPenalty:
 
     def __init__(self, original: Weights, concepts: Tensor) -> None:
         self.original, concepts = original, concepts.double()
-        unit = concepts / norms(gram(original), concepts)[:, None, None]
-        columns = unit.flatten(0, 1)
+        columns = (concepts / norms(gram(original), concepts)[:, None, None]).flatten(0, 1)
         self.g = (columns.T @ columns / len(concepts)).float()
 
     def __call__(self, student: Weights) -> Tensor:
@@ -101,10 +100,8 @@ def kv_names(unet: nn.Module) -> list[str]:
     names = [name for name, _ in plain(unet).named_parameters() if name.endswith(kind.kv)]
     if names and not kind.flow:
         return names
-    raise EraseError(
-        f"a {type(plain(unet)).__name__} has no K and V that hear the text alone: choose another"
-        " search than movement, and lam_kv 0"
-    )
+    what = f"a {type(plain(unet)).__name__} has no K and V that hear the text alone"
+    raise EraseError(f"{what}: choose another search than movement, and lam_kv 0")
 
 
 def kv_weights(unet: nn.Module) -> dict[str, Tensor]:

@@ -184,9 +184,8 @@ def read(file: Path, kind: Any, source: str, variant: str | None = None, **given
     predicts = said.get("modelspec.prediction_type") or ("v" if "v_pred" in held else "")
     own = pipe.scheduler.config.get("prediction_type") or predicts
     if predicts[:1] != own[:1] and predicts:
-        raise EraseError(
-            f"{file} predicts {predicts!r}, but {source} {own!r}: give another config="
-        )
+        what = f"{file} predicts {predicts!r}, but {source} {own!r}"
+        raise EraseError(f"{what}: give another config=")
     pipe.register_to_config(_name_or_path=str(file))
     return pipe
 
@@ -208,8 +207,3 @@ def heading(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         hint = "a pickle such as .ckpt runs code when it is read, so it is not: convert it first"
         raise EraseError(f"{path} is no safetensors file ({reason(error)}): {hint}") from None
     return {name: torch.empty(shape, device="meta") for name, shape in every.items()}, said
-
-
-def holds(keys: dict[str, Tensor], part: str) -> bool:
-    """Whether a single file of these keys has the part of a pipeline."""
-    return any(key.startswith(HELD.get(part, ())) for key in keys)

@@ -92,7 +92,6 @@ def load_pipeline(
     pipe.set_progress_bar_config(disable=True)
     if hasattr(pipe, "unet"):
         pipe.unet.to(memory_format=torch.channels_last)  # its convolutions are faster so
-    check_parts(pipe)
     check_pipeline(pipe, weights=True, draws="Inpaint" not in type(pipe).__name__)
     return pipe.to(place)
 
@@ -107,9 +106,7 @@ def _find(model_id: str | Path) -> tuple[str, list[str] | None]:
         raise EraseError(f"{folder} is no whole model: it lacks model_index.json, copy it anew")
     owner = text.partition("/")[0]
     if isinstance(model_id, Path) or text.count("/") != 1 or sought(owner or "/").is_dir():
-        there = [
-            p.name for p in sought(folder.parent).glob("*") if (p / "model_index.json").is_file()
-        ]
+        there = [p.parent.name for p in sought(folder.parent).glob("*/model_index.json")]
         near = get_close_matches(folder.name, there, 1)
         hint = f"did you mean {folder.parent / near[0]}?" if near else "give a folder or a hub id"
         raise EraseError(f"model folder {folder} does not exist: {hint} (owner/name)")
@@ -155,13 +152,12 @@ def _read(
             has = ", ".join(sorted(filter(None, known))) or "none"
             raise EraseError(f"model {source} has no weights of variant {variant!r}: it has {has}")
         for name, model in models:  # one by one, for only so do they say what is missing
-            if ldm.holds(held, name):
+            if any(key.startswith(ldm.HELD.get(name, ())) for key in held):
                 continue
             if file and (name == PIPELINES[kind].part or not of[name]):
                 raise EraseError(f"{file} has no {name} in LDM's keys, nor has {source} one for it")
-            options["variant"] = next(
-                (v for v in (variant, None, *of[name]) if v in of[name]), None
-            )
+            fit = (v for v in (variant, None, *of[name]) if v in of[name])
+            options["variant"] = next(fit, None)
             given = options | {"subfolder": name, "output_loading_info": True}
             parts[name], seen = model.from_pretrained(source, **given)
             if missing := sorted(seen["missing_keys"]):
@@ -199,9 +195,7 @@ def _models(config: dict[str, Any]) -> list[tuple[str, Any]]:
     every = ((n, p) for n, p in config.items() if isinstance(p, list) and n != "safety_checker")
     homes = {"diffusers": diffusers, "transformers": transformers}
     found = [(name, getattr(homes.get(library), cls or "", None)) for name, (library, cls) in every]
-    return [
-        (n, kind) for n, kind in found if isinstance(kind, type) and issubclass(kind, nn.Module)
-    ]
+    return [(name, kind) for name, kind in found if issubclass(kind or object, nn.Module)]
 
 
 @contextmanager
@@ -209,20 +203,11 @@ def using(
     pipe: Pipeline, doing: str, weights: bool = False, wait: bool = True, draws: bool = True
 ) -> Iterator[None]:
     """A pipeline checked and `held`: what each public function that needs one begins with."""
-    check_parts(pipe)
     with held(denoiser(pipe), doing, wait):
         check_pipeline(pipe, weights, draws)
         # whatever the caller's: where half precision is wanted, `predict` says so
         with torch.autocast(denoiser(pipe).device.type, enabled=False), own_device():
             yield
-
-
-def check_parts(pipe: Pipeline) -> None:
-    """Raise `EraseError` for a pipeline without one of the parts that its kind needs."""
-    for name in ("vae", "scheduler", "image_processor", *family(pipe).words):
-        if getattr(pipe, name, None) is None:
-            whose = f"{type(pipe).__name__} {getattr(pipe, 'name_or_path', None) or ''}".strip()
-            raise EraseError(f"{whose} has no {name}: copy it whole, and give load_pipeline's")
 
 
 def latent_shape(pipe: Pipeline) -> tuple[int, int, int]:
@@ -231,15 +216,19 @@ def latent_shape(pipe: Pipeline) -> tuple[int, int, int]:
     h, w = size if isinstance(size, (list, tuple)) and len(size) == 2 else (size, size)
     if all(type(n) is int and 0 < n <= 4096 for n in (h, w)):
         return channels, h, w
-    raise EraseError(
-        f"the model's sample_size is {size!r}: expected 64, or [height, width] as such"
-    )
+    form = "expected 64, or [height, width] as such"
+    raise EraseError(f"the model's sample_size is {size!r}: {form}")
 
 
 def check_pipeline(pipe: Pipeline, weights: bool = False, draws: bool = True) -> None:
-    """Raise `EraseError`, with what to do, for a pipeline that cannot be erased from or drawn with
-    as it is, whatever was done to it since it was loaded; `weights`: are they all finite, too?
-    Not to be drawn with (`draws`) it may want a picture, too: a closed form does not look."""
+    """Raise `EraseError`, with what to do, for a pipeline that lacks a part that its kind needs, or
+    cannot be erased from or drawn with as it is, whatever was done to it since it was loaded;
+    `weights`: are they all finite, too? Not to be drawn with (`draws`) it may want a picture, too:
+    a closed form does not look."""
+    for name in ("vae", "scheduler", "image_processor", *family(pipe).words):
+        if getattr(pipe, name, None) is None:
+            whose = f"{type(pipe).__name__} {getattr(pipe, 'name_or_path', None) or ''}".strip()
+            raise EraseError(f"{whose} has no {name}: copy it whole, and give load_pipeline's")
     latent_shape(pipe)
     for fault in _faults(pipe, weights, draws):
         raise EraseError(f"model {getattr(pipe, 'name_or_path', None) or 'in hand'} {fault}")
@@ -300,11 +289,9 @@ def precision(pipe: Pipeline) -> torch.dtype:
 
 
 def trained_names(unet: nn.Module, train_method: str) -> list[str]:
-    """Names of the denoiser's parameters that `train_method` trains, as in ESD (Gandikota et al.
-    2023, §4) and Bui et al. 2024. kv: cross-attention's keys and values, where the text enters ·
-    xattn: all of cross-attention (`attn2`; of a transformer what it adds for the text) · noxattn:
-    all but it and a UNet's `ends` · full: all · selfattn: `attn1`. In ESD's code of 2025 esd-x and
-    esd-x-strict are xattn and kv, and esd-u linear layers and convolutions outside of xattn."""
+    """Names of the denoiser's parameters that `EraseConfig.train_method` trains, as in ESD
+    (Gandikota et al. 2023, §4, and its code of 2025) and Bui et al. 2024; of a transformer xattn is
+    what it adds for the text."""
     kind = family(unet)
     if train_method not in TRAIN_METHODS:
         raise unknown("train_method", train_method, TRAIN_METHODS)

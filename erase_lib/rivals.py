@@ -73,8 +73,7 @@ def expanded(columns: Tensor, alpha: float = EXPANSION, most: int | None = None)
     direction's share r of their energy: α = 1 weighs them by it, at ∞ it is a projector."""
     _, s, v = torch.linalg.svd(columns, full_matrices=False)
     r = (s.square() / s.square().sum())[:most]
-    plain = (r > 1e-12).to(r)
-    weight = plain if alpha == torch.inf else alpha * r / ((alpha - 1) * r + 1)
+    weight = (r > 1e-12).to(r) if alpha == torch.inf else alpha * r / ((alpha - 1) * r + 1)
     return (v[:most].T * weight) @ v[:most]
 
 

@@ -100,10 +100,8 @@ class GumbelSearch(Search):
         super().__init__(words, embeddings[:])  # a mixture is of all
         self.temperature, self.hard = temperature, hard
         self.top = min(top or len(words), len(words))
-        self.pi = nn.Parameter(
-            torch.full((len(words),), 1 / len(words)).to(embeddings.device, torch.float32)
-        )
-        self.learns = self.pi
+        even = torch.full((len(words),), 1 / len(words), dtype=torch.float32)
+        self.learns = self.pi = nn.Parameter(even.to(embeddings.device))
         self.optimiser = torch.optim.Adam([self.pi], lr=lr)
 
     def choose(self, k: int, g: torch.Generator, template: Tensor | None = None) -> Choice:

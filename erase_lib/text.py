@@ -78,8 +78,7 @@ class Prompts:
     def __init__(
         self, pipe: Pipeline, words: Sequence[str], styles: Sequence[str] = (), target: str = ""
     ) -> None:
-        forms = zip(*(forms_of(word, tuple(styles), target) for word in words), strict=True)
-        every = [list(form) for form in forms]
+        every = list(zip(*(forms_of(word, tuple(styles), target) for word in words), strict=True))
         self.pipe, self.shape = pipe, (len(every), len(words))
         self.device = denoiser(pipe).device  # asking takes a while
         self.texts = [text for form in every for text in form]
@@ -120,10 +119,8 @@ def distances_each(pipe: Pipeline, words: Sequence[str], targets: Sequence[str])
 def near_each(pipe: Pipeline, targets: Sequence[str], words: Sequence[str], most: int) -> list[str]:
     """The `most` words nearest to each of the targets, by `distances` of the bare words; one
     that is near to two stands there once."""
-    found: dict[str, None] = {}
-    for d in distances_each(pipe, words, targets):
-        found |= dict.fromkeys(words[i] for i in d.argsort(stable=True)[:most].tolist())
-    return list(found)
+    every = (d.argsort(stable=True)[:most].tolist() for d in distances_each(pipe, words, targets))
+    return list(dict.fromkeys(words[i] for near in every for i in near))
 
 
 def near_words(pipe: Pipeline, targets: Sequence[str], words: list[str], most: int) -> list[str]:
@@ -169,11 +166,10 @@ def searchable(pipe: Pipeline, vocabulary: str, targets: Sequence[str]) -> list[
 def thinned(points: Tensor, keep: int, seed: int, any_member: bool = False) -> list[int]:
     """About `keep` of the points `(n, dim)`, which k-means clusters: the member nearest to each
     cluster's centre stands for it. As published the points are the 1-D distances to the target
-    (thinning `distance`), of all of them the nearest to each centre, and n_init is scikit-learn's
-    default (1 since 1.4, before 10); `meaning` takes the embeddings."""
+    (thinning `distance`), and of all of them the nearest to each centre; `meaning` takes the
+    embeddings. k-means is run once (scikit-learn's default since 1.4, before 10 times)."""
     x = points.cpu().numpy().astype(np.float64)
-    n_init: Any = "auto" if any_member else 1
-    means = KMeans(n_clusters=keep, n_init=n_init, random_state=seed).fit(x)
+    means = KMeans(n_clusters=keep, n_init=1, random_state=seed).fit(x)
     if any_member:
         return np.unique(pairwise_distances_argmin(means.cluster_centers_, x)).tolist()
     gap = np.linalg.norm(x - means.cluster_centers_[means.labels_], axis=1)
