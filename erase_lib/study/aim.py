@@ -125,7 +125,7 @@ def aim_at(
         asking([", ".join(keywords[:5])] if keywords else []),
         *shown,
         kv_weights(denoiser(pipe)),
-        predicted(pipe, *shown, seed),
+        predicted(pipe, *shown, seed),  # now: a probe may find an erasure in place
         partial(critic, world, concept),
         seed=seed,
         steps=steps,
