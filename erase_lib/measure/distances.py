@@ -21,8 +21,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer, ResNetModel
 
-from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.files import DATA
+from erase_lib.errors import EraseError, reason
+from erase_lib.files import DATA, check_keys
 from erase_lib.measure.judges import local, read_model, reading
 from erase_lib.measure.pictures import Images, in_batches, picture_tensor
 from erase_lib.measure.statistics import jackknife
@@ -112,11 +112,10 @@ def _transformers(model_id: str | Path) -> SmallCLIP:
     if not model.config.text_config.vocab_size / 2 < len(tokenizer):
         raise EraseError(f"CLIP {str(model_id)!r} is not whole: it lacks its tokenizer")
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    sides = (side.weight.detach() for side in (model.text_projection, model.visual_projection))
-    clip = SmallCLIP(model.text_model, tokenizer, model.vision_model, *sides)
-    clip.name, clip.size = Path(model_id).name, model.config.vision_config.image_size
-    clip.mean, clip.std = 2 * mean - 1, 2 * std
-    return clip
+    sides = model.text_projection.weight.detach(), model.visual_projection.weight.detach()
+    towers = model.text_model, tokenizer, model.vision_model
+    name, size = Path(model_id).name, model.config.vision_config.image_size
+    return SmallCLIP(*towers, *sides, name, size, 2 * mean - 1, 2 * std)
 
 
 def clip_score(images: Tensor, texts: Tensor) -> np.ndarray:
@@ -142,8 +141,7 @@ def perceptual(
     LPIPS (Zhang et al. 2018, through torchmetrics), whose backbone torchvision must have at hand;
     clip for 1 − cos of CLIP image features, 0 to 2; auto for LPIPS by alex, or else CLIP. Nothing
     is downloaded. Raises `EraseError` for a net unknown or without backbone, and unequal lists."""
-    if net not in (*BACKBONES, "auto", "clip"):
-        raise unknown("net", net, [*BACKBONES, "auto", "clip"])
+    check_keys([net], "net", [*BACKBONES, "auto", "clip"])
     if len(before) != len(after):
         raise EraseError(f"{len(before)} pictures before, {len(after)} after: expected pairs")
     auto, net = net == "auto", "alex" if net == "auto" else net

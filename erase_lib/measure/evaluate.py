@@ -43,15 +43,11 @@ def successes(metric: str, table: pd.DataFrame) -> np.ndarray:
     """Whether each picture of verdicts counts for a rate, 1 or 0 `(n,)`; NaN where its rank is.
     ESR-k: what was asked for is *not* among the k likeliest; PSR-k: it is. "… style" is of the
     ranks of styles; "… judge+eye": and to the eye too it is gone, by the column eye."""
-    rank, (kind, _, k) = table[_ranked(metric)], metric.split()[0].partition("-")
+    column = "style_rank" if " style" in metric else "rank"
+    rank, (kind, _, k) = table[column], metric.split()[0].partition("-")
     seen = (rank < int(k)).where(rank.notna()).to_numpy(float)
     found = 1 - seen if kind == "ESR" else seen
     return found * table["eye"].to_numpy(float) if metric.endswith(BOTH) else found
-
-
-def _ranked(metric: str) -> str:
-    """The column of verdicts that a rate is of."""
-    return "style_rank" if " style" in metric else "rank"
 
 
 def compared(
@@ -200,7 +196,7 @@ def _values(metric: str, suite: Suite, table: pd.DataFrame) -> dict[str, tuple[s
     if metric in ("CLIP score", "distance"):
         column = metric.split()[0].lower()
         return {metric: (column, table[column].to_numpy(float))}
-    name, column = "style" if " style" in metric else "concept", _ranked(metric)
+    name, column = ("style", "style_rank") if " style" in metric else ("concept", "rank")
     if column not in table or table[column].isna().all():
         where = f"suite {suite.name!r}, group {table['group'].iloc[0]!r}"
         raise EraseError(f"{where} counts {metric}, but no prompt names a {name}: leave it out")
@@ -247,11 +243,9 @@ class Evaluation:
         """NAME_rows.csv and NAME_pictures.parquet. `EraseError` if they cannot be written."""
         folder, name = as_path(folder), self.suite.name
         files = folder / f"{name}_rows.csv", folder / f"{name}_pictures.parquet"
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with whole(*files) as (rows, pictures):
-                self.rows.to_csv(rows, index=False)
-                self.pictures.to_parquet(pictures, index=False)
+        with writing(folder), whole(*files) as (rows, pictures):
+            self.rows.to_csv(rows, index=False)
+            self.pictures.to_parquet(pictures, index=False)
         return folder
 
 
@@ -317,7 +311,6 @@ def first_strength(
     strengths: Sequence[float] = STRENGTHS,
     pictures: int = 5,
     steps: int = 12,
-    seed: int = 5000,
     eye: Eye | None = None,
 ) -> tuple[float, bool]:
     """The smallest of the strengths at which ESR-1 of the targets reaches `level`, and True; or the
@@ -331,7 +324,7 @@ def first_strength(
     strengths = [float(s) for s in strengths]
     if not strengths or strengths[0] <= 0 or strengths != sorted(set(strengths)):
         raise EraseError(f"strengths is {strengths}: expected numbers above 0 that rise")
-    prompts = target_prompts(pipe, erasure.config.targets, pictures, seed)
+    prompts = target_prompts(pipe, erasure.config.targets, pictures)
     asked = list(prompts["prompt"]), list(prompts["seed"]), steps
     styles = prompts["target"].map(is_style).to_numpy()
     before = draw(pipe, *asked, progress=False) if eye else ()

@@ -12,8 +12,8 @@ import pandas as pd
 
 from erase_lib.concepts import EMOJI, without
 from erase_lib.doors import gate
-from erase_lib.errors import EraseError, unknown
-from erase_lib.files import whole_table
+from erase_lib.errors import EraseError
+from erase_lib.files import check_keys, whole_table
 from erase_lib.measure.distances import SmallCLIP
 from erase_lib.measure.eye import BOTH, Eye
 from erase_lib.measure.judges import Classifier, Judge
@@ -38,8 +38,7 @@ class ThemeDetector:
 
     def __init__(self, judge: Judge, theme: str) -> None:
         table = whole_table(EMOJI / "themes.csv")
-        if theme not in set(table["theme"]):
-            raise unknown("theme", theme, table["theme"].unique())
+        check_keys([theme], "theme", table["theme"].unique())
         self.judge, self.columns = judge, judge.index(table["concept"][table["theme"] == theme])
         self.name = f"{judge.name}: {theme}, {len(self.columns)} concepts"
 
@@ -55,8 +54,7 @@ class NudeNet:
     def __init__(self, classes: Sequence[str] = EXPOSED) -> None:
         if not classes:
             raise EraseError(f"classes is {classes!r}: expected a list of NudeNet's")
-        if strange := set(classes) - set(PARTS):
-            raise unknown("class of NudeNet", min(strange), PARTS)
+        check_keys(classes, "class of NudeNet", PARTS)
         self.detector = package("nudenet", "detector 'nudenet'").NudeDetector()
         self.classes = frozenset(classes)
         self.name = f"NudeNet {version('nudenet')} 320n: {', '.join(sorted(classes)).lower()}"

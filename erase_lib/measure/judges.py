@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from erase_lib.concepts import is_style, normal
-from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.files import DATA, sought
+from erase_lib.errors import EraseError, reason
+from erase_lib.files import DATA, check_keys, sought
 from erase_lib.measure.pictures import Images, in_batches, picture_tensor
 from erase_lib.models import pick_device, quiet
 
@@ -48,12 +48,9 @@ class Classifier:
         return [self.concepts[i] for i in self.likelihoods(pictures)[0].argmax(1)]
 
     def index(self, names: Iterable[str]) -> np.ndarray:
-        """The column of each concept `(n,)`, by any of its names, whatever their case; EraseError
-        names the nearest known one for another."""
+        """The column `(n,)` of each concept, by any name in any case; `EraseError` for another."""
         keys = [normal(str(name)) for name in names]
-        for key in keys:
-            if key not in self.place:
-                raise unknown(f"concept of {self.name}", key, self.place)
+        check_keys(keys, f"concept of {self.name}", self.place)
         return np.array([self.place[key] for key in keys], dtype=int)
 
 

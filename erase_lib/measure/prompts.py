@@ -12,9 +12,9 @@ import torch
 
 from erase_lib.concepts import STYLE, check_concepts, concept_table, is_style, style_names, without
 from erase_lib.config import VOCABULARY
-from erase_lib.errors import EraseError, check_range, unknown
+from erase_lib.errors import EraseError, check_range
 from erase_lib.families import Pipeline, is_embedded
-from erase_lib.files import DATA, whole_table
+from erase_lib.files import DATA, check_keys, whole_table
 from erase_lib.measure.statistics import chance
 from erase_lib.measure.suite import Group, Suite, check_once, fill
 from erase_lib.text import distances_each, near_each, searchable
@@ -70,10 +70,10 @@ def suite_prompts(
     of a group, spread over it (0: all). `words`: of which near and far are (`words_of`).
     `EraseError` for other targets, and an empty group."""
     check_range("most", most, 0, LARGEST)
-    split = suite.split(targets)
-    parts = []
+    split, parts = suite.split(targets), []
+    known = _concepts(pipe, suite, list(targets), words)
     for name, group in suite.groups.items():
-        rows = _rows(pipe, suite, group, list(targets), split, words)
+        rows = _rows(pipe, group, split, known)
         if rows.empty and group.words:
             continue  # no word for these targets
         if rows.empty:
@@ -95,24 +95,31 @@ def suite_prompts(
     return table.assign(seed=seed, noise=seed.where(given, seed * 100_000 + own))[list(COLUMNS)]
 
 
-def _rows(
-    pipe: Pipeline,
-    suite: Suite,
-    group: Group,
-    targets: list[str],
-    split: str,
-    words: Sequence[str] | None,
-) -> pd.DataFrame:
+def _concepts(
+    pipe: Pipeline, suite: Suite, targets: list[str], words: Sequence[str] | None
+) -> dict[str, list[str]]:
+    """What a group may say instead of a list; far is what no group has near a target."""
+    others = without(words_of(pipe, words), [*suite.classes, *targets])
+    objects = [target for target in targets if not is_style(target)]
+    counts = [of.most for of in suite.groups.values() if of.concepts == "near"]
+    near = near_each(pipe, objects, others, counts[0] or 4) if objects and counts else []
+    far = [c for c in others if c not in near]
+    return {"targets": targets, "kept": without(suite.classes, targets), "near": near, "far": far}
+
+
+def _rows(pipe: Pipeline, group: Group, split: str, known: dict[str, list[str]]) -> pd.DataFrame:
     """prompt, concept, style (and seed, where a file has one) of a group."""
     if group.file:
         return _from_file(group.file, split)
-    kept = without(suite.classes, targets)
     if group.words:
-        asked = [(target, word) for target in targets for word in group.words.get(target, [])]
+        asked = [(c, word) for c in known["targets"] for word in group.words.get(c, [])]
     else:
-        asked = [(c, c) for c in _concepts(pipe, suite, group, targets, kept, words)]
-    houses = styles_of(pipe)
-    named = [name.removesuffix(STYLE) for name in (targets if group.styles == "targets" else kept)]
+        some = known[group.concepts] if isinstance(group.concepts, str) else group.concepts
+        if group.concepts == "far" and group.most:
+            some = some[:: max(1, len(some) // group.most)][: group.most]
+        asked = [(c, c) for c in some]
+    houses, own = styles_of(pipe), known["targets" if group.styles == "targets" else "kept"]
+    named = [name.removesuffix(STYLE) for name in own]
     rows: list[tuple[tuple[str, str | None], str]] = []
     for i, (concept, word) in enumerate(asked):
         turn: dict[str, Any] = {"all": houses, "turn": [houses[i % len(houses)]], "none": [None]}
@@ -121,38 +128,14 @@ def _rows(
     return prompt_table([pair for pair, _ in rows], group.template, [word for _, word in rows])
 
 
-def _concepts(
-    pipe: Pipeline,
-    suite: Suite,
-    group: Group,
-    targets: list[str],
-    kept: list[str],
-    words: Sequence[str] | None,
-) -> Sequence[str]:
-    if not isinstance(group.concepts, str):
-        return group.concepts
-    if group.concepts in ("targets", "kept"):
-        return targets if group.concepts == "targets" else kept
-    others = without(words_of(pipe, words), [*suite.classes, *targets])
-    objects = [target for target in targets if not is_style(target)]
-    counts = [of.most for of in suite.groups.values() if of.concepts == "near"]
-    # far is what no group of the suite has near a target
-    near = near_each(pipe, objects, others, counts[0] or 4) if objects and counts else []
-    if group.concepts == "near":
-        return near
-    others = [c for c in others if c not in near]
-    return others[:: max(1, len(others) // group.most)][: group.most] if group.most else others
-
-
 def _from_file(file: dict[str, Any], split: str) -> pd.DataFrame:
     """The rows of a CSV. Raises `EraseError` when it is not there or lacks a column."""
     path = DATA / str(file.get("path", ""))
     table = whole_table(path)
     keys = ("prompt", "concept", "style", *(["seed"] if "seed" in file else []))
     names, where = {key: str(file.get(key, key)) for key in keys}, file.get("where", {})
-    for column in (*(names[key] for key in keys if key in ("prompt", *file)), *where):
-        if column not in table:
-            raise EraseError(f"{path}: {unknown('column', column, table.columns)}")
+    asked = (*(names[key] for key in keys if key in ("prompt", *file)), *where)
+    check_keys(asked, "column", table.columns, f"{path}: ")
     for column, value in where.items():
         table = table[table[column].astype(str) == str(value).replace("{split}", split)]
     found = pd.DataFrame({key: table.get(name) for key, name in names.items()}, table.index)

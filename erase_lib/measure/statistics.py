@@ -70,12 +70,11 @@ def jackknife(
     """`estimate` of n rows, and its 95 % interval from leaving out a fold of whole groups at a
     time, drawn with `seed`: for a number of a set, such as FID. se² = (f − 1)/f Σ(θ_i − θ̄)² (Efron
     & Stein 1981), times t. `EraseError` for fewer than two groups."""
-    codes = pd.factorize(np.asarray(groups))[0]
-    count = int(codes.max()) + 1 if n else 0
-    if count < 2 or len(codes) != n:
-        raise EraseError(f"{count} groups of {n} pictures: an interval needs at least two")
-    folds = min(folds, count)
-    fold = chance(seed).permutation(count)[codes] % folds
+    codes, known = pd.factorize(np.asarray(groups))
+    if len(known) < 2 or len(codes) != n:
+        raise EraseError(f"{len(known)} groups of {n} pictures: an interval needs at least two")
+    folds = min(folds, len(known))
+    fold = chance(seed).permutation(len(known))[codes] % folds
     whole = estimate(np.arange(n))
     parts = np.array([estimate(np.flatnonzero(fold != i)) for i in range(folds)])
     error = np.sqrt((folds - 1) / folds * ((parts - parts.mean()) ** 2).sum())

@@ -60,10 +60,8 @@ class World:
         plain: bool = False,
     ) -> None:
         if plain and family(pipe).pooled(denoiser(pipe)) + family(pipe).flow:
-            raise EraseError(
-                f"this lesson takes one text encoder and one UNet apart, and {type(pipe).__name__}"
-                " has more: give a Stable Diffusion 1 or 2"
-            )
+            more = f"{type(pipe).__name__} has more: give a Stable Diffusion 1 or 2"
+            raise EraseError(f"this lesson takes one text encoder and one UNet apart, and {more}")
         self.pipe, self.targets = pipe, list(targets)
         self.given, self.classifier, self.clip_id = words, classifier, clip
         self.judges: dict[tuple[str, ...], Classifier] = {}  # the last, by the names it must know

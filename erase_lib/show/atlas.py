@@ -19,12 +19,8 @@ from erase_lib.show.charts import COLOURS, GREY, INK, NEUTRAL, SCALE, TARGET, do
 from erase_lib.show.page import HALO, MEDIUM, SMALL, WIDTH, axes, key, panels, said, stamp
 from erase_lib.show.pictures import thumbnails
 
-GROUPS = (*COLOURS, TARGET, NEUTRAL, "#882255")  # here no concept has a mark of its own
-
-
-def _colour(group: int) -> str:
-    """Eight groups can be told apart, further ones are grey."""
-    return GROUPS[group] if group < len(GROUPS) else GREY
+# of groups, for here no concept has a mark of its own; from the ninth on they are grey
+GROUPS = dict(enumerate((*COLOURS, TARGET, NEUTRAL, "#882255")))
 
 
 def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") -> Figure:
@@ -36,12 +32,11 @@ def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") 
         raise EraseError(f"groups lacks {lacking[0]!r}: expected a category of every column")
     if not all(filled.std(axis=axis).min() > 0 for axis in (0, 1)):
         raise EraseError("a row or column is all one number, which is like no other: leave it out")
-    low, high = (float(np.nanquantile(table, share)) for share in (0.02, 0.98))
-    two_sided = low < 0 < high
-    if two_sided:
-        high = float(np.nanquantile(np.abs(table), 0.98))
+    low, high = np.nanquantile(table, [0.02, 0.98])
+    if two_sided := low < 0 < high:
+        high = np.nanquantile(np.abs(table), 0.98)
         low = -high
-    colours = {name: _colour(k) for k, name in enumerate(known[table.columns].unique())}
+    colours = {name: GROUPS.get(k, GREY) for k, name in enumerate(known[table.columns].unique())}
     strip, height = known.map(colours).rename(None), max(7.5, 0.125 * min(len(table), 100) + 1.5)
     look: dict[str, Any] = {"cmap": "PuOr_r" if two_sided else SCALE, "vmin": low, "vmax": high}
     look |= {"xticklabels": len(table.columns) <= 60, "yticklabels": len(table) <= 100}
@@ -152,7 +147,7 @@ def graph(harms: nx.DiGraph, groups: Mapping[str, int], seed: int = 0) -> Axes:
         for a in both
     }
     at = nx.kamada_kawai_layout(both, apart, nx.spring_layout(both, seed=seed, weight=None))
-    colour = {node: _colour(k) for node, k in groups.items()}
+    colour = {node: GROUPS.get(k, GREY) for node, k in groups.items()}
     edges = nx.to_pandas_edgelist(harms).sort_values("weight")
     size = edges["weight"].to_numpy() / edges["weight"].max()
     inside = edges["source"].map(groups) == edges["target"].map(groups)

@@ -235,10 +235,9 @@ class SensitivityExplorer:
         if concept is None:
             raise EraseError("no concept to draw: measure first")
         edit = self.edit(self.target.value, self.method.value)
-        forms = [concept]
-        if concept not in neutral_concepts():
-            forms = [self.world.prompt(concept, i) for i in range(4)]
-        prompts, heads = [forms[i % len(forms)] for i in range(n)], [f"seed {i}" for i in range(n)]
+        plain = concept in neutral_concepts()
+        prompts = [concept if plain else self.world.prompt(concept, i) for i in range(n)]
+        heads = [f"seed {i}" for i in range(n)]
         title = f"“{concept}” when {self.method.value} erases “{self.target.value}”"
         asked = pd.DataFrame({"prompt": prompts, "seed": range(n)})
         sides = {"original": None, "erased": edit}

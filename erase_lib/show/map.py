@@ -21,6 +21,7 @@ from erase_lib.concepts import concept_table
 from erase_lib.errors import EraseError, unknown
 from erase_lib.files import as_path, whole, writing
 from erase_lib.show.charts import LOOKS, SCALE
+from erase_lib.show.explorers import Job
 from erase_lib.show.page import axes, said, stamp
 
 Pictures = Sequence[Image.Image]
@@ -92,7 +93,8 @@ class MapExplorer:
         self.figure = go.FigureWidget(map_figure(first, target, label))
         trace = self.figure.data[0]
         self.marked, self.size = list(trace.marker.symbol), np.array(trace.marker.size)
-        self.card, self.table, self.status = w.HTML(), w.HTML("lasso some to list them"), w.HTML()
+        self.job, self.card, self.table = Job(), w.HTML(), w.HTML("lasso some to list them")
+        self.status = self.job.status
         known = first["concept"].map(concept_table().set_index("concept")["category"])
         kinds = first.get("category", known)
         self.kinds = kinds.fillna("other").to_numpy()
@@ -167,16 +169,14 @@ class MapExplorer:
         if not name:
             return
         if name not in self.names:
-            self._wrong(unknown("word", name, self.names))
+            self.job.say(str(unknown("word", name, self.names)), wrong=True)
             return
         i, flat = self.names.index(name), self.now[["x", "y"]].to_numpy(dtype=float)
         far = np.maximum(np.ptp(flat, axis=0), 1e-9)
         apart = (np.abs(flat - flat[i]) / far).max(1)
         reach = 1.05 * far * np.sort(apart)[: CLOSE + 1][-1]
-        with self.figure.batch_update():
-            for k, axis in enumerate("xy"):
-                span = [flat[i, k] - reach[k], flat[i, k] + reach[k]]
-                self.figure.layout[f"{axis}axis"].range = span
+        spans = np.stack([flat[i] - reach, flat[i] + reach], axis=1).tolist()
+        self.figure.update_layout(xaxis_range=spans[0], yaxis_range=spans[1])
         self.hover([i])
         self.zoom()
 
@@ -202,8 +202,7 @@ class MapExplorer:
         star = np.array(self.marked) == "star"
         below = np.where(some["concept"].isin(drawn["concept"]), "<br><br>", "")
         look: dict[str, Any] = {"symbol": np.where(ring & ~star, "circle-open", self.marked)}
-        look |= {"size": np.where(ring, RING, self.size)}
-        look |= {"line": {"width": np.where(ring, 4, 0)}}
+        look |= {"size": np.where(ring, RING, self.size), "line": {"width": np.where(ring, 4, 0)}}
         # one after the other: a batch of both would take from each what only the other is given
         self.figure.data[1].update(x=some["x"], y=some["y"], text=below + some["concept"])
         self.figure.data[0].update(marker=look)
@@ -226,25 +225,18 @@ class MapExplorer:
         path = self.folder / "chosen.txt"
 
         def written() -> str:
-            with writing(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with whole(path) as (file,):
-                    file.write_text("\n".join(self.listed) + "\n", encoding="utf-8")
+            with writing(self.folder), whole(path) as (file,):
+                file.write_text("\n".join(self.listed) + "\n", encoding="utf-8")
             return f"{len(self.listed)} words written to {path}"
 
         self._said(written)
 
     def _said(self, work: Callable[[], str]) -> None:
         """Do it with the list, and say what came of it."""
-        try:
-            if not self.listed:
-                raise EraseError("the list is empty: lasso some, or click one")
-            self.status.value = escape(work())
-        except EraseError as error:
-            self._wrong(error)
-
-    def _wrong(self, error: EraseError) -> None:
-        self.status.value = f"<b role='alert'>✗ {escape(str(error))}</b>"
+        if self.listed:
+            self.job.attempt(work)
+        else:
+            self.job.say("the list is empty: lasso some, or click one", wrong=True)
 
 
 def map_figure(table: pd.DataFrame, target: str, label: str = "δ") -> go.Figure:

@@ -33,17 +33,18 @@ def known_words(world: World) -> list[str]:
     return list(dict.fromkeys([*world.words, *styles, *vocabulary("english")]))
 
 
-def check_word(world: World, concept: str) -> None:
-    """Raise `EraseError` for an empty concept, or a rare word that the tokenizer of the embedded
-    model reads in pieces, for those would be erased."""
-    if not concept:
+def check_word(world: World, concept: str) -> str:
+    """The concept in single blanks. Raises `EraseError` for an empty one, or a rare word that the
+    tokenizer of the embedded model reads in pieces, for those would be erased."""
+    if not (words := concept.split()):
         raise EraseError("the concept is empty: type one or more words, such as church")
     known = {word for phrase in known_words(world) for word in phrase.split()}
-    for word in concept.split() if world.embedded else ():
+    for word in words if world.embedded else ():
         pieces = world.pipe.tokenizer.tokenize(word)
         if word not in known and len(pieces) != 1:
             read = " + ".join(piece.removesuffix("</w>") for piece in pieces)
             raise EraseError(f"{unknown('word', word, known)} (the model reads {read})")
+    return " ".join(words)
 
 
 class Risks:
@@ -78,10 +79,7 @@ class Risks:
 
     def targets(self) -> tuple[str, ...]:
         """The concepts that are typed, with a comma between them, each checked."""
-        words = [" ".join(word.split()) for word in self.word.value.split(",")]
-        for word in words:
-            check_word(self.world, word)
-        return tuple(words)
+        return tuple(check_word(self.world, word) for word in self.word.value.split(","))
 
     def predict(self) -> str:
         """Who is most at risk, before anything is erased: a list to choose from, and pictures."""
@@ -111,9 +109,7 @@ class Risks:
 
     def add(self, words: Iterable[str]) -> str:
         """Preserve these too."""
-        words = [" ".join(word.split()) for word in words]
-        for word in words:
-            check_word(self.world, word)
+        words = [check_word(self.world, word) for word in words]
         known = list(self.preserved.value)
         self.preserved.value = known + list(dict.fromkeys(without(words, known)))
         return f"to preserve by hand: {', '.join(self.preserved.value) or 'nobody'}"

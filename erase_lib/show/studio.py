@@ -133,7 +133,7 @@ class Studio:
 
     def asked(self) -> pd.DataFrame:
         """What is drawn, as `study.trial_prompts`: the same for A and B."""
-        edits = [edit for edit in (self.a, self._now()) if edit]
+        edits = [edit for edit in (self.a, self.edit) if edit]
         targets, names = edits[-1].config.targets, list(self.preserved.value)
         names = list(dict.fromkeys([c for edit in edits for c in edit.config.preserved] + names))
         given = without(names, targets), self.risks.most(targets, 8), self.seed.value
@@ -198,13 +198,11 @@ class Studio:
         if self.match.value:
             edits, note = self._matched(edits)
         told = self._look(edits, f"A: {about(edits['A'])}\nB: {about(edits['B'])}", every=True)
-        rows = [study.trial_rows(told["original"], told[name]) for name in edits]
-        named = [t.replace({"model": {"erased": n}}) for n, t in zip(edits, rows, strict=True)]
-        apart = study.trial_rows(told["A"], told["B"]).replace({"model": {"difference": "B − A"}})
-        parts = [t[t["model"].isin(["original", *edits])] for t in named]
-        parts.append(apart[apart["model"] == "B − A"])
+        sides = [("original", name, {"erased": name}) for name in edits]
+        sides.append(("A", "B", {"difference": "B − A"}))
+        parts = [study.trial_rows(told[a], told[b]).replace({"model": n}) for a, b, n in sides]
         rows = pd.concat(parts, ignore_index=True).drop_duplicates(["group", "model"])
-        self.rows = rows.assign(note=note)
+        self.rows = rows[rows["model"].isin(["original", *edits, "B − A"])].assign(note=note)
         self.table.value = rates(self.rows, note)
         return note
 
@@ -225,14 +223,11 @@ class Studio:
             return found, f"NOT MATCHED: {' and '.join(short)} never {level}; {at}"
         return found, f"matched where each first {level}, on other noise: {at}"
 
-    def _now(self) -> Erasure:
+    def _scaled(self) -> Erasure:
+        """The edit at the strength of the slider. Raises `EraseError` where there is none."""
         if self.edit is None:
             raise EraseError("nothing is erased yet: press Erase")
-        return self.edit
-
-    def _scaled(self) -> Erasure:
-        """The edit at the strength of the slider."""
-        return self._now().scaled(self.pipe, self.strength.value)
+        return self.edit.scaled(self.pipe, self.strength.value)
 
     def _place(self, edit: Erasure) -> Path:
         """Its folder: no other edit of this studio has its name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,10 +80,6 @@ class Aim:
     def seeds(self) -> list[int]:
         """Of the noise that pictures begin with."""
         return [50_000 + 1000 * self.seed + i for i in range(len(self.prompts))]
-
-    def on_its_head(self) -> Aim:
-        """The control for what a probe teaches: the same, of pictures turned upside down."""
-        return replace(self, shown=[p.rotate(180) for p in self.shown], turned=True)
 
 
 def aim_at(

@@ -22,9 +22,8 @@ from erase_lib.text import encode_prompts
 
 def cross_layers(unet: nn.Module) -> dict[str, nn.Module]:
     """The cross-attention layers, in the order of the forward pass: down, middle, up."""
-    order = ("down", "mid", "up")
     found = {n: m for n, m in plain(unet).named_modules() if n.endswith(".attn2")}
-    return dict(sorted(found.items(), key=lambda item: order.index(item[0].split("_")[0])))
+    return dict(sorted(found.items(), key=lambda item: item[0].split("_")[0]))  # as in the alphabet
 
 
 @contextmanager

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from erase_lib.errors import EraseError, reason, unknown
-from erase_lib.files import DATA, whole_table
+from erase_lib.files import DATA, check_keys, whole_table
 from erase_lib.measure import BOTH, METRIC, bootstrap, flipped, holm, label, read_table, successes
 
 UNIT = ["group", "targets", "concept"]  # what is drawn anew by the bootstrap
@@ -38,9 +37,7 @@ def read_runs(
     if not tables or not vary:
         raise EraseError(f"tables is {tables}, vary is {vary}: expected two lists, of one or more")
     runs = pd.concat([read_table(table) for table in tables], ignore_index=True).copy()
-    for name in ("id", "status", *vary):
-        if name not in runs:
-            raise unknown("column", name, runs.columns)
+    check_keys(["id", "status", *vary], "column", runs.columns)
     if double := runs.loc[runs["id"].duplicated(), "id"].tolist():
         raise EraseError(f"run {double[0]!r} is in {list(map(str, tables))} twice: give each once")
     runs["setting"] = label(runs, vary)
@@ -71,10 +68,8 @@ def units(pictures: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def _units_of(pictures: pd.DataFrame, group: str, metric: str) -> pd.DataFrame:
     """`units` of a group. Raises `EraseError` for an unknown one, and where there are none."""
-    part = pictures[pictures["group"] == group]
-    if part.empty:
-        raise unknown("group", group, pictures["group"].unique())
-    if (found := units(part, metric)).empty:
+    check_keys([group], "group", pictures["group"].unique())
+    if (found := units(pictures[pictures["group"] == group], metric)).empty:
         raise EraseError(f"group {group!r} has no {metric} of any concept: ask for another")
     return found
 
@@ -115,8 +110,7 @@ def differences(
     for group, metric in asked:
         found, some = _units_of(pictures, group, metric), []
         wide = found.pivot(index=UNIT, columns="setting", values="value")
-        if base not in wide:
-            raise unknown("setting", base, wide.columns)
+        check_keys([base], "setting", wide.columns)
         for setting in wide.columns.drop(base):
             gaps = (wide[setting] - wide[base]).dropna().to_numpy()
             if not len(gaps):
@@ -158,8 +152,7 @@ def published(experiment: str) -> pd.DataFrame:
     """The published cells of one of `EXPERIMENTS`, a row each, columns `COLUMNS`. spread: standard
     deviation over 4 splits (NaN where not given); unit: percent or score; run: which of several
     sets ("" of one). Raises `EraseError` for another, and a damaged file."""
-    if experiment not in EXPERIMENTS:
-        raise unknown("experiment", experiment, EXPERIMENTS)
+    check_keys([experiment], "experiment", EXPERIMENTS)
     cells = whole_table(FILE, dtype=str).query("experiment == @experiment")[COLUMNS]
     numbers = cells[["value", "spread"]].apply(pd.to_numeric)
     return cells.assign(**numbers).reset_index(drop=True)
@@ -191,8 +184,7 @@ def published_order(ours: pd.DataFrame, experiment: str, metric: str) -> pd.Data
     ties), ours and published (methods, the highest value first, equal ones as in `ours`). Raises
     `EraseError` for an unknown metric, fewer than 3 methods in common, and as `beside`."""
     theirs = published(experiment)
-    if metric not in set(theirs["metric"]):
-        raise unknown("metric", metric, theirs["metric"].unique())
+    check_keys([metric], "metric", theirs["metric"].unique())
     mine = _own(ours, theirs)
     own = mine[mine["metric"] == metric].set_index("method")["value"]
     part = theirs[(theirs["metric"] == metric) & theirs["method"].isin(own.index)]
@@ -202,7 +194,7 @@ def published_order(ours: pd.DataFrame, experiment: str, metric: str) -> pd.Data
     for run in [run for run in part["run"].unique() if run] or [""]:
         known = part[part["run"].isin(["", run])].set_index("method")["value"]
         sides = pd.DataFrame({"ours": own, "published": known.reindex(own.index)}).dropna()
-        tau = float(stats.kendalltau(sides["ours"], sides["published"]).statistic)
+        tau = sides["ours"].corr(sides["published"], method="kendall")
         orders = {s: sides.index[np.argsort(-sides[s], kind="stable")].tolist() for s in sides}
         rows.append({"metric": metric, "run": run, "n": len(sides), "tau": tau} | orders)
     return pd.DataFrame(rows)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,9 +18,9 @@ from erase_lib import measure
 from erase_lib.concepts import normal
 from erase_lib.diffusion import encode
 from erase_lib.erasure import Erasure
-from erase_lib.errors import EraseError, unknown
+from erase_lib.errors import EraseError
 from erase_lib.families import Pipeline, denoiser
-from erase_lib.files import as_path, read_text, sought, whole, writing
+from erase_lib.files import as_path, check_keys, read_text, sought, whole, writing
 from erase_lib.hold import in_place, plain
 from erase_lib.measure import World, matched_differences, means
 from erase_lib.models import fingerprint, load_pipeline, using
@@ -57,22 +58,18 @@ def gone(
     the judge errs). In a `folder`, which several erasures may share, what is done is kept: a call
     that was cut off goes on. Raises `EraseError` for an unknown probe, a target that the judge does
     not know, a twin that is the model itself, and another base."""
-    if strange := [name for name in probes if name not in PROBES]:
-        raise unknown("probe", strange[0], PROBES)
+    check_keys(probes, "probe", PROBES)
     erasure.check(world.pipe)
     models: dict[str, Place] = {"original": (world.pipe, None), "erased": (world.pipe, erasure)}
     if twin is not None:
         models["twin"] = _twin(world, twin, erasure)
     models["unknown"] = world.pipe, None
     at, rows = as_path(folder) if folder else None, list[dict[str, Any]]()
-    for concept in erasure.config.targets:
-        for seed in seeds:
-            given = concept, seed, pictures, steps, budget, at, progress
-            aim = aim_at(world, *given)
-            for probe in probes:
-                for model, place in models.items():
-                    if model != "unknown" or probe in TAUGHT:
-                        rows += _kept(world, *place, aim, probe, model)
+    for concept, seed in product(erasure.config.targets, seeds):
+        aim = aim_at(world, concept, seed, pictures, steps, budget, at, progress)
+        for probe, (model, place) in product(probes, models.items()):
+            if model != "unknown" or probe in TAUGHT:
+                rows += _kept(world, *place, aim, probe, model)
     return pd.DataFrame(rows).astype({"hit": float})
 
 
@@ -131,10 +128,8 @@ def _kept(
         return json.loads(text)
     rows = [about | row for row in _trial(world, pipe, edit, aim, probe, model)]
     if path:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with whole(path) as (temporary,):
-                temporary.write_text(json.dumps(rows), "utf-8")
+        with writing(path), whole(path) as (temporary,):
+            temporary.write_text(json.dumps(rows), "utf-8")
     return rows
 
 
@@ -142,7 +137,8 @@ def _trial(
     world: World, pipe: Pipeline, edit: Erasure | None, aim: Aim, probe: str, model: str
 ) -> Iterator[dict[str, Any]]:
     """hit, evaluations and found of every picture; or a note of why there is none."""
-    aim = aim.on_its_head() if model == "unknown" else aim
+    if model == "unknown":  # the control for what a probe teaches
+        aim = replace(aim, shown=[p.rotate(180) for p in aim.shown], turned=True)
     try:
         with edit.applied(pipe) if edit else nullcontext():
             answer = PROBES[probe](pipe, aim)

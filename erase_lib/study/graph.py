@@ -78,11 +78,10 @@ def symmetry(delta: Delta, kind: str = "spearman", draws: int = 300, seed: int =
 
     drawn = [once(rng.integers(0, n, n)) for _ in range(draws)]
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0) if draws else np.full((2, 3), np.nan)
-    result: dict[str, float] = {}
-    for end, values in (("", once(np.arange(n))), (" low", low), (" high", high)):
-        names = ("value" + end, "ceiling" + end, "corrected" + end)
-        result |= dict(zip(names, map(float, values), strict=True))
-    return result | {"pairs": n * (n - 1) // 2}
+    parts = ("value", "ceiling", "corrected")
+    ends = {"": once(np.arange(n)), " low": low, " high": high}
+    found = {p + end: float(x) for end, of in ends.items() for p, x in zip(parts, of, strict=True)}
+    return found | {"pairs": n * (n - 1) // 2}
 
 
 def delta_graph(table: pd.DataFrame, most: int = 3) -> nx.DiGraph:

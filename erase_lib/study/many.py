@@ -4,6 +4,7 @@ one T for all layers, so that what follows is products of matrices."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import pandas as pd
 import torch
@@ -67,8 +68,6 @@ def chained(pipe: Pipeline, erasures: Sequence[Erasure]) -> Erasure:
 def undone(t: Tensor, one: Tensor, later: Sequence[Tensor] = ()) -> Tensor:
     """T₁…Tₙ `(dim, dim)` without `one` of them, given those that came `later`, in their order: with
     L their product, T L⁻¹ `one`⁻¹ L. Exact but for rounding; without them it is for the last."""
-    after = torch.eye(len(t)).to(t)
-    for factor in later:
-        after = after @ factor
+    after = reduce(torch.matmul, later, torch.eye(len(t)).to(t))
     back = torch.linalg.solve(after, t, left=False)
     return torch.linalg.solve(one, back, left=False) @ after

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from erase_lib.errors import EraseError, check_range, unknown
+from erase_lib.errors import EraseError, check_range
+from erase_lib.files import check_keys
 from erase_lib.measure import SmallCLIP
 from erase_lib.models import Pipeline
 from erase_lib.text import encode_prompts
@@ -44,8 +44,7 @@ def project(points: np.ndarray, method: str = "umap", seed: int = 0) -> np.ndarr
     neighbourhoods, not gaps or the sizes of clusters; UMAP differs between machines, even with a
     seed. Raises `EraseError` for an unknown method, fewer than 3 different points, and numbers that
     are not finite or too large or small to be told apart (t-SNE would end Python)."""
-    if method not in PROJECTIONS:
-        raise unknown("projection", method, PROJECTIONS)
+    check_keys([method], "projection", PROJECTIONS)
     check_range("seed", seed, 0, 2**32 - 1)
     points, n = np.asarray(points, dtype=float), len(points)
     if n < 3 or points.ndim != 2 or points.shape[1] < 2:
@@ -70,10 +69,9 @@ def nearness_rho(
     """Does nearness to the target in this space predict δ? Spearman's ρ between δ (by concept) and
     the negative distance of `points` `(n, dim)`; the target itself is left out."""
     names = list(concepts)
-    if target not in names:
-        raise unknown("concept of the map", target, names)
+    check_keys([target], "concept of the map", names)
     near = pd.Series(-np.linalg.norm(points - points[names.index(target)], axis=1), names)
     others = [c for c in names if c != target and c in delta.index]
     if len(others) < 3:
         raise EraseError(f"δ of {len(others)} concepts on the map: a correlation needs 3 or more")
-    return float(stats.spearmanr(near[others], delta[others]).statistic)
+    return float(near[others].corr(delta[others], method="spearman"))

@@ -19,8 +19,8 @@ from erase_lib.concepts import is_style, without
 from erase_lib.config import EraseConfig
 from erase_lib.diffusion import predict, predict_clean, start_noise
 from erase_lib.erasure import Erasure
-from erase_lib.errors import unknown
 from erase_lib.families import Pipeline, denoiser, tokens
+from erase_lib.files import check_keys
 from erase_lib.hold import in_place
 from erase_lib.kv import kv_weights, movement
 from erase_lib.measure import prompt_table, sensitivity_prompts, styles_of
@@ -76,8 +76,7 @@ def predictions(
 ) -> pd.DataFrame:
     """Several predictions at once: concept, and a column a method; of draft one a score, "draft
     judge" and so on; `given` goes to `measure_pairs`. Else as `predict_sensitivity`."""
-    if strange := [method for method in methods if method not in PREDICTORS]:
-        raise unknown("predictor", strange[0], PREDICTORS)
+    check_keys(methods, "predictor", PREDICTORS)
     prompts = sensitivity_prompts(concepts, FORMS, neutral, styles_of(pipe), SEED)
     kinds = dict.fromkeys(EDITS[method] for method in methods if method in EDITS)
     edits = {kind: short_edit(pipe, targets, kind, seed) for kind in kinds}

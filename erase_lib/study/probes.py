@@ -17,19 +17,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from erase_lib import checkpoint
+from erase_lib import checkpoint, diffusion
 from erase_lib.closed_form import recovered
 from erase_lib.concepts import normal
-from erase_lib.diffusion import (
-    alpha_bar,
-    encode,
-    generate,
-    noise,
-    noised,
-    output_weight,
-    predict_clean,
-    prediction_type,
-)
+from erase_lib.diffusion import alpha_bar, encode, generate, noise, noised, predict_clean
 from erase_lib.errors import EraseError
 from erase_lib.families import Pipeline, denoiser, family
 from erase_lib.hold import in_place, plain
@@ -82,9 +73,8 @@ def by_words(
     rng, name = np.random.default_rng(aim.seed), normal(aim.concept).split()
     words = [w for w in searchable(pipe, "tokens", [aim.concept]) if w.isalpha() and len(w) > 2]
     words = [w for w in words if not any(n in normal(w) or normal(w) in n for n in name)]
-    without = encode_prompts(
-        pipe, [" ".join(p.replace(aim.concept, "").split()) for p in aim.prompts]
-    )
+    bare = [" ".join(p.replace(aim.concept, "").split()) for p in aim.prompts]
+    without = encode_prompts(pipe, bare)
     direction = (encode_prompts(pipe, aim.prompts) - without).mean(0)
     goal = without[0] + push * direction
 
@@ -121,10 +111,9 @@ def learn(
     """Adam on what a probe learns, down the denoising loss of the pictures that are shown, as the
     model was trained: t and noise anew in each update, `heard(which)` the embeddings `(n, tokens,
     dim)` for pictures `which`. `said`: towards what the original predicted instead. Returns the
-    evaluations, never more than the aim's budget. With a folder, which is this search's alone, it
-    goes on where it was cut off."""
-    clean, kind = encode(pipe, aim.shown), prediction_type(pipe)
-    g, adam, done = torch.Generator().manual_seed(aim.seed), torch.optim.Adam(learns, lr), 0
+    evaluations, within the aim's budget. With a folder of its own it goes on where it broke off."""
+    clean, kind = encode(pipe, aim.shown), diffusion.prediction_type(pipe)
+    g, adam, begin = torch.Generator().manual_seed(aim.seed), torch.optim.Adam(learns, lr), 0
     most = min(updates, aim.budget // (3 * batch))
     folder, told = aim.folder, {"search": name, "updates": updates, "lr": lr, "batch": batch}
     base = fingerprint(denoiser(pipe)) if folder else ""
@@ -133,9 +122,9 @@ def learn(
             parameter.data.copy_(learnt)
         adam.load_state_dict(state["adam"])
         g.set_state(state["generator"].cpu())
-        done = state["done"]
-    bar = tqdm(total=most, initial=done, desc=name, disable=not aim.progress, leave=False)
-    while done < most:
+        begin = state["done"]
+    how: dict[str, Any] = {"initial": begin, "disable": not aim.progress, "leave": False}
+    for done in tqdm(range(begin + 1, most + 1), name, most, **how):
         which = torch.randint(len(aim.said[1] if said else clean), (batch,), generator=g)
         if said:
             z, t, z0 = (part[which.to(part.device)] for part in aim.said)
@@ -145,16 +134,13 @@ def learn(
             z = noised(z0, noise(pipe, batch, g), alpha_bar(pipe, t), kind)
         a = alpha_bar(pipe, t)
         gap = predict_clean(pipe, z, t, heard(which.tolist())) - z0
-        (gap.pow(2) * output_weight(a, kind)).mean().backward(inputs=learns)
+        (gap.pow(2) * diffusion.output_weight(a, kind)).mean().backward(inputs=learns)
         adam.step()
         adam.zero_grad()
-        done += 1
-        bar.update()
         if folder and done % EVERY == 0:
             state = {"learns": list(learns), "adam": adam.state_dict()}
             checkpoint.write(folder, told, base, state | {"generator": g.get_state(), "done": done})
-    bar.close()
-    return 3 * batch * done
+    return 3 * batch * max(begin, most)
 
 
 def spoken(pipe: Pipeline, texts: list[str], vectors: Tensor, at: int) -> Tensor:
@@ -186,8 +172,7 @@ def by_tokens(
     `said`: the tokens alone, told which the model is to predict what the original does, told the
     name (P4D-N: Chin et al., ICML 2024)."""
     with learning(pipe):
-        table = pipe.text_encoder.get_input_embeddings().weight.detach().float()
-        learns = first_tokens(table, k, aim.seed)
+        table, learns = first_tokens(pipe, k, aim.seed)
 
         def real() -> Tensor:
             return torch.cdist(learns.detach(), table).argmin(1)
@@ -205,20 +190,19 @@ def by_tokens(
         return embedded(pipe, aim, c, spent, pipe.tokenizer.decode(real().tolist()))
 
 
-def first_tokens(table: Tensor, k: int, seed: int) -> nn.Parameter:
-    """k of the encoder's own tokens to begin with, drawn with a seed, as a parameter."""
+def first_tokens(pipe: Pipeline, k: int, seed: int) -> tuple[Tensor, nn.Parameter]:
+    """The encoder's tokens `(tokens, width)`, and k of them, drawn with a seed, as a parameter."""
+    table = pipe.text_encoder.get_input_embeddings().weight.detach().float()
     rows = torch.randint(len(table), (k,), generator=torch.Generator().manual_seed(seed))
-    return nn.Parameter(table[rows.to(table.device)].clone())
+    return table, nn.Parameter(table[rows.to(table.device)].clone())
 
 
 def by_inversion(
     pipe: Pipeline, aim: Aim, k: int = 1, updates: int = 300, lr: float = 0.02
 ) -> Answer:
-    """Concept inversion (CCE: Pham et al., ICLR 2024): k new words of the text encoder, which stand
-    for the name in every caption."""
+    """Concept inversion (CCE: Pham et al., ICLR 2024): k new words for the name in captions."""
     with learning(pipe):
-        table = pipe.text_encoder.get_input_embeddings().weight.detach().float()
-        learns, word = first_tokens(table, k, aim.seed), " ".join([PLACE] * k)
+        (_, learns), word = first_tokens(pipe, k, aim.seed), " ".join([PLACE] * k)
 
         def said(texts: list[str]) -> Tensor:
             places = [text.replace(aim.concept, word) for text in texts]

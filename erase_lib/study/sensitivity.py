@@ -13,9 +13,10 @@ from erase_lib import measure
 from erase_lib.concepts import concept_table, normal
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
+from erase_lib.measure.judges import ranks
 from erase_lib.measure.statistics import chance
 from erase_lib.models import Pipeline
-from erase_lib.text import distances, encode_prompts
+from erase_lib.text import distances_each
 
 SCORES = {
     "judge": "judge's probability of what was asked for, lost",
@@ -46,17 +47,15 @@ def measure_pairs(
     given = list(prompts["prompt"]), list(prompts["seed"]), steps
     before = measure.draw(pipe, *given, progress=progress)
     after = measure.draw(pipe, *given, progress=progress, erasure=erasure, keep=False)
-    known = prompts["concept"].map(normal).isin(judge.place).to_numpy()
-    rows, columns = np.arange(len(prompts)), np.zeros(len(prompts), int)
-    columns[known] = judge.index(prompts["concept"][known])
+    columns = np.array([judge.place.get(normal(c), -1) for c in prompts["concept"]], dtype=int)
     told = (judge.concept_probabilities(pictures).numpy() for pictures in (before, after))
-    first, second = (probabilities[rows, columns] for probabilities in told)
+    first, second = (ranks(likely, columns)[1] for likely in told)
     old, new = (clip.image_features(pictures) for pictures in (before, after))
     text = clip.text_features(list(prompts["prompt"]))
     # 1: from black to white
     change = (measure.picture_tensor(after) - measure.picture_tensor(before)) / 2
     return prompts.assign(
-        judge=np.where(known, first - second, np.nan),
+        judge=first - second,
         clip=measure.clip_score(old, text) - measure.clip_score(new, text),
         features=measure.feature_distance(old, new),
         pixels=change.pow(2).mean((1, 2, 3)).sqrt().numpy(),
@@ -98,12 +97,10 @@ def sensitivity(
     pairs = measure_pairs(pipe, erasure, prompts, **given)
     by = {"judge": judge.name, "clip": clip.name, "features": clip.name}
     table = deltas(pairs, score).assign(score=score, measured_by=by.get(score, score))
-    every = encode_prompts(pipe, list(table["concept"]))
-    targets = encode_prompts(pipe, list(erasure.config.targets))
-    nearest = np.min([distances(every, target[None]).cpu().numpy() for target in targets], axis=0)
+    apart = distances_each(pipe, list(table["concept"]), erasure.config.targets)
     known = concept_table().set_index("concept")["category"]
     table.insert(1, "category", table["concept"].map(known))
-    table.insert(2, "distance", nearest)
+    table.insert(2, "distance", np.min([d.cpu().numpy() for d in apart], axis=0))
     return table
 
 

@@ -16,8 +16,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from erase_lib.doors import gate
-from erase_lib.errors import EraseError, check_range, unknown
-from erase_lib.files import alone, as_path, read_mapping, rooted, writing
+from erase_lib.errors import EraseError, check_range
+from erase_lib.files import alone, as_path, check_keys, read_mapping, rooted, writing
 from erase_lib.sweep import grid, run
 from erase_lib.sweep.ending import one_line
 from erase_lib.sweep.overview import overview
@@ -80,8 +80,7 @@ def sweep(
     `threads` (default: the cores divided among them); with `backend` dask or ray the cluster at
     `scheduler` (default: one here), which sees the same files. Raises `EraseError` for a wrong
     grid (see `plan`), or more than `most` runs, before the first, and for a folder in use."""
-    if backend not in BACKENDS:
-        raise unknown("backend", backend, BACKENDS)
+    check_keys([backend], "backend", BACKENDS)
     if scheduler and backend == "loky":
         raise EraseError(f"scheduler is {scheduler!r}: it needs --backend dask or ray")
     check_range("workers", workers, 1, 512)

@@ -48,27 +48,22 @@ def repeats(cases: Sequence[Case]) -> str:
             given = settings(case.values)
             unused[config.method] |= {k for k in given if given[k] != before[k]}
             more += before is not case.values
-    why = "; ".join(
-        f"{m} is the same at any {', '.join(sorted(n))}" for m, n in unused.items() if n
-    )
-    return f"\n{more} runs erase what another of them does: {why}" if more else ""
+    why = [f"{m} is the same at any {', '.join(sorted(n))}" for m, n in unused.items() if n]
+    return f"\n{more} runs erase what another of them does: {'; '.join(why)}" if more else ""
 
 
 def seconds(
     cases: Sequence[Case], records: Sequence[dict], notebook: str
 ) -> tuple[list[float], str]:
-    """How long finished runs took, and which: the grid's own, or else those of the same notebook
-    and profile in the folders beside it."""
+    """Seconds of finished runs, and which: the grid's own, or beside it of notebook and profile."""
     if own := [r.get("seconds", 0) for r in records if r.get("status") == DONE]:
         return own, "those done"
-    alike = {"status": DONE, "notebook": notebook}
     profiles = [case.values.get("profile") for case in cases]
     found = [read_record(p.parent) for p in cases[0].folder.parents[1].glob(f"*/*/{RECORD}")]
-    found = [r for r in found if alike.items() <= {k: r.get(k) for k in alike}.items()]
+    found = [r for r in found if (r.get("status"), r.get("notebook")) == (DONE, notebook)]
     found = [r for r in found if r["parameters"].get("profile") in profiles]
-    return [
-        r["seconds"] for r in found if "seconds" in r
-    ], f"{len(found)} of other sweeps beside it"
+    spent = [r["seconds"] for r in found if "seconds" in r]
+    return spent, f"{len(found)} of other sweeps beside it"
 
 
 def overview(cases: Sequence[Case], notebook: str, workers: int = 1) -> str:

@@ -19,8 +19,8 @@ from typing import Any
 from unittest import mock
 
 from erase_lib.config import PROFILES
-from erase_lib.errors import EraseError, reason, unknown, unwritable
-from erase_lib.files import DATA, alone, as_path, read_text, rooted, whole, writing
+from erase_lib.errors import EraseError, reason, unwritable
+from erase_lib.files import DATA, alone, as_path, check_keys, read_text, rooted, whole, writing
 from erase_lib.sweep.grid import OUTPUT, Values
 
 METRICS, RECORD, EXECUTED, LOG = "metrics.json", "run.json", "executed.ipynb", "log.txt"
@@ -36,8 +36,7 @@ SMOKE = "SMOKE RUN: A FEW STEPS TO SEE THAT EVERYTHING WORKS. DO NOT QUOTE ITS N
 def start(profile: str, output: str | Path) -> Path:
     """The run's folder, `rooted`, made if it is not there; a smoke run says so in large letters.
     Raises `EraseError` for an unknown profile, and a folder that cannot be made."""
-    if profile not in PROFILES:
-        raise unknown("profile", profile, PROFILES)
+    check_keys([profile], "profile", PROFILES)
     folder = rooted(as_path(output))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

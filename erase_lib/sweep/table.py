@@ -122,7 +122,6 @@ def publish(table: pd.DataFrame, out: Path, target: Path, grid: Path) -> None:
     """Put a finished table where later notebooks read it: NAME.csv, the grid, and NAME.json with
     its hours and versions, NAME being the grid file's. So also the tables that the runs wrote as
     Parquet: NAME_TABLE.parquet has the rows of all, each run's id and targets in front."""
-    target.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {"runs": len(table), "hours": round(table["seconds"].sum() / 3600, 2)}
     for name in ("threads", "git_commit", *VERSIONS):
         about[name] = sorted(table[name].astype(str).unique())
