@@ -49,6 +49,7 @@ class _Data(type(Path())):  # type: ignore[misc]
 
 
 DATA = _Data(Path(__file__).resolve().parent.parent / "data")
+FINGERPRINT = DATA / "models" / "emoji-diffusion" / "FINGERPRINT"  # of the embedded model
 
 
 @contextmanager

@@ -197,7 +197,7 @@ function lay() {
   const { concepts, pictures, score, methods, here } = told.atlas;
   $("measured").textContent = `Measured by the atlas of erasures (notebook 09), which drew ${concepts}
     other concepts before and after, ${pictures} pictures each, so that one δ is rough: how far a picture
-    moved (${score}). The atlas erased by ${methods.join(", ")}, which trains; the matrices here are a closed
+    moved (${score}). The atlas erased an earlier model by ${methods.join(", ")}, which trains; the matrices here are a closed
     form (${here}) and may hurt others. Press one to see for yourself.`;
   $("erasures").append(...told.erasures.map(({ name }, at) => {
     const button = labelled(name);

@@ -15,14 +15,18 @@ from erase_lib.models import Pipeline
 
 
 def exercise1(answer: float | None, latent: Tensor, picture: Image.Image) -> None:
-    """How many numbers has a picture, of 64 × 64 pixels, for each of its `latent (c, h, w)`?"""
+    """How many numbers has a picture for each of its `latent (c, h, w)`?"""
     numbers = picture.width * picture.height * 3
     check(
         answer,
-        (lambda a: a != 64, "the picture has three colours, and the latent sixteen channels"),
+        (
+            lambda a: a != picture.width * picture.height / latent[0].numel(),
+            f"the picture has three colours, and the latent {len(latent)} channels",
+        ),
         (lambda a: a != latent.numel() / numbers, "upside down: the picture is the larger one"),
         (lambda a: abs(a - numbers / latent.numel()) < 0.01, "count: width × height × colours"),
-        right="twelve times fewer numbers, so each step of drawing is that much cheaper.",
+        right=f"{numbers / latent.numel():.0f} times fewer numbers, so each step of drawing is that"
+        " much cheaper.",
     )
 
 
@@ -78,19 +82,18 @@ def exercise4(answer: str, concept: str, names: Sequence[str], weights: Tensor) 
     `names` of a prompt's tokens, the `concept` among them, and the share `weights (tokens,)` of all
     attention that each gets.
     """
-    heard = weights.tolist()
+    heard, most = weights.tolist(), names[weights.argmax()]
     check(
         answer,
         (lambda a: a in names, f"choose one of {', '.join(dict.fromkeys(names))}"),
         (
-            lambda a: a != concept,
+            lambda a: a != concept or a == most,
             f"so one would think, but the word itself gets {heard[names.index(concept)]:.1%}",
         ),
-        (
-            lambda a: a == names[weights.argmax()],
-            lambda a: f"{a!r} gets {heard[names.index(a)]:.1%}",
-        ),
-        right="a place that needs nothing has to listen somewhere, for its weights sum to 1.",
+        (lambda a: a == most, lambda a: f"{a!r} gets {heard[names.index(a)]:.1%}"),
+        right="here it is the word itself."
+        if most == concept
+        else "a place that needs nothing has to listen somewhere, for its weights sum to 1.",
     )
 
 

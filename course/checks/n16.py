@@ -32,7 +32,7 @@ def exercise1(logvar: Any, vae: Any) -> None:
         (lambda a: a not in (0.25, 0.5, -0.25), "that is a factor: of a logarithm, it is added"),
         (lambda a: abs(a + 2) > 1e-3, "the logarithm is the natural one here, not that to base 2"),
         (lambda a: abs(a - change) < 1e-3, "σ becomes σ / s: take the logarithm of its square"),
-        right=f"{change:.4f}, in all sixteen channels. A bias of a layer that is there anyway takes"
+        right=f"{change:.4f}, in all {n} channels. A bias of a layer that is there anyway takes"
         " it in, which is why nobody who uses the model has to know m and s.",
     )
 

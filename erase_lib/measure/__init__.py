@@ -12,7 +12,7 @@ from erase_lib.measure.pictures import Pictures, draw, picture_tensor
 from erase_lib.measure.prompts import evaluation_prompts, near_and_far, prompt_table
 from erase_lib.measure.prompts import sensitivity_prompts, styles_of, suite_prompts, words_of
 from erase_lib.measure.statistics import bootstrap, flipped, holm, label, long, matched_differences
-from erase_lib.measure.statistics import means, read_table, row_intervals, worst
+from erase_lib.measure.statistics import means, read_table, row_intervals, table_model, worst
 from erase_lib.measure.suite import METRIC, Group, Suite, read_suite
 from erase_lib.measure.world import World, ZeroShot
 

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from erase_lib.errors import EraseError, check_range
-from erase_lib.files import read_text, sought, whole_table
+from erase_lib.files import FINGERPRINT, read_text, sought, whole_table
 
 DRAWS = 100_000  # the most that an interval or a test is made of
 Groups = Sequence[object] | np.ndarray  # what each value is of, such as its prompt
@@ -156,6 +156,19 @@ def read_table(table: str | Path) -> pd.DataFrame:
     if not {"status", "id", "targets"} & set(found):
         raise EraseError(f"{path} has no column status: expected results.csv of a sweep")
     return found
+
+
+def table_model(table: str | Path, own: str | None = None) -> str:
+    """A line for beneath a figure: which model a published table is of, by the fingerprint in its
+    NAME.json. `own`: the reader's model, where it is not the embedded one."""
+    if own:
+        return "This table is of the embedded model, not of yours."
+    path = sought(re.sub(r"\.(csv|parquet)$", "", str(table)) + ".json")
+    if not (text := read_text(path)):
+        return "This table does not say which model it is of."
+    if f'"model": "{read_text(FINGERPRINT)}"' in text:
+        return "This table is of the embedded model as it is."
+    return "This table is of an earlier embedded model, not of today's: see docs/RESULTS.md."
 
 
 def label(runs: pd.DataFrame, columns: Sequence[str]) -> pd.Series:

@@ -184,7 +184,7 @@ def overlay(picture: Image.Image, weights: Tensor) -> Image.Image:
 
 
 def thumbnails(style: str = "noto") -> dict[str, Image.Image]:
-    """The artists' own picture of every concept of the embedded model, 64 × 64."""
+    """The artists' own picture of every concept of the embedded model, 128 × 128."""
     table = whole_table(EMOJI / "pictures.parquet", columns=["concept", "style", "png"])
     if (rows := table[table["style"] == style]).empty:
         raise unknown("style", style, table["style"].unique())

@@ -182,10 +182,10 @@ def test_a_student_answers_in_the_primer(tmp_path):
     given = {"profile": "smoke", "output": str(tmp_path / "out")}
     with shown("08_diffusion_primer", tmp_path, student=True, **given) as page:
         says(page, "exercise1(ratio1", "not yet")
-        fill(page, "ratio1: float", "ratio1 = 1 / 12")
+        fill(page, "ratio1: float", "ratio1 = 1 / 32")
         assert "upside down" in says(page, "exercise1(ratio1", "not right")
-        fill(page, "ratio1 = 1 / 12", "ratio1 = 12")
-        says(page, "exercise1(ratio1", "right: twelve times fewer")
+        fill(page, "ratio1 = 1 / 32", "ratio1 = 32")
+        says(page, "exercise1(ratio1", "right: 32 times fewer")
         fill(
             page,
             "def noised2",

@@ -146,5 +146,5 @@ def test_what_is_listened_to_is_bright():
 
 
 def test_every_concept_has_a_thumbnail(refused):
-    assert show.thumbnails()["church"].size == (64, 64)
+    assert show.thumbnails()["church"].size == (128, 128)
     refused(show.thumbnails, "nto", says="style 'nto' 'noto'")

@@ -88,7 +88,7 @@ def test_the_embedded_autoencoder_returns_a_picture_nearly():
     assert len(attention.cross_layers(pipe.unet)) == 7
     picture = generate(pipe, ["a church in noto style"], seed=0, steps=8, progress=False)
     z = encode(pipe, picture)
-    assert z.shape == (1, 16, 8, 8) and 0.5 < z.std() < 2
+    assert z.shape == (1, 24, 8, 8) and 0.5 < z.std() < 2
     (again,) = decode(pipe, z)
     gap = np.asarray(again, float) - np.asarray(picture[0], float)
     assert np.abs(gap).mean() < 8  # of 255

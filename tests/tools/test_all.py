@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import json
 
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tools.embedded import all as everything
-from tools.embedded import common, export, parts, pictures, unet
-
-
-@pytest.fixture(scope="module")
-def at_128(tmp_path_factory):
-    """A data set of two concepts at 128 pixels: the shipped ones, scaled up."""
-    table = pd.read_parquet(pictures.pictures_file())
-    table = table[table["concept"].isin(table["concept"].unique()[:2])]
-    large = [pictures.to_png(png, False, 128) for png in table["png"]]
-    path = tmp_path_factory.mktemp("emoji") / "pictures.parquet"
-    table.assign(png=large).to_parquet(path)
-    return path
+from tools.embedded import export, parts, unet
 
 
 def weights(folder):
@@ -29,9 +17,7 @@ def weights(folder):
 
 
 @pytest.mark.slow
-def test_all_stages_in_seconds_and_back_through_the_parts(at_128, tmp_path, monkeypatch):
-    small = pictures.pictures_file()
-    monkeypatch.setattr(common, "pictures_file", lambda size=64: at_128 if size == 128 else small)
+def test_all_stages_in_seconds_and_back_through_the_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(unet, "SHOWN", ["church", "dog"])
     work, out = tmp_path / "work", tmp_path / "out"
     export.restore_words(work)

@@ -55,7 +55,7 @@ def killed_and_resumed(monkeypatch, tmp_path, train, at, start=None):
 
 def test_a_killed_vae_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
     def train(work):
-        vae.train_autoencoder(5, work, batch=2, every=2, concepts=4)
+        vae.train_autoencoder(5, work, batch=2, every=2, concepts=4, size=64)
 
     folders = killed_and_resumed(monkeypatch, tmp_path, train, at=4)
     same(*folders)
@@ -98,7 +98,7 @@ def test_redrawn_latents_keep_the_layout_and_reach_the_decoder(tmp_path):
     own = common.load_checkpoint(tmp_path / "redrawn.pt")
     saved = torch.load(tmp_path / "latents.pt", weights_only=True)
     true = saved["latents"][:, 0]
-    assert own["latents"].shape == (8, 2, 16, 8, 8)
+    assert own["latents"].shape == (8, 2, 24, 8, 8)
     # drawn again from little noise a picture is more itself than from much, and than another is
     gap = [(own["latents"][:, i].float() - true).pow(2).mean() for i in (0, 1)]
     assert gap[0] < gap[1] < (true - true.roll(1, 0)).pow(2).mean()
@@ -132,17 +132,17 @@ def test_a_resumed_training_keeps_its_vocabulary(tmp_path, monkeypatch):
 def test_folded_whitening_is_the_same_function():
     torch.manual_seed(0)
     plain = vae.new_vae().eval()
-    mean, std = torch.randn(16), 0.3 + 3 * torch.rand(16)
+    mean, std = torch.randn(24), 0.3 + 3 * torch.rand(24)
     folded = deepcopy(plain)
     export.fold_whitening(folded, mean, std)
     m, s = mean[:, None, None], std[:, None, None]
-    pictures = 2 * torch.rand(2, 3, 64, 64) - 1
+    pictures = 2 * torch.rand(2, 3, 128, 128) - 1
     before, after = plain.encode(pictures).latent_dist, folded.encode(pictures).latent_dist
     torch.testing.assert_close(after.mean, (before.mean - m) / s, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(after.std, before.std / s, atol=1e-5, rtol=1e-5)
-    z = torch.randn(2, 16, 8, 8)
+    z = torch.randn(2, 24, 8, 8)
     drawn = folded.decode((z - m) / s).sample
-    torch.testing.assert_close(drawn, plain.decode(z).sample, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(drawn, plain.decode(z).sample, atol=1e-4, rtol=1e-4)
     assert folded.config.scaling_factor == 1
 
 
@@ -217,7 +217,10 @@ def test_captions_by_hand():
 
 def test_some_concepts_are_the_first_of_the_alphabet_in_every_style():
     table, pictures = common.read_pictures(3)
-    assert pictures.shape == (12, 3, 64, 64) and pictures.dtype == torch.uint8
+    assert pictures.shape == (12, 3, 128, 128) and pictures.dtype == torch.uint8
+    small = common.read_pictures(3, common.SEEN)[1]  # means of four pixels
+    four = pictures.double().unflatten(3, (64, 2)).unflatten(2, (64, 2)).mean((3, 5))
+    assert small.dtype == torch.uint8 and (small.double() - four).abs().max() <= 0.5
     assert table["concept"].nunique() == 3 and table["concept"].is_monotonic_increasing
 
 

@@ -1,4 +1,4 @@
-"""The pictures of another size: icon sets read by code point, and packages that do not come."""
+"""Building the pictures: icon sets read by code point, and packages that do not come."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools.embedded import common, pictures
+from tools.embedded import pictures
 
 
 def archive(path, **files):
@@ -74,7 +74,3 @@ def test_a_command_ends_with_one_line(tmp_path, capsys):
     assert pictures.main(["--packages", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"{damaged} is damaged") and said.count("\n") == 1
-
-
-def test_pictures_not_drawn_yet_name_the_command(refused):
-    refused(common.read_pictures, 2, 96, says="emoji-96 tools.embedded.pictures --size")

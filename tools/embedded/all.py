@@ -4,10 +4,10 @@
 
 Everything lies on the device, in bfloat16 where that is safe. The time is split by `SHARES`; each
 stage ends on time and is then packed into `--out`, in files of at most 15 MiB (`embedded.parts`).
-Needed beside the code: the pictures (`embedded.pictures --size 128`) and in `--work` the text
-encoder and image tower (`embedded.export --words`). Nothing is downloaded. Checkpoints come every
-minute; the same command again goes on after the last one, and skips the stages that are done. VAE
-and UNet are 49 MiB, the twin 36: where less may come back at once, `--stages` takes them apart.
+Needed beside the code and the pictures, in `--work`: the text encoder and image tower
+(`embedded.export --words`). Nothing is downloaded. Checkpoints come every minute; the same command
+again goes on after the last one, and skips the stages that are done. VAE and UNet are 49 MiB, the
+twin 36: where less may come back at once, `--stages` takes them apart.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from erase_lib.files import whole
 from erase_lib.models import pick_device
 from tools import one_line
 from tools.embedded import common, parts, unet, vae
+from tools.embedded.pictures import SIZE
 from tools.embedded.redraw import redraw
 
 # stage: its share of the time. The twin has as much as the UNet, for its training shall differ in
@@ -54,7 +55,7 @@ def build(
     seconds: float,
     device: str = "cuda",
     stages: Sequence[str] = tuple(SHARES),
-    size: int = 128,
+    size: int = SIZE,
     begin: Path | None = None,
     without: Sequence[str] = ("objects",),
     snr: float | None = None,
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--stages", default=",".join(SHARES), help="some of these")
     parser.add_argument("--work", type=Path, default=common.WORK)
     parser.add_argument("--out", type=Path, help="where the packed models go; WORK/out if absent")
-    parser.add_argument("--size", type=int, default=128, help="pixels of the pictures")
+    parser.add_argument("--size", type=int, default=SIZE, help="pixels of the pictures")
     parser.add_argument("--begin", type=Path, help="a VAE to begin as, or of half the size")
     parser.add_argument("--without", default="objects", help="what the twin never sees: A,B")
     parser.add_argument("--snr", type=float, help="min-SNR weighting with this bound")

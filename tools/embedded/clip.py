@@ -234,7 +234,7 @@ def train(
     many steps. For a smoke run: fewer `known` words, tokens in the `vocabulary`, and `concepts`.
     """
     torch.manual_seed(SEED)
-    table, pictures = common.read_pictures(concepts)
+    table, pictures = common.read_pictures(concepts, common.SEEN)
     tokenizer = trained_tokenizer(work / "tokenizer", vocabulary, known, concepts)
     names = sorted(set(table["concept"]))
     concept = torch.tensor([names.index(c) for c in table["concept"]])

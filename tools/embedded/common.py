@@ -23,11 +23,12 @@ from torch.nn import functional as F
 
 from erase_lib.errors import EraseError, reason
 from erase_lib.files import whole, writing
-from tools.embedded.pictures import ROOT, SIZE, SOURCES, pictures_file
+from tools.embedded.pictures import PICTURES, ROOT, SIZE, SOURCES
 
 DATA = ROOT / "data"
 WORK = ROOT / "build" / "model"  # ignored by git: checkpoints and intermediate weights
 STYLES = tuple(SOURCES)
+SEEN = 64  # pixels of what CLIP and the judge look at
 Show = Callable[[Path], object]  # what a training calls with each picture file that it has written
 # A few steps of every stage, each a keyword of its `train`: they run all of its code and teach
 # nothing.
@@ -45,17 +46,16 @@ SMOKE: dict[str, dict[str, Any]] = {
 def read_pictures(concepts: int | None = None, size: int = SIZE) -> tuple[pd.DataFrame, Tensor]:
     """The table of the data set and its pictures as uint8 `(n, 3, size, size)`; four a concept.
 
-    Only the first `concepts` of the alphabet, if given: for a smoke run. Raises `EraseError` where
-    the pictures of that size have not been drawn.
+    Only the first `concepts` of the alphabet, if given: for a smoke run. Smaller ones are means of
+    squares of pixels.
     """
-    path = pictures_file(size)
-    if not path.exists():
-        command = f"python -m tools.embedded.pictures --size {size}"
-        raise EraseError(f"{path} is missing: draw it with {command}")
-    table = pd.read_parquet(path)
+    table = pd.read_parquet(PICTURES)
     table = table[table["concept"].isin(table["concept"].unique()[:concepts])]
     arrays = [np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in table["png"]]
-    return table, torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+    pictures = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+    if size == SIZE:
+        return table, pictures
+    return table, F.avg_pool2d(pictures.float(), SIZE // size).round().byte()
 
 
 def to_float(pictures: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def measure(model: Path | None = None, n: int = 160, seed: int = 0) -> pd.DataFr
     """
     pipe = load_pipeline(model)
     size = pipe.vae.config.sample_size
-    table, originals = common.read_pictures()
+    table, originals = common.read_pictures(size=common.SEEN)
     rows = np.random.default_rng(seed).choice(len(table), n, replace=False)
     asked = table.iloc[rows]
     prompts = [f"a {r.concept} in {r.style} style" for r in asked.itertuples()]

@@ -25,7 +25,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer, ResNetModel
 
 from erase_lib.errors import EraseError, unknown
-from erase_lib.files import whole
+from erase_lib.files import FINGERPRINT, whole
+from erase_lib.models import fingerprint
 from tools import one_line
 from tools.embedded import common
 from tools.embedded.clip import TOKENS
@@ -76,6 +77,7 @@ def export(work: Path, models: Path = MODELS, unet: str = "unet") -> None:
     # without this a plain from_pretrained loads the text encoder in half and the rest in float32,
     # and fails
     common.amend_config(new / "text_encoder" / "config.json", dtype="float32")
+    (new / FINGERPRINT.name).write_text(fingerprint(pipe.unet))
     words = new / "tokenizer" / "tokenizer.json"  # written with an indent: half of its size
     words.write_text(json.dumps(json.loads(words.read_text()), ensure_ascii=False))
     replace(new, folder)

@@ -124,7 +124,7 @@ def augment(pictures: Tensor, g: torch.Generator) -> Tensor:
 
 def labels(concepts: int | None = None) -> tuple[Tensor, list[str], Tensor, Tensor]:
     """Pictures uint8 `(n, 3, 64, 64)`, concept names, each picture's concept and style index."""
-    table, pictures = common.read_pictures(concepts)
+    table, pictures = common.read_pictures(concepts, common.SEEN)
     names = sorted(set(table["concept"]))
     concept = torch.tensor([names.index(c) for c in table["concept"]])
     return pictures, names, concept, torch.tensor([common.STYLES.index(s) for s in table["style"]])

@@ -3,8 +3,7 @@ list.
 
 Run `python -m tools.embedded.pictures` (part of `make data`). The five npm packages are fetched
 with `npm pack` into a build folder once; everything after that is deterministic and takes two
-minutes, nearly all of it compression. `--size 128` draws the same art twice as large, from vectors,
-into an ignored folder.
+minutes, nearly all of it compression. The art is drawn from vectors, or from larger pictures.
 """
 
 from __future__ import annotations
@@ -34,19 +33,16 @@ from tools import one_line
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ROOT / "build" / "npm"  # what npm has fetched, once
-SIZE = 64  # pixels of the first edition, and of what the judge looks at
+PICTURES = ROOT / "data" / "emoji" / "pictures.parquet"
+SIZE = 128  # pixels
 
-# style: (npm package, version, folder or icon set of the pictures inside it, licence)
+# style: (npm package, version, folder or icon set of the pictures inside it, licence); the versions
+# matter: noto 1.2.7 begins to draw anew
 SOURCES = {
-    "noto": ("emoji-datasource-google", "16.0.0", "img/google/64", "Apache-2.0"),
-    "twemoji": ("emoji-datasource-twitter", "16.0.0", "img/twitter/64", "CC-BY-4.0"),
-    "fluent": ("@lobehub/fluent-emoji-3d", "1.1.0", "assets", "MIT"),
-    "openmoji": ("openmoji", "17.0.0", "color/svg", "CC-BY-SA-4.0"),
-}
-# The same art as vectors, for more pixels. The versions matter: noto 1.2.7 begins to draw anew.
-VECTORS = SOURCES | {
     "noto": ("@iconify-json/noto", "1.2.6", "icons.json", "Apache-2.0"),
     "twemoji": ("@iconify-json/twemoji", "1.2.5", "icons.json", "CC-BY-4.0"),
+    "fluent": ("@lobehub/fluent-emoji-3d", "1.1.0", "assets", "MIT"),
+    "openmoji": ("openmoji", "17.0.0", "color/svg", "CC-BY-SA-4.0"),
 }
 NAMES = ("emojibase-data", "17.0.0", "en/data.json", "MIT")
 CLDR = f"Unicode CLDR in {NAMES[0]} {NAMES[1]}"
@@ -64,13 +60,6 @@ TWO_WORD_NAMES = set(
     "bow and arrow,beer mug,wine glass,clinking beer mugs,cocktail glass,tropical drink,"
     "bottle with popping cork,police car,fire engine".split(",")
 )
-
-
-def pictures_file(size: int = SIZE) -> Path:
-    """The Parquet file of so many pixels: 64 ships, others lie where git ignores them."""
-    if size == SIZE:
-        return ROOT / "data" / "emoji" / "pictures.parquet"
-    return ROOT / "build" / f"emoji-{size}" / "pictures.parquet"
 
 
 def fetch(package: str, version: str, folder: Path) -> Path:
@@ -189,26 +178,23 @@ def write_parquet(table: pd.DataFrame, path: Path) -> None:
         )
 
 
-def build(
-    folder: Path, out: Path, say: Callable[[str], None] = print, size: int = SIZE
-) -> pd.DataFrame:
+def build(folder: Path, out: Path, say: Callable[[str], None] = print) -> pd.DataFrame:
     """Write `pictures.parquet` and `concepts.csv` into `out`; returns the table of pictures."""
     package, version, path, _ = NAMES
-    sources = SOURCES if size == SIZE else VECTORS
     with opened(fetch(package, version, folder)) as tar:
         entries = json.load(tar.extractfile(f"package/{path}"))  # type: ignore[arg-type]
         labels = json.load(tar.extractfile("package/meta/groups.json"))  # type: ignore[arg-type]
     subgroups = {int(number): name for number, name in labels["subgroups"].items()}
     files = {}
-    for style, (package, version, path, _) in sources.items():
+    for style, (package, version, path, _) in SOURCES.items():
         archive, is_set = fetch(package, version, folder), path.endswith(".json")
         files[style] = read_icons(archive) if is_set else read_folder(archive, path)
     rows = []
     for entry in sorted(filter(is_concept, entries), key=lambda e: e["label"].lower()):
         key = codepoint_key(entry["hexcode"])
-        if not all(key in files[style] for style in sources):
+        if not all(key in files[style] for style in SOURCES):
             continue
-        for style, (package, version, path, licence) in sources.items():
+        for style, (package, version, path, licence) in SOURCES.items():
             rows.append(
                 {
                     "concept": entry["label"].lower(),
@@ -219,12 +205,12 @@ def build(
                     "codepoint": key,
                     "source": f"{package} {version}",
                     "licence": licence,
-                    "png": to_png(files[style][key], path.endswith(("svg", "json")), size),
+                    "png": to_png(files[style][key], path.endswith(("svg", "json"))),
                 }
             )
     table = pd.DataFrame(rows)
     out.mkdir(parents=True, exist_ok=True)
-    write_parquet(table, out / "pictures.parquet")
+    write_parquet(table, out / PICTURES.name)
     concepts = table.drop_duplicates("concept")[
         ["concept", "category", "subgroup", "keywords", "codepoint"]
     ].assign(source=CLDR)
@@ -239,11 +225,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Build the data set in its place."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--packages", type=Path, default=PACKAGES)
-    parser.add_argument("--size", type=int, default=SIZE, help="pixels: 64 ships")
-    parser.add_argument("--out", type=Path, help="data/emoji, or for another size build/emoji-SIZE")
+    parser.add_argument("--out", type=Path, default=PICTURES.parent)
     given = parser.parse_args(arguments)
-    size, out = given.size, given.out
-    build(given.packages, out or pictures_file(size).parent, size=size)
+    build(given.packages, given.out)
 
 
 if __name__ == "__main__":

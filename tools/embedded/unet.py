@@ -3,13 +3,13 @@
 Every step has its own random numbers and every checkpoint is renamed into place, so a killed run
 continues. A longer sitting raises `--steps`: the learning rate then follows the longer schedule
 from where the run stands. `--without NAMES` leaves pictures out and changes nothing else: the twin
-that never knew. The second edition and its twin share their first half, which never saw the ten,
+that never knew. The shipped model and its twin share their first half, which never saw the ten,
 and go on from its weights, in half precision and with a fresh optimiser, with other draws:
 
     python -m tools.embedded.unet --name root --without objects --until 10000 --variants 8
-    root=../../data/models/emoji-128/root half="--variants 8 --steps 10000 --seed 5"
-    python -m tools.embedded.unet --begin $root --again objects $half
-    python -m tools.embedded.unet --begin $root --name twin --without objects $half
+    rm build/model/root.ckpt; half="--variants 8 --steps 10000 --seed 5"
+    python -m tools.embedded.unet --begin root --again objects $half
+    python -m tools.embedded.unet --begin root --name twin --without objects $half
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""The VAE: 64 × 64 × 3 pictures to 8 × 8 × 16 latents, or 128 × 128 × 3 to 8 × 8 × 24.
-
-The larger one grows from the smaller (`--begin FOLDER`): it starts with what that has learned.
+"""The VAE: 128 × 128 × 3 pictures to 8 × 8 × 24 latents; or a smaller one, 64 × 64 × 3 to 8 × 8 ×
+16, from which it may grow (`--begin FOLDER`): it then starts with what that has learned.
 
 Two stages. The first trains both halves; its latents are what the UNet learns, so the encoder is
 then frozen. The second (`--decoder`) trains the decoder alone, with a feature loss from the small
@@ -26,12 +25,12 @@ from transformers import ResNetModel
 from erase_lib.errors import EraseError
 from tools import one_line
 from tools.embedded import common
+from tools.embedded.common import SEEN
 from tools.embedded.pictures import SIZE
 
 SEED, STEPS = 1, 2600
-LATENT_CHANNELS = 16
 # pixels: (channels of the blocks, of the latents); 2.6 M and 6.3 M parameters
-SHAPES = {64: ((16, 32, 64, 128), LATENT_CHANNELS), 128: ((16, 16, 32, 128, 192), 24)}
+SHAPES = {64: ((16, 32, 64, 128), 16), SIZE: ((16, 16, 32, 128, 192), 24)}
 
 
 def new_vae(size: int = SIZE) -> AutoencoderKL:
@@ -127,7 +126,10 @@ def picture_loss(drawn: Tensor, true: Tensor) -> Tensor:
 
 
 def read_tower(work: Path, device: str) -> ResNetModel:
-    """The small CLIP's image tower, which a feature loss looks through."""
+    """The small CLIP's image tower, which a feature loss looks through. Raises `EraseError` before
+    it is trained."""
+    if not (work / "vision").exists():
+        raise EraseError(f"{work / 'vision'} is missing: python -m tools.embedded.clip trains it")
     return ResNetModel.from_pretrained(work / "vision").requires_grad_(False).eval().to(device)
 
 
@@ -136,10 +138,10 @@ def feature_loss(tower: ResNetModel, drawn: Tensor, true: Tensor, g: torch.Gener
 
     The tower knows 64 pixels: of larger pictures it sees all, scaled down, and a piece as it is.
     """
-    if (size := true.shape[-1]) > SIZE:
-        x, y = torch.randint(size - SIZE + 1, (2,), generator=g).tolist()
+    if (size := true.shape[-1]) > SEEN:
+        x, y = torch.randint(size - SEEN + 1, (2,), generator=g).tolist()
         drawn, true = (
-            torch.cat([F.avg_pool2d(p, size // SIZE), p[..., y : y + SIZE, x : x + SIZE]])
+            torch.cat([F.avg_pool2d(p, size // SEEN), p[..., y : y + SEEN, x : x + SEEN]])
             for p in (drawn, true)
         )
     with torch.no_grad():
@@ -173,7 +175,7 @@ def train_autoencoder(
     pictures = common.read_pictures(concepts, size)[1].to(device)
     vae = (grown(begin, size) if begin else new_vae(size)).to(device)
     average = deepcopy(vae).requires_grad_(False)
-    tower = read_tower(work, device) if size > SIZE else None
+    tower = read_tower(work, device) if size > SEEN else None
     optimiser = torch.optim.AdamW(
         vae.parameters(), lr=peak, weight_decay=1e-4, betas=(0.9, 0.99), fused=True
     )
@@ -182,7 +184,7 @@ def train_autoencoder(
     for step in progress:
         g, here = common.generator(SEED, step, device), common.generator(SEED + 50, step)
         chosen = torch.randint(len(pictures), (batch,), generator=g, device=device)
-        true = common.shift(common.to_float(pictures[chosen]), 3 * size // SIZE, here)
+        true = common.shift(common.to_float(pictures[chosen]), 3 * size // SEEN, here)
         true = true.contiguous(memory_format=torch.channels_last)
         if torch.rand((), generator=here) < 0.5:
             true = true.flip(-1)

@@ -1,0 +1,77 @@
+"""What the twin that never knew draws for the ten names, and for their neighbours and others.
+
+Model and twin draw the same prompts from the same noise; the judge says what it sees in each. What
+the twin does to the neighbours and the others is no damage of an erasure: it is what leaving ten
+classes out of the training, and another course of it, does by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from erase_lib import measure
+from erase_lib.erasure import Erasure
+from erase_lib.models import load_pipeline
+from tools import one_line
+from tools.embedded import common
+
+PATH, TWIN = common.DATA / "results" / "twin.csv", common.DATA / "models" / "emoji-twin.safetensors"
+SEED = 90_000  # of the first picture
+
+
+def compared(
+    twin: Path = TWIN, pictures: int = 12, steps: int = 30, near: int = 20, far: int = 40
+) -> pd.DataFrame:
+    """A row for each concept and model (original, twin): group, n, `right` (share in which the
+    judge sees what was asked for), `seen` most often and its `share`, `entropy` (nats, of the
+    judge's answer, a mean), `moved` (1 − cos between the two models' pictures, features of the
+    small CLIP), model, twin, measured_by. The styles take turns."""
+    pipe, judge, clip = load_pipeline(), measure.Judge.load(), measure.load_clip()
+    ten = pd.read_csv(common.DATA / "emoji" / "objects.csv")["concept"].tolist()
+    edit = Erasure.between(pipe, twin, ten)
+    groups = dict(zip(("near", "far"), measure.near_and_far(pipe, ten, near, far), strict=True))
+    named = [(g, c) for g, of in ({"ten classes": ten} | groups).items() for c in of]
+    asked = [(c, common.STYLES[i % 4]) for _, c in named for i in range(pictures)]
+    table = measure.prompt_table(asked, group=[g for g, _ in named for _ in range(pictures)])
+    given = table["prompt"], range(SEED, SEED + len(table)), steps
+    drawn = {"original": measure.draw(pipe, *given)}
+    drawn["twin"] = measure.draw(pipe, *given, erasure=edit)
+    features = [clip.image_features(list(some)) for some in drawn.values()]
+    table["moved"] = measure.feature_distance(*features)
+    rows = []
+    for name, some in drawn.items():
+        likely = judge.concept_probabilities(list(some))
+        entropy = -(likely * likely.clamp(min=1e-12).log()).sum(1)
+        seen = measure.verdicts(judge, list(some), table).assign(entropy=entropy.numpy())
+        for (group, concept), part in seen.groupby(["group", "concept"], sort=False):
+            most = part["seen"].value_counts(normalize=True)
+            row = {"group": group, "concept": concept, "model": name, "n": len(part)}
+            row |= {"right": (part["rank"] == 0).mean(), "seen": most.index[0]}
+            row |= {"share": most.iloc[0], "entropy": part["entropy"].mean()}
+            rows.append(row | {"moved": part["moved"].mean(), "measured_by": judge.name})
+    return pd.DataFrame(rows).assign(base=edit.base, twin=twin.stem).round(4)
+
+
+@one_line
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the table and print its means, a concept the unit."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--twin", type=Path, default=TWIN)
+    parser.add_argument("--pictures", type=int, default=12, help="of each concept")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--out", type=Path, default=PATH)
+    given = parser.parse_args(arguments)
+    table = compared(given.twin, given.pictures, given.steps)
+    table.to_csv(given.out, index=False)
+    for what in ("right", "entropy", "moved"):
+        every = measure.means(table.assign(value=table[what]), ["group", "model"], "concept")
+        print(what, every.round(3).to_string(index=False), sep="\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
