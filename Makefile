@@ -39,7 +39,7 @@ bench-memory: setup ## memory at Stable Diffusion's shapes: 20 GB, some 10 minut
 bench-map: setup ## frames a second of the map of concepts, in Debian's chromium
 	$(BIN)/python -m tools.benchmarks.map_fps --out data/results/map_fps.json
 
-data: setup ## build data/emoji again from the npm packages (about 160 MB, fetched once)
+data: setup ## build data/emoji again from the npm packages (about 31 MB, fetched once)
 	@command -v npm >/dev/null || { echo "npm is needed to fetch the pictures: install Node.js" >&2; exit 1; }
 	$(BIN)/python -m tools.embedded.pictures
 	$(BIN)/python -m tools.embedded.words
