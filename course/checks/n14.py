@@ -24,7 +24,7 @@ def exercise1(share: Any, opened: Mapping[str, float], smoke: bool) -> None:
             lambda a: smoke or abs(a - found) < 0.25,
             lambda a: f"{a:.2f}; it is {found:.2f}, and was {opened['original']:.2f} before",
         ),
-        right=f"{found:.2f}. Neighbouring words are edited too, but not as much.",
+        right=f"{found:.2f}. Neighbouring words are edited too, some of them less.",
     )
 
 

@@ -24,14 +24,16 @@ def exercise1(guess: Any, levels: pd.DataFrame) -> None:
     size = rows["setting"].str.extract(r"(\d+)")[0].astype(int)
     wide = rows.assign(n=size).pivot(index="n", columns="group", values="value").sort_index()
     fall = (wide.iloc[0] - wide.iloc[-1])[list(GROUPS)]
-    truth = fall.idxmax() if fall.max() > 0.1 else "none"
+    # a picture of a dozen more or less proves no answer wrong
+    most = fall.max()
+    truth = {*fall[fall > max(most - 0.1, 0.1)].index, *(["none"] if most < 0.2 else [])}
     few = rows.loc[rows["group"] == "far", "units"].min() < 6  # of a smoke run
     told = ", ".join(f"{group} {-change:+.2f}" for group, change in fall.items())
     check(
         guess,
         (lambda a: a in (*GROUPS, "none"), 'answer "target", "near", "far" or "none"'),
         (
-            lambda a: few or a == truth,
+            lambda a: few or a in truth,
             f"from {wide.index[0]} to {wide.index[-1]} concepts: {told}. In the figure a mark that"
             " lies lower keeps fewer of the near ones, one further left erases less",
         ),
