@@ -143,13 +143,17 @@ def test_gone_or_hidden(solved, says):
 
 
 def test_many_concepts(solved, says):
-    rows = [("1 at once", 1.0, 0.9, 1.0), ("20 at once", 0.9, 0.7, 0.5), ("original", 0, 1, 1)]
-    levels = pd.DataFrame(
-        {"setting": name, "group": group, "value": value, "units": 12}
-        for name, *values in rows
-        for group, value in zip(("target", "near", "far"), values, strict=True)
-    )
-    says(18, 1, solved(18, 1)["guess1"], "near", levels)
+    def levels(*last):
+        rows = [("1 at once", 1.0, 0.9, 1.0), ("20 at once", *last), ("original", 0, 1, 1)]
+        return pd.DataFrame(
+            {"setting": name, "group": group, "value": value, "units": 12}
+            for name, *values in rows
+            for group, value in zip(("target", "near", "far"), values, strict=True)
+        )
+
+    says(18, 1, "far", "near", levels(0.9, 0.7, 0.5))
+    says(18, 1, "far", "target", levels(1.0, 0.75, 0.8))
+    says(18, 1, solved(18, 1)["guess1"], "near", levels(0.95, 0.85, 0.92))
 
     g = torch.Generator().manual_seed(0)
     small = [torch.randn(4, 4, generator=g).double() for _ in range(4)]
