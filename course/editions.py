@@ -35,9 +35,7 @@ TAKEN += (
     "course/lab",
 )
 TAKEN += ("setup.mk", "LICENSE", "CITATION.cff")
-LEFT = shutil.ignore_patterns(
-    "__pycache__", ".ipynb_checkpoints", "private", "runs", "*.ipynb", "emoji-128"
-)
+LEFT = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "private", "runs", "*.ipynb")
 SWEPT = "run_erase"  # the notebook that is no lesson
 
 

@@ -163,12 +163,11 @@ def writing(path: Path, *kinds: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def whole(*paths: Path) -> Iterator[list[Path]]:
-    """Temporary names in the folders of `paths`, made if they lack, which become these after the
-    block. If it fails, what stood there stays. A link stays one: what it points to is replaced."""
+    """Temporary names to write to, in the order of `paths`, which they become after the block. If
+    it fails, what stood under `paths` stays. A link stays one: what it points to is replaced."""
     paths = tuple(path.resolve() for path in paths)
     temporary = [beside(path) for path in paths]
     for path in paths:  # or the first would be renamed alone, or a device be lost
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             raise IsADirectoryError(f"{path} is {'a folder' if path.is_dir() else 'no file'}")
     try:
@@ -229,7 +228,8 @@ def alone(path: Path, wait: bool = False) -> Iterator[str]:
 
     A lock of the operating system, so it ends with its process, however that ends. Beside it a file
     names the holder and stays; empty means that the last one finished. Raises `EraseError` when
-    another process holds it, unless `wait`."""
+    another process holds it, unless `wait`.
+    """
     holder = path.with_name(path.name + ".holder")
     me = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%c')}"
     try:

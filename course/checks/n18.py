@@ -39,8 +39,8 @@ def exercise1(guess: Any, levels: pd.DataFrame) -> None:
         ),
         right="too few pictures to tell; see what to notice for a run with more."
         if few
-        else f"from {wide.index[0]} to {wide.index[-1]} concepts: {told}, of a dozen pictures each."
-        " A share of so few is coarse: would another seed say the same?",
+        else f"from {wide.index[0]} to {wide.index[-1]} concepts: {told}, of so few pictures each."
+        " Such a share is coarse: would another seed say the same?",
     )
 
 

@@ -243,9 +243,11 @@ class Evaluation:
         """NAME_rows.csv and NAME_pictures.parquet. `EraseError` if they cannot be written."""
         folder, name = as_path(folder), self.suite.name
         files = folder / f"{name}_rows.csv", folder / f"{name}_pictures.parquet"
-        with writing(folder), whole(*files) as (rows, pictures):
-            self.rows.to_csv(rows, index=False)
-            self.pictures.to_parquet(pictures, index=False)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with whole(*files) as (rows, pictures):
+                self.rows.to_csv(rows, index=False)
+                self.pictures.to_parquet(pictures, index=False)
         return folder
 
 
@@ -311,6 +313,7 @@ def first_strength(
     strengths: Sequence[float] = STRENGTHS,
     pictures: int = 5,
     steps: int = 12,
+    seed: int = 5000,
     eye: Eye | None = None,
 ) -> tuple[float, bool]:
     """The smallest of the strengths at which ESR-1 of the targets reaches `level`, and True; or the
@@ -324,7 +327,7 @@ def first_strength(
     strengths = [float(s) for s in strengths]
     if not strengths or strengths[0] <= 0 or strengths != sorted(set(strengths)):
         raise EraseError(f"strengths is {strengths}: expected numbers above 0 that rise")
-    prompts = target_prompts(pipe, erasure.config.targets, pictures)
+    prompts = target_prompts(pipe, erasure.config.targets, pictures, seed)
     asked = list(prompts["prompt"]), list(prompts["seed"]), steps
     styles = prompts["target"].map(is_style).to_numpy()
     before = draw(pipe, *asked, progress=False) if eye else ()

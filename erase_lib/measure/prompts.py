@@ -99,7 +99,8 @@ def _concepts(
     pipe: Pipeline, suite: Suite, targets: list[str], words: Sequence[str] | None
 ) -> dict[str, list[str]]:
     """What a group may say instead of a list; far is what no group has near a target."""
-    others = without(words_of(pipe, words), [*suite.classes, *targets])
+    some = any(of.concepts in ("near", "far") for of in suite.groups.values())
+    others = without(words_of(pipe, words), [*suite.classes, *targets]) if some else []
     objects = [target for target in targets if not is_style(target)]
     counts = [of.most for of in suite.groups.values() if of.concepts == "near"]
     near = near_each(pipe, objects, others, counts[0] or 4) if objects and counts else []

@@ -159,14 +159,15 @@ def read_table(table: str | Path) -> pd.DataFrame:
 
 
 def table_model(table: str | Path, own: str | None = None) -> str:
-    """A line for beneath a figure: which model a published table is of, by the fingerprint in its
-    NAME.json. `own`: the reader's model, where it is not the embedded one."""
+    """A line for beneath a figure: which embedded model a published table is of, by the fingerprint
+    in its NAME.json. `own`: the reader's model, where there is one."""
     if own:
         return "This table is of the embedded model, not of yours."
     path = sought(re.sub(r"\.(csv|parquet)$", "", str(table)) + ".json")
-    if not (text := read_text(path)):
+    made = re.search(r'"embedded model": \[\s*"(\w+)"\s*\]', read_text(path))
+    if not made:
         return "This table does not say which model it is of."
-    if f'"model": "{read_text(FINGERPRINT)}"' in text:
+    if made[1] == read_text(FINGERPRINT).strip():
         return "This table is of the embedded model as it is."
     return "This table is of an earlier embedded model, not of today's: see docs/RESULTS.md."
 

@@ -225,8 +225,10 @@ class MapExplorer:
         path = self.folder / "chosen.txt"
 
         def written() -> str:
-            with writing(self.folder), whole(path) as (file,):
-                file.write_text("\n".join(self.listed) + "\n", encoding="utf-8")
+            with writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with whole(path) as (file,):
+                    file.write_text("\n".join(self.listed) + "\n", encoding="utf-8")
             return f"{len(self.listed)} words written to {path}"
 
         self._said(written)

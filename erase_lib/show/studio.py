@@ -133,7 +133,8 @@ class Studio:
 
     def asked(self) -> pd.DataFrame:
         """What is drawn, as `study.trial_prompts`: the same for A and B."""
-        edits = [edit for edit in (self.a, self.edit) if edit]
+        if not (edits := [edit for edit in (self.a, self.edit) if edit]):
+            raise EraseError("nothing is erased yet: press Erase")
         targets, names = edits[-1].config.targets, list(self.preserved.value)
         names = list(dict.fromkeys([c for edit in edits for c in edit.config.preserved] + names))
         given = without(names, targets), self.risks.most(targets, 8), self.seed.value

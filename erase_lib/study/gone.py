@@ -15,12 +15,12 @@ import pandas as pd
 import torch
 
 from erase_lib import measure
-from erase_lib.concepts import normal
+from erase_lib.concepts import EMOJI, normal
 from erase_lib.diffusion import encode
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError
 from erase_lib.families import Pipeline, denoiser
-from erase_lib.files import as_path, check_keys, read_text, sought, whole, writing
+from erase_lib.files import FINGERPRINT, as_path, check_keys, read_text, sought, whole, writing
 from erase_lib.hold import in_place, plain
 from erase_lib.measure import World, matched_differences, means
 from erase_lib.models import fingerprint, load_pipeline, using
@@ -31,7 +31,7 @@ from erase_lib.text import encode_prompts
 
 Place: TypeAlias = tuple[Pipeline, Erasure | None]  # a model: a pipeline, and what is put in it
 LEAST = 0.5  # of the original's pictures, in which a probe has to find what is there
-GONE = "erased − twin"
+GONE, TWIN = "erased − twin", FINGERPRINT.parents[1] / "emoji-twin.safetensors"
 COLUMNS = ["probe", "model", "value", "low", "high", "n", "runs", "groups", "evaluations"]
 COLUMNS += ["measured_by", "note"]
 
@@ -71,6 +71,14 @@ def gone(
             if model != "unknown" or probe in TAUGHT:
                 rows += _kept(world, *place, aim, probe, model)
     return pd.DataFrame(rows).astype({"hit": float})
+
+
+def own_twin(world: World) -> Path | None:
+    """The embedded model's twin, a model that never knew the ten classes: the control where the
+    world's targets are of these; None elsewhere."""
+    ten = pd.read_csv(EMOJI / "objects.csv")["concept"]
+    own = fingerprint(denoiser(world.pipe)) == read_text(FINGERPRINT).strip()
+    return TWIN if own and TWIN.is_file() and set(world.targets) <= set(ten) else None
 
 
 def _twin(world: World, twin: Pipeline | str | Path, erasure: Erasure) -> Place:
@@ -128,8 +136,10 @@ def _kept(
         return json.loads(text)
     rows = [about | row for row in _trial(world, pipe, edit, aim, probe, model)]
     if path:
-        with writing(path), whole(path) as (temporary,):
-            temporary.write_text(json.dumps(rows), "utf-8")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole(path) as (temporary,):
+                temporary.write_text(json.dumps(rows), "utf-8")
     return rows
 
 

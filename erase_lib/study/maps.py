@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
@@ -74,4 +75,4 @@ def nearness_rho(
     others = [c for c in names if c != target and c in delta.index]
     if len(others) < 3:
         raise EraseError(f"δ of {len(others)} concepts on the map: a correlation needs 3 or more")
-    return float(near[others].corr(delta[others], method="spearman"))
+    return float(stats.spearmanr(near[others], delta[others]).statistic)

@@ -19,8 +19,8 @@ from typing import Any
 from unittest import mock
 
 from erase_lib.config import PROFILES
-from erase_lib.errors import EraseError, reason, unwritable
-from erase_lib.files import DATA, alone, as_path, check_keys, read_text, rooted, whole, writing
+from erase_lib.errors import EraseError, reason, unknown, unwritable
+from erase_lib.files import DATA, FINGERPRINT, alone, as_path, read_text, rooted, whole, writing
 from erase_lib.sweep.grid import OUTPUT, Values
 
 METRICS, RECORD, EXECUTED, LOG = "metrics.json", "run.json", "executed.ipynb", "log.txt"
@@ -28,7 +28,8 @@ LOCK, OWNER = "lock", "sweep"  # the latter beside the run folders: which sweep 
 WRITTEN, KILLED = ".written.json", "killed-"  # what runs wrote there; where what may be so is moved
 DONE, FAILED, RUNNING = "done", "failed", "running"
 KINDS: dict[str, Any] = {"status": str, "sweep": str, "parameters": dict, "seconds": (int, float)}
-VERSIONS = ("erase-lib", "torch", "diffusers", "transformers")
+PACKAGES = ("erase-lib", "torch", "diffusers", "transformers")
+VERSIONS = (*PACKAGES, "embedded model")
 ASIDE = {"parameters", "exercise", "solution", "check"}  # no part of what a run computes
 SMOKE = "SMOKE RUN: A FEW STEPS TO SEE THAT EVERYTHING WORKS. DO NOT QUOTE ITS NUMBERS."
 
@@ -36,7 +37,8 @@ SMOKE = "SMOKE RUN: A FEW STEPS TO SEE THAT EVERYTHING WORKS. DO NOT QUOTE ITS N
 def start(profile: str, output: str | Path) -> Path:
     """The run's folder, `rooted`, made if it is not there; a smoke run says so in large letters.
     Raises `EraseError` for an unknown profile, and a folder that cannot be made."""
-    check_keys([profile], "profile", PROFILES)
+    if profile not in PROFILES:
+        raise unknown("profile", profile, PROFILES)
     folder = rooted(as_path(output))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +188,8 @@ def execute(settings: Settings, case: Case) -> dict[str, Any]:
             others = inside(case.folder) - set(listed or [])
             record: dict[str, Any] = {"id": case.id, "status": RUNNING, "parameters": case.values}
             record |= {"notebook": settings.notebook.name, "threads": settings.threads}
-            record |= {"git_commit": settings.commit} | {name: version(name) for name in VERSIONS}
+            record |= {"git_commit": settings.commit} | {name: version(name) for name in PACKAGES}
+            record["embedded model"] = read_text(FINGERPRINT).strip()
             record |= {"worker": os.getpid(), "sweep": settings.sweep}
             record["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             write(case.folder / RECORD, record)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from erase_lib.errors import EraseError, reason
-from erase_lib.files import FINGERPRINT, alone, as_path, read_text, whole, writing
+from erase_lib.files import alone, as_path, whole, writing
 from erase_lib.sweep.grid import Values
 from erase_lib.sweep.run import DONE, FAILED, METRICS, RECORD, VERSIONS, read_record
 
@@ -122,10 +122,10 @@ def publish(table: pd.DataFrame, out: Path, target: Path, grid: Path) -> None:
     """Put a finished table where later notebooks read it: NAME.csv, the grid, and NAME.json with
     its hours and versions, NAME being the grid file's. So also the tables that the runs wrote as
     Parquet: NAME_TABLE.parquet has the rows of all, each run's id and targets in front."""
+    target.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {"runs": len(table), "hours": round(table["seconds"].sum() / 3600, 2)}
     for name in ("threads", "git_commit", *VERSIONS):
         about[name] = sorted(table[name].astype(str).unique())
-    about["model"] = read_text(FINGERPRINT)
     with whole(target / f"{grid.stem}.csv", target / f"{grid.stem}.json") as (csv, text):
         # what differs from machine to machine stays out of the table
         table.drop(columns=["cell", "error", *VERSIONS]).to_csv(csv, index=False)

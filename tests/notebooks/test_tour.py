@@ -29,9 +29,8 @@ def test_an_evaluation_that_also_asks_what_is_only_hidden(tmp_path):
     metrics = run("06_evaluate", tmp_path, suite="attacks", lam=1.0)["metrics"]
     rows = {(r["group"], r["metric"], r["model"]): r for r in metrics}
     assert rows["target", "ESR-1 judge+eye", "erased"]["n"] == 4
-    for model in ("original", "erased", "unknown"):
+    for model in ("original", "erased", "unknown", "twin"):
         assert rows["null text", "recovered", model]["n"] == 2
-    assert "control is missing" in rows["inverse", "recovered", "erased − twin"]["note"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Probes: each finds what is there, and what was never there does not count as found."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ from erase_lib.study import (
     rates,
 )
 from erase_lib.study.aim import critic, predicted
+from erase_lib.study.gone import TWIN, own_twin
 from erase_lib.text import encode_prompts
 from erase_lib.train import Run
 
@@ -315,6 +317,15 @@ def test_a_rate_is_less_what_the_twin_shows():
     assert by["n"].tolist() == [8, 8, 8, 8] and by.loc[GONE, "groups"] == 2
     assert by.loc[GONE, "low"] <= 0.5 <= by.loc[GONE, "high"]
     assert set(table["measured_by"]) == {"seer"} and not any(table["note"])
+
+
+def test_the_embedded_models_own_twin_is_a_control_of_the_ten_classes_alone(tiny):
+    def asked(pipe, *targets):
+        return own_twin(SimpleNamespace(targets=targets, pipe=pipe))
+
+    own = load_pipeline()
+    assert asked(own, "church", "dog") == TWIN and TWIN.is_file()
+    assert asked(own, "church", "snake") is asked(tiny, "church") is None
 
 
 def test_without_a_twin_the_control_is_said_to_be_missing():

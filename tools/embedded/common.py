@@ -47,8 +47,10 @@ def read_pictures(concepts: int | None = None, size: int = SIZE) -> tuple[pd.Dat
     """The table of the data set and its pictures as uint8 `(n, 3, size, size)`; four a concept.
 
     Only the first `concepts` of the alphabet, if given: for a smoke run. Smaller ones are means of
-    squares of pixels.
+    squares of pixels. Raises `EraseError` for a size that does not divide theirs.
     """
+    if size < 1 or SIZE % size:
+        raise EraseError(f"pictures of {size} pixels: expected {SIZE}, or a part such as {SEEN}")
     table = pd.read_parquet(PICTURES)
     table = table[table["concept"].isin(table["concept"].unique()[:concepts])]
     arrays = [np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in table["png"]]

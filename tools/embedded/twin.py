@@ -16,6 +16,8 @@ import pandas as pd
 
 from erase_lib import measure
 from erase_lib.erasure import Erasure
+from erase_lib.errors import check_range
+from erase_lib.files import whole, writing
 from erase_lib.models import load_pipeline
 from tools import one_line
 from tools.embedded import common
@@ -31,6 +33,7 @@ def compared(
     judge sees what was asked for), `seen` most often and its `share`, `entropy` (nats, of the
     judge's answer, a mean), `moved` (1 − cos between the two models' pictures, features of the
     small CLIP), model, twin, measured_by. The styles take turns."""
+    check_range("pictures", pictures, 1, 1000)
     pipe, judge, clip = load_pipeline(), measure.Judge.load(), measure.load_clip()
     ten = pd.read_csv(common.DATA / "emoji" / "objects.csv")["concept"].tolist()
     edit = Erasure.between(pipe, twin, ten)
@@ -53,8 +56,14 @@ def compared(
             row = {"group": group, "concept": concept, "model": name, "n": len(part)}
             row |= {"right": (part["rank"] == 0).mean(), "seen": most.index[0]}
             row |= {"share": most.iloc[0], "entropy": part["entropy"].mean()}
-            rows.append(row | {"moved": part["moved"].mean(), "measured_by": judge.name})
-    return pd.DataFrame(rows).assign(base=edit.base, twin=twin.stem).round(4)
+            rows.append(
+                row
+                | {
+                    "moved": part["moved"].mean(),
+                    "measured_by": f"{judge.name}; moved: {clip.name}",
+                }
+            )
+    return pd.DataFrame(rows).assign(base=edit.base, twin=edit.digest()).round(4)
 
 
 @one_line
@@ -67,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=PATH)
     given = parser.parse_args(arguments)
     table = compared(given.twin, given.pictures, given.steps)
-    table.to_csv(given.out, index=False)
+    with writing(given.out), whole(given.out) as (temporary,):
+        table.to_csv(temporary, index=False)
     for what in ("right", "entropy", "moved"):
         every = measure.means(table.assign(value=table[what]), ["group", "model"], "concept")
         print(what, every.round(3).to_string(index=False), sep="\n")

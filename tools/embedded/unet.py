@@ -42,7 +42,7 @@ SHOWN = (
 
 
 def new_unet(
-    channels: tuple[int, int] = (160, 256), latent: int = 16, device: str = "cpu"
+    channels: tuple[int, int] = (160, 256), latent: int = 24, device: str = "cpu"
 ) -> UNet2DConditionModel:
     """Blocks of 160 and 256 channels on 8 × 8 and 4 × 4, cross-attention at both and in the
     middle; so many channels of the `latent`."""
@@ -236,6 +236,12 @@ def train(
     )
     checkpoint, folder = work / f"{name}.ckpt", work / name
     first = work / begin if begin and not checkpoint.exists() else folder
+    if (
+        begin
+        and first != folder
+        and not any(path.exists() for path in (first.with_suffix(".ckpt"), first / "config.json"))
+    ):
+        raise EraseError(f"{first} holds no UNet to go on from: train or copy it first")
     if not (source := first.with_suffix(".ckpt")).exists() and (first / "config.json").exists():
         # a later sitting that has the weights alone
         for model in (unet, average):
