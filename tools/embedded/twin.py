@@ -27,7 +27,7 @@ SEED = 90_000  # of the first picture
 
 
 def compared(
-    twin: Path = TWIN, pictures: int = 12, steps: int = 30, near: int = 20, far: int = 40
+    twin: Path = TWIN, pictures: int = 6, steps: int = 30, near: int = 10, far: int = 20
 ) -> pd.DataFrame:
     """A row for each concept and model (original, twin): group, n, `right` (share in which the
     judge sees what was asked for), `seen` most often and its `share`, `entropy` (nats, of the
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write the table and print its means, a concept the unit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--twin", type=Path, default=TWIN)
-    parser.add_argument("--pictures", type=int, default=12, help="of each concept")
+    parser.add_argument("--pictures", type=int, default=6, help="of each concept")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--out", type=Path, default=PATH)
     given = parser.parse_args(arguments)
