@@ -343,6 +343,10 @@ def test_model_and_twin_go_on_from_one_root_that_never_saw_what_comes_in_later(
     assert all(torch.equal(twin[name], tensor) for name, tensor in whole.items())
 
 
+def test_what_is_gone_on_from_must_be_there(restored, refused):
+    refused(unet.train, 2, restored, concepts=2, channels=(32, 32), begin="rot", says="rot UNet")
+
+
 def test_what_is_left_out_must_be_known_and_not_everything(refused):
     table, _ = common.read_pictures(3)
     refused(unet.rows_without, table, common.STYLES, says="nothing noto")

@@ -19,10 +19,11 @@ from erase_lib.erasure import Erasure
 from erase_lib.errors import check_range
 from erase_lib.files import whole, writing
 from erase_lib.models import load_pipeline
+from erase_lib.study.gone import TWIN
 from tools import one_line
 from tools.embedded import common
 
-PATH, TWIN = common.DATA / "results" / "twin.csv", common.DATA / "models" / "emoji-twin.safetensors"
+PATH = common.DATA / "results" / "twin.csv"
 SEED = 90_000  # of the first picture
 
 
@@ -46,7 +47,7 @@ def compared(
     drawn["twin"] = measure.draw(pipe, *given, erasure=edit)
     features = [clip.image_features(list(some)) for some in drawn.values()]
     table["moved"] = measure.feature_distance(*features)
-    rows = []
+    rows, instruments = [], f"{judge.name}; moved: {clip.name}"
     for name, some in drawn.items():
         likely = judge.concept_probabilities(list(some))
         entropy = -(likely * likely.clamp(min=1e-12).log()).sum(1)
@@ -56,13 +57,7 @@ def compared(
             row = {"group": group, "concept": concept, "model": name, "n": len(part)}
             row |= {"right": (part["rank"] == 0).mean(), "seen": most.index[0]}
             row |= {"share": most.iloc[0], "entropy": part["entropy"].mean()}
-            rows.append(
-                row
-                | {
-                    "moved": part["moved"].mean(),
-                    "measured_by": f"{judge.name}; moved: {clip.name}",
-                }
-            )
+            rows.append(row | {"moved": part["moved"].mean(), "measured_by": instruments})
     return pd.DataFrame(rows).assign(base=edit.base, twin=edit.digest()).round(4)
 
 

@@ -236,13 +236,10 @@ def train(
     )
     checkpoint, folder = work / f"{name}.ckpt", work / name
     first = work / begin if begin and not checkpoint.exists() else folder
-    if (
-        begin
-        and first != folder
-        and not any(path.exists() for path in (first.with_suffix(".ckpt"), first / "config.json"))
-    ):
+    source, weights_alone = first.with_suffix(".ckpt"), (first / "config.json").exists()
+    if first != folder and not (source.exists() or weights_alone):
         raise EraseError(f"{first} holds no UNet to go on from: train or copy it first")
-    if not (source := first.with_suffix(".ckpt")).exists() and (first / "config.json").exists():
+    if weights_alone and not source.exists():
         # a later sitting that has the weights alone
         for model in (unet, average):
             model.load_state_dict(UNet2DConditionModel.from_pretrained(first).state_dict())
