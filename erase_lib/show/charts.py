@@ -181,13 +181,18 @@ def delta_bars(
     return ax
 
 
-def plane(levels: pd.DataFrame) -> Axes:
-    """The erased × kept plane: each setting a mark with both its 95 % intervals, best at the top
-    right; the dashed line is what the unedited model keeps. `levels` as `study.levels`."""
+def plane(
+    levels: pd.DataFrame,
+    across: tuple[str, str] = ("target", "ESR-1"),
+    label: str = "ESR-1: share of the targets' pictures that are gone →",
+) -> Axes:
+    """The erased × kept plane: each setting a mark with both its 95 % intervals, best at the top,
+    where the arrow points; the dashed line is what the unedited model keeps. `levels` as
+    `study.levels`, or `study.front` with another group and metric `across`."""
     ax = axes(None, 5.2)
     x, y = (
         levels[(levels["group"] == group) & (levels["metric"] == metric)].set_index("setting")
-        for group, metric in (("target", "ESR-1"), ("near", "PSR-1"))
+        for group, metric in (across, ("near", "PSR-1"))
     )
     given: dict[str, Any] = {"ls": "", "ms": 9, "mec": "black", "mew": 0.6, "elinewidth": 1}
     for i, name in enumerate(s for s in x.index if s in y.index and s != "original"):
@@ -197,7 +202,7 @@ def plane(levels: pd.DataFrame) -> Axes:
         at, place = y.loc["original", "value"], ax.get_yaxis_transform()
         ax.axhline(at, color=GREY, ls="--", lw=1)
         said(ax, "not erased", (0.01, at), (0, -12), color=GREY, xycoords=place)
-    ax.set_xlabel("ESR-1: share of the targets' pictures that are gone →", fontsize=MEDIUM)
+    ax.set_xlabel(label, fontsize=MEDIUM)
     ax.set_ylabel("PSR-1 near: share of the neighbours still seen →", fontsize=MEDIUM)
     ax.grid(alpha=0.25)
     key(ax, 1, loc="center left", bbox_to_anchor=(1.01, 0.5))

@@ -32,6 +32,7 @@ from erase_lib.text import encode_prompts
 Place: TypeAlias = tuple[Pipeline, Erasure | None]  # a model: a pipeline, and what is put in it
 LEAST = 0.5  # of the original's pictures, in which a probe has to find what is there
 GONE, TWIN = "erased − twin", FINGERPRINT.parents[1] / "emoji-twin.safetensors"
+EVERY = "every probe"
 COLUMNS = ["probe", "model", "value", "low", "high", "n", "runs", "groups", "evaluations"]
 COLUMNS += ["measured_by", "note"]
 
@@ -195,3 +196,29 @@ def _of_probe(part: pd.DataFrame, least: float) -> pd.DataFrame:
         text = f"it finds the target in {alone:.2f} of the original's own pictures: no rate"
         table["note"] = table["note"].replace("", text)
     return table
+
+
+def hidden(runs: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """`rates` of each `setting`, a column of the published table `runs`, whose `trials` say each
+    run's id; and of `EVERY` probe together: the mean over those but the name that have a rate less
+    the twin's."""
+    tables = []
+    named = trials["id"].map(runs.set_index("id")["setting"])
+    for setting, part in trials.groupby(named, sort=False):
+        found = rates(part)
+        told = found.loc[(found["model"] == GONE) & found["value"].notna(), "probe"]
+        every = part[part["probe"].isin(set(told) - {"name"})].assign(probe=EVERY)
+        found = pd.concat([found, rates(every)] if len(every) else [found])
+        tables.append(found.assign(setting=setting))
+    return pd.concat(tables, ignore_index=True)
+
+
+def front(runs: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """Robust and kept, as `show.plane` has it: of each setting what `EVERY` probe of `hidden` finds
+    beyond the twin, and PSR-1 near: setting, group, metric, value, low, high (t over targets). The
+    setting "original" is the unedited model, which keeps all and hides nothing."""
+    kept = [runs.assign(value=runs["PSR-1 near erased"])]
+    kept += [runs.assign(value=runs["PSR-1 near original"], setting="original")]
+    levels = means(pd.concat(kept), ["setting"]).assign(group="near", metric="PSR-1")
+    shown = found[(found["probe"] == EVERY) & (found["model"] == GONE)]
+    return pd.concat([levels, shown.assign(group="hidden", metric="rate")], ignore_index=True)

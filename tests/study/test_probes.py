@@ -31,7 +31,7 @@ from erase_lib.study import (
     rates,
 )
 from erase_lib.study.aim import critic, predicted
-from erase_lib.study.gone import TWIN, own_twin
+from erase_lib.study.gone import EVERY, TWIN, front, hidden, own_twin
 from erase_lib.text import encode_prompts
 from erase_lib.train import Run
 
@@ -317,6 +317,28 @@ def test_a_rate_is_less_what_the_twin_shows():
     assert by["n"].tolist() == [8, 8, 8, 8] and by.loc[GONE, "groups"] == 2
     assert by.loc[GONE, "low"] <= 0.5 <= by.loc[GONE, "high"]
     assert set(table["measured_by"]) == {"seer"} and not any(table["note"])
+
+
+def test_every_probe_together_is_those_with_a_control_and_the_front_lays_it_beside_the_near():
+    original = dict.fromkeys(("original", "erased", "twin"), "0000 0000")  # no positive control
+    some = [
+        trials(original="1111 1111", erased="1110 1100", twin="1000 0000"),
+        trials(original="1111 1111", erased="1000 1000", twin="1000 0000").assign(probe="q"),
+        trials(original="1111 1111", erased="1111 1111", twin="0000 0000").assign(probe="name"),
+        trials(original="1111 1111", erased="1111 1111").assign(probe="no twin"),
+        trials(**original).assign(probe="blind"),
+    ]
+    told = pd.concat([t.assign(id=i) for i in ("a", "b") for t in some], ignore_index=True)
+    told.loc[(told["id"] == "b") & (told["model"] == "erased"), "hit"] = False
+    runs = pd.DataFrame({"id": ["a", "b"], "setting": ["weak", "strong"], "targets": ["x", "y"]})
+    runs = runs.assign(**{"PSR-1 near erased": [0.9, 0.5], "PSR-1 near original": 1.0})
+    found = hidden(runs, told)
+    gap = found[found["model"] == GONE].set_index(["setting", "probe"])["value"]
+    assert gap["weak", "q"] == 0.125 and gap["weak", EVERY] == pytest.approx((0.5 + 0.125) / 2)
+    assert gap["strong", EVERY] == pytest.approx(-0.125) and np.isnan(gap["weak", "blind"])
+    levels = front(runs, found).set_index(["setting", "group"])["value"]
+    assert levels["weak", "near"] == 0.9 and levels["original", "near"] == 1
+    assert levels["strong", "hidden"] == gap["strong", EVERY] and len(levels) == 5
 
 
 def test_the_embedded_models_own_twin_is_a_control_of_the_ten_classes_alone(tiny):

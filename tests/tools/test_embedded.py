@@ -6,16 +6,18 @@ import itertools
 import random
 import shutil
 from copy import deepcopy
+from functools import partial
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
-from erase_lib import Erasure
-from tools.embedded import clip, common, export, redraw, unet, vae
+from erase_lib import EraseConfig, EraseError, Erasure, erase, load_pipeline
+from tools.embedded import clip, common, export, redraw, twin, unet, vae
 
 
 class Killed(BaseException):
@@ -196,6 +198,24 @@ def test_a_twin_in_eight_bits_is_put_in_place_of_the_models_own(tiny, tmp_path):
         width = p.detach().flatten(1).abs().amax(1) / 127 if p.ndim > 1 else p.detach().abs() / 1e3
         apart = (found[name] - p.detach()).flatten(1) if p.ndim > 1 else found[name] - p.detach()
         assert (apart.abs() <= 0.51 * width.view(-1, *[1] * (apart.ndim - 1)) + 1e-6).all(), name
+
+
+@pytest.mark.slow
+def test_how_far_a_run_is_from_the_twin(tmp_path, capsys, monkeypatch):
+    pipe = load_pipeline()
+    edit = erase(pipe, EraseConfig(targets=("church",), method="eap_closed"), callbacks=[])
+    edit.save(tmp_path / "runs" / "one")
+    monkeypatch.setattr(twin, "apart", partial(twin.apart, near=1, far=1))
+    assert not twin.main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "t.csv")])
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert table["group"].tolist() == ["target", "near", "far"]
+    assert "one {" in capsys.readouterr().out and set(table["method"]) == {"eap_closed"}
+    church = table.set_index("concept").loc["church"]
+    assert church["share"] == pytest.approx(church["erased"] / church["original"], rel=0.01)
+    # without the target it predicts more as the model that never knew it
+    assert church["share"] < 1 and table.filter(like="pictures").gt(0).all(None)
+    with pytest.raises(EraseError, match="no erasures"):
+        twin.apart(tmp_path)
 
 
 def test_learning_rate_by_hand():
