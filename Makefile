@@ -11,7 +11,7 @@ test: setup ## unit tests and the quickstart in its smoke profile
 	$(TEST) --dist worksteal -m "not slow"
 
 test-all: setup ## every notebook in its smoke profile, the explorers in Chromium, whole builds
-	$(TEST) --dist loadfile -m slow
+	$(TEST) --dist loadfile --no-loadscope-reorder -m slow
 
 check: setup ## ruff, mypy, and that notebooks are committed without outputs
 	$(BIN)/ruff check

@@ -69,6 +69,7 @@ def lab(folder: Path) -> Iterator[str]:
     command = [str(BIN / "jupyter"), "lab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
     command += [f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}"]
     command += ["--ServerApp.port_retries=0", "--LabApp.extension_manager=readonly"]
+    command.append("--KernelManager.shutdown_wait_time=1.0")
     command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     # of its own, or it opens what another session had left open
     command.append("--LabApp.workspaces_dir=" + str(folder / "workspaces"))

@@ -10,6 +10,18 @@ from erase_lib import EraseError
 from erase_lib.models import load_pipeline
 from tools.benchmarks.shapes import random_family
 
+# the slow files that take longest, which are begun first: what is short fills up the end
+LONGEST = ["test_book", "test_browser", "test_page_browser", "test_own_model", "test_kills"]
+LONGEST += ["test_sweeps", "test_tour", "test_cli", "test_paper"]
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        known = item.path.stem in LONGEST and item.get_closest_marker("slow")
+        return LONGEST.index(item.path.stem) if known else len(LONGEST)
+
+    items.sort(key=place)
+
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):

@@ -15,7 +15,7 @@ from erase_lib.sweep.cli import main
 def test_a_swept_erasure_and_the_table_of_its_runs(tmp_path):
     out, target = tmp_path / "out", tmp_path / "results"
     arguments = ["--grid", str(ROOT / "notebooks/params/smoke.yaml"), "--out", str(out)]
-    assert main([*arguments, "--publish", str(target)]) == 0
+    assert main([*arguments, "--workers", "2", "--publish", str(target)]) == 0
     runs = pd.read_csv(target / "smoke.csv")
     assert (
         len(runs) == 4

@@ -25,7 +25,7 @@ from erase_lib.sweep import cli, run, workers
 from erase_lib.sweep.cli import main, plan, sweep
 from erase_lib.sweep.table import collect
 
-SPEC = {"cases": [{"number": n, "wait": 5.0 if n < 2 else 0.0} for n in range(5)]}
+SPEC = {"cases": [{"number": n, "wait": 3.0 if n < 2 else 0.0} for n in range(5)]}
 SWEEP = [sys.executable, "-m", "erase_lib.sweep.cli"]
 
 
@@ -143,7 +143,7 @@ def test_what_is_ignored_stays_so_and_what_is_whole_is_finished_first(tmp_path):
 @pytest.mark.slow
 def test_ended_in_any_way_it_ends_its_workers_and_goes_on(notebook, tmp_path):
     cell = 'number: int = 0\noutput: str = "x"'
-    stubborn = "\nfor _ in range(20):\n    try:\n        time.sleep(0.1)\n"
+    stubborn = "\nfor _ in range(12):\n    try:\n        time.sleep(0.1)\n"
     stubborn += "    except KeyboardInterrupt:\n        pass"
     book = notebook(cell.replace("output", "wait: float = 0.5\noutput"), stubborn)
     assert kills.endings(book, tmp_path / "out", 4, random.Random(0), 3) == 4
