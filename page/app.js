@@ -194,11 +194,11 @@ function hear({ id, done, of, place, rgba, seconds, end, failed }) {
 function lay() {
   $("concepts").append(...told.concepts.map((name) => option(name)));
   $("style").append(...told.styles.map((name) => option(name)), option("", "any"));
-  const { concepts, pictures, score, methods, here } = told.atlas;
+  const { concepts, pictures, score, methods, here, model } = told.atlas;
   $("measured").textContent = `Measured by the atlas of erasures (notebook 09), which drew ${concepts}
     other concepts before and after, ${pictures} pictures each, so that one δ is rough: how far a picture
-    moved (${score}). The atlas erased an earlier model by ${methods.join(", ")}, which trains; the matrices here are a closed
-    form (${here}) and may hurt others. Press one to see for yourself.`;
+    moved (${score}). It erased by ${methods.join(", ")}, which trains; the matrices here are a closed form (${here}) and may
+    hurt others. ${model} Press one to see for yourself.`;
   $("erasures").append(...told.erasures.map(({ name }, at) => {
     const button = labelled(name);
     button.addEventListener("click", () => {

@@ -78,6 +78,7 @@ def test_the_atlas_names_whom_an_erasure_hurts():
     harmed, about = build.hurt(["dog", "cat", "videocassette"])
     known = set(concept_table()["concept"])
     assert set(harmed) == {"dog", "cat"} and about["methods"] == ["ESD"] and about["pictures"] == 2
+    assert "embedded model" in about["model"]
     for target, rows in harmed.items():
         names, values = zip(*rows, strict=True)
         assert len(rows) == build.HURT and target not in names and set(names) <= known

@@ -26,6 +26,7 @@ from erase_lib.concepts import EMOJI, concept_table, style_names
 from erase_lib.export import matrices
 from erase_lib.families import Pipeline
 from erase_lib.files import DATA, as_path, whole_folder, whole_table
+from erase_lib.measure import table_model
 from erase_lib.show import thumbnails
 from erase_lib.study import SCORES, Delta, read_atlas
 from tools import one_line
@@ -70,13 +71,14 @@ def erased(pipe: Pipeline, targets: Sequence[str]) -> np.ndarray:
 def hurt(targets: Sequence[str]) -> tuple[dict[str, list[tuple[str, float]]], dict[str, Any]]:
     """Of each target of the atlas the `HURT` concepts that its erasure hurts most, with δ; and how
     that was measured."""
-    runs, pairs, _ = read_atlas(str(DATA / "results" / "atlas"))
+    name = str(DATA / "results" / "atlas")
+    runs, pairs, _ = read_atlas(name)
     delta = Delta.from_pairs(pairs, SCORE)
     table = delta.table()
     most = {t: table.loc[t].nlargest(HURT).round(2) for t in targets if t in table.index}
     about = {"methods": [name.upper() for name in sorted(runs["method"].unique())]}
     about |= {"score": SCORES[SCORE], "here": METHOD, "pictures": delta.values.shape[2]}
-    about |= {"concepts": len(delta.concepts) - 1}
+    about |= {"concepts": len(delta.concepts) - 1, "model": table_model(name)}
     return {t: list(found.items()) for t, found in most.items()}, about
 
 
