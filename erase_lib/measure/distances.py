@@ -66,10 +66,8 @@ class SmallCLIP:
     @torch.no_grad()
     def image_features(self, pictures: Images | Tensor, batch: int = 128) -> Tensor:
         """`(n, dim)` of PIL pictures or a float tensor `(n, 3, h, w)` in [−1, 1]."""
-        outs = [torch.zeros(0, len(self.visual_projection))]
-        for some in in_batches(pictures, batch):
-            outs.append(self.unit(picture_tensor(some, self.size)).cpu())
-        return torch.cat(outs)
+        none, parts = torch.zeros(0, len(self.visual_projection)), in_batches(pictures, batch)
+        return torch.cat([none, *(self.unit(picture_tensor(x, self.size)).cpu() for x in parts)])
 
     def unit(self, pixels: Tensor) -> Tensor:
         """The features of `(n, 3, size, size)` in [−1, 1] on its device, with a gradient."""

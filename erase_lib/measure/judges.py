@@ -79,10 +79,9 @@ class Judge(Classifier):
     @torch.no_grad()
     def logits(self, pictures: Images | Tensor, batch: int = 128) -> Tensor:
         """`(n, concepts + styles)`, computed `batch` pictures at a time."""
-        outs, model = [torch.zeros(0, self.model.config.num_labels)], self.model
-        for some in in_batches(pictures, batch):
-            outs.append(model(picture_tensor(some).to(model.device)).logits.float().cpu())
-        return torch.cat(outs)
+        none, model = torch.zeros(0, self.model.config.num_labels), self.model
+        parts = (picture_tensor(some).to(model.device) for some in in_batches(pictures, batch))
+        return torch.cat([none, *(model(part).logits.float().cpu() for part in parts)])
 
     def likelihoods(self, pictures: Images | Tensor) -> tuple[np.ndarray, np.ndarray]:
         """`(n, concepts)` and `(n, styles)`, the rows of each summing to 1."""

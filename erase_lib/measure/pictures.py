@@ -97,8 +97,7 @@ def draw(
     size = [pipe.vae_scale_factor * n for n in noise(pipe, 0, torch.Generator()).shape[-2:]]
     for part in parts:
         asked = prompts[part], seeds[part], steps, guidance_scale
-        text = json.dumps([*given, tokens[part], *asked])
-        key = hashlib.sha256(text.encode()).hexdigest()[:24]
+        key = hashlib.sha256(json.dumps([*given, tokens[part], *asked]).encode()).hexdigest()[:24]
         path, drawn = (folder or CACHE) / f"{key}.npz", None
         try:
             if _read(path, len(prompts[part]), size) is None:  # what is there needs no lock

@@ -166,8 +166,7 @@ def near_and_far(
     if min(near, far) < 0 or near + far > len(kept):
         most = f"together at most the {len(kept)} that are no targets"
         raise EraseError(f"{near} near and {far} far concepts: expected 0 or more, {most}")
-    apart = torch.stack(distances_each(pipe, kept, targets)).mean(0)
-    order = apart.argsort(stable=True).tolist()
+    order = torch.stack(distances_each(pipe, kept, targets)).mean(0).argsort(stable=True).tolist()
     drawn = chance(seed).choice(sorted(order[near:]), far, replace=False)
     return [kept[i] for i in order[:near]], [kept[i] for i in sorted(drawn)]
 
@@ -219,8 +218,7 @@ def sensitivity_prompts(
     asked = list(product(every, range(pictures)))
     pairs = [(c, None if c in neutral else styles[(place[c] + k) % len(styles)]) for c, k in asked]
     table = prompt_table(pairs, seed=[seed + 1000 * k + place[c] for c, k in asked])
-    table["prompt"] = table["prompt"].where(table["style"].notna(), table["concept"])
-    return table
+    return table.assign(prompt=table["prompt"].where(table["style"].notna(), table["concept"]))
 
 
 def target_prompts(

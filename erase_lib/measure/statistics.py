@@ -108,10 +108,8 @@ def means(table: pd.DataFrame, by: Sequence[str], over: str = "targets") -> pd.D
     """Mean `value` of several runs for each combination of the columns `by`: these, value, low,
     high (95 %, Student's t over groups, those of `over`; NaN for a single one), runs, groups. A
     percentile bootstrap of five to ten groups is too narrow."""
-    rows = [
-        dict(zip(by, names, strict=True)) | _of_runs(part["value"], part[over])
-        for names, part in table.groupby(list(by), sort=False)
-    ]
+    parts = table.groupby(list(by), sort=False)
+    rows = [dict(zip(by, names, strict=True)) | _of_runs(p["value"], p[over]) for names, p in parts]
     return pd.DataFrame(rows)
 
 

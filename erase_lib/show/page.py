@@ -55,8 +55,7 @@ def wrapped(text: str, inches: float, points: float = MEDIUM) -> str:
 def titled(on: Axes | Figure, text: str) -> Any:
     """The same with what was found in words at its top left, above the legend."""
     figure: Any = on.figure if isinstance(on, Axes) else on
-    lines = wrapped(text, figure.get_figwidth(), LARGE)
-    figure.suptitle(lines, x=0.01, ha="left", fontsize=LARGE)
+    figure.suptitle(wrapped(text, figure.get_figwidth(), LARGE), x=0.01, ha="left", fontsize=LARGE)
     return on
 
 

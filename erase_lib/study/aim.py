@@ -114,21 +114,12 @@ def aim_at(
     def asking(words: Sequence[str]) -> list[str]:
         return [world.prompt(words[i % len(words)], i) for i in range(pictures if words else 0)]
 
-    return Aim(
-        concept,
-        [world.prompt(concept, i) for i in range(pictures)],
-        asking(side_words(concept, world.embedded) or keywords + misspelled(concept)),
-        asking([", ".join(keywords[:5])] if keywords else []),
-        *shown,
-        kv_weights(denoiser(pipe)),
-        predicted(pipe, *shown, seed),  # now: a probe may find an erasure in place
-        partial(critic, world, concept),
-        seed=seed,
-        steps=steps,
-        budget=budget,
-        folder=folder,
-        progress=progress,
-    )
+    doors = asking(side_words(concept, world.embedded) or keywords + misspelled(concept))
+    description = asking([", ".join(keywords[:5])] if keywords else [])
+    # now: a probe may find an erasure in place
+    own = kv_weights(denoiser(pipe)), predicted(pipe, *shown, seed), partial(critic, world, concept)
+    told = asking([concept]), doors, description, *shown, *own
+    return Aim(concept, *told, seed, steps, budget=budget, folder=folder, progress=progress)
 
 
 @torch.no_grad()

@@ -124,10 +124,8 @@ def effects(delta: Delta) -> pd.DataFrame:
     erasures, and the noise of pictures that `variance` finds, the same in all rows)."""
     _, erased, harmed, rest = (part.mean(2) for part in additive(delta.values))
     parts, noise = [], _squares(delta.values)[1]
-    for kind, effect, names, axis, luck in (
-        ("erased", erased[:, 0], delta.targets, 1, noise[0]),
-        ("harmed", harmed[0], delta.concepts, 0, noise[1]),
-    ):
+    sides = ("erased", erased[:, 0], delta.targets, 1), ("harmed", harmed[0], delta.concepts, 0)
+    for (kind, effect, names, axis), luck in zip(sides, noise[:2], strict=True):
         number = (~np.isnan(rest)).sum(axis)
         error = np.nanstd(rest, axis, ddof=1) / np.sqrt(number) * stats.t.ppf(0.975, number - 1)
         error = np.hypot(error, stats.norm.ppf(0.975) * np.sqrt(luck))

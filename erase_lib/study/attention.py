@@ -30,9 +30,8 @@ def cross_layers(unet: nn.Module) -> dict[str, nn.Module]:
 def _hooked(layers: Mapping[str, nn.Module], hook: Callable[..., Any]) -> Iterator[None]:
     """`hook(name, layer, args, kwargs)` before each of these layers, within the block."""
     with ExitStack() as stack:
-        for name, layer in layers.items():
-            handle = layer.register_forward_pre_hook(partial(hook, name), with_kwargs=True)
-            stack.callback(handle.remove)
+        for n, m in layers.items():
+            stack.enter_context(m.register_forward_pre_hook(partial(hook, n), with_kwargs=True))
         yield
 
 

@@ -140,12 +140,11 @@ def caption(pictures: pd.DataFrame, runs: pd.DataFrame) -> str:
 def paper_form(levels: pd.DataFrame) -> pd.DataFrame:
     """Of `levels` what table 1 of Bui et al. 2024 has, for `beside`: method, metric, value, low,
     high, spread. The first setting of a method counts as it, others (searches) keep their names."""
-    table = levels[levels["group"].isin(["target", "kept"])]
+    table = levels[levels["group"].isin(["target", "kept"])].reset_index(drop=True)
     settings = pd.Series(levels["setting"].unique(), dtype=object)
     named = settings.str.partition(",")[0]
     first = dict(zip(settings, named.where(~named.duplicated(), settings), strict=True))
-    columns = ["method", "metric", "value", "low", "high", "spread"]
-    return table.assign(method=table["setting"].map(first))[columns].reset_index(drop=True)
+    return table.assign(method=table["setting"].map(first))[[*OURS, "spread"]]
 
 
 def published(experiment: str) -> pd.DataFrame:
@@ -185,8 +184,7 @@ def published_order(ours: pd.DataFrame, experiment: str, metric: str) -> pd.Data
     `EraseError` for an unknown metric, fewer than 3 methods in common, and as `beside`."""
     theirs = published(experiment)
     check_keys([metric], "metric", theirs["metric"].unique())
-    mine = _own(ours, theirs)
-    own = mine[mine["metric"] == metric].set_index("method")["value"]
+    own = _own(ours, theirs).query("metric == @metric").set_index("method")["value"]
     part = theirs[(theirs["metric"] == metric) & theirs["method"].isin(own.index)]
     if len(both := part["method"].unique()) < 3:
         raise EraseError(f"{len(both)} methods have {metric} here and published: measure 3 or more")

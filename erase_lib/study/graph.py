@@ -135,17 +135,12 @@ def against_labels(
         return float(adjusted_rand_score(mixed, theirs)), modularity_of(graph, named)
 
     rand, within = once(own)
-    rands, withins = np.array([once(rng.permutation(own).tolist()) for _ in range(shuffles)]).T
-    return {
-        "rand": rand,
-        "rand p": float((1 + (rands >= rand).sum()) / (1 + shuffles)),
-        "modularity": within,
-        "modularity shuffled": float(withins.mean()),
-        "modularity shuffled high": float(np.quantile(withins, 0.975)),
-        "modularity p": float((1 + (withins >= within).sum()) / (1 + shuffles)),
-        "groups": len(set(own)),
-        "nodes": len(nodes),
-    }
+    drawn = np.array([once(rng.permutation(own).tolist()) for _ in range(shuffles)])
+    p = ((1 + (drawn >= [rand, within]).sum(0)) / (1 + shuffles)).tolist()
+    mean, high = float(drawn[:, 1].mean()), float(np.quantile(drawn[:, 1], 0.975))
+    told = {"rand": rand, "rand p": p[0], "modularity": within, "modularity shuffled": mean}
+    told |= {"modularity shuffled high": high, "modularity p": p[1]}
+    return told | {"groups": len(set(own)), "nodes": len(nodes)}
 
 
 def chance_modularity(

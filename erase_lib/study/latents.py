@@ -9,20 +9,8 @@ from diffusers import DDIMInverseScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from erase_lib.diffusion import (
-    alpha_bar,
-    decode,
-    encode,
-    guided,
-    noise,
-    noised,
-    predict,
-    prediction_type,
-    sampler,
-    start_noise,
-    to_clean,
-    trajectory,
-)
+from erase_lib import diffusion
+from erase_lib.diffusion import alpha_bar, decode, encode, guided, sampler, start_noise, to_clean
 from erase_lib.families import Pipeline, denoiser
 from erase_lib.hold import placed
 from erase_lib.models import using
@@ -49,10 +37,10 @@ def by_completion(pipe: Pipeline, aim: Aim, share: float = 0.2) -> Answer:
     skip = round(share * aim.steps)
     with using(pipe, "a probe"):
         t = sampler(pipe, aim.steps).timesteps[skip].expand(len(aim.prompts))
-        how = alpha_bar(pipe, t), prediction_type(pipe)
-        z = noised(shown(pipe, aim), start_noise(pipe, aim.seeds), *how)
+        how = alpha_bar(pipe, t), diffusion.prediction_type(pipe)
+        z = diffusion.noised(shown(pipe, aim), start_noise(pipe, aim.seeds), *how)
         given = *heard(pipe, aim), aim.steps, aim.guidance_scale
-        *_, (_, z) = trajectory(pipe, z, *given, skip=skip)
+        *_, (_, z) = diffusion.trajectory(pipe, z, *given, skip=skip)
         return Answer(decode(pipe, z), 2 * (aim.steps - skip) * len(z))
 
 
@@ -64,10 +52,10 @@ def by_inpainting(pipe: Pipeline, aim: Aim, share: float = 0.5) -> Answer:
         given, epsilon = shown(pipe, aim), start_noise(pipe, aim.seeds)
         kept = ..., slice(round(share * given.shape[-1]))
         how = *heard(pipe, aim), aim.steps, aim.guidance_scale
-        for t, z in trajectory(pipe, epsilon.clone(), *how):
+        for t, z in diffusion.trajectory(pipe, epsilon.clone(), *how):
             a = alpha_bar(pipe, t.view(1))
             # in place: the trajectory goes on from it
-            z[kept] = noised(given, epsilon, a, prediction_type(pipe))[kept]
+            z[kept] = diffusion.noised(given, epsilon, a, diffusion.prediction_type(pipe))[kept]
         return Answer(decode(pipe, z), 2 * aim.steps * len(z))
 
 
@@ -80,7 +68,7 @@ def by_noise(pipe: Pipeline, aim: Aim, eta: float = 1.5) -> Answer:
         scheduler, (c, empty) = sampler(pipe, aim.steps), heard(pipe, aim)
         for t, after in zip(scheduler.timesteps, [*scheduler.timesteps[1:], None], strict=True):
             output, _ = guided(pipe, z, t.expand(len(z)), c, empty, aim.guidance_scale, False)
-            fresh = noise(pipe, len(z), g)
+            fresh = diffusion.noise(pipe, len(z), g)
             z = scheduler.step(output, t, z, eta=1.0, variance_noise=fresh).prev_sample
             if after is not None:
                 now, then = (alpha_bar(pipe, x.view(1)) for x in (t, after))
@@ -103,10 +91,8 @@ def by_guidance(pipe: Pipeline, aim: Aim, push: float = 0.3) -> Answer:
                 output, _ = guided(pipe, z, *given)
                 if i < led:
                     slope = _slope(pipe, likely, output, z, t)
-                    wide, long = (
-                        x.flatten(1).norm(dim=1).view(-1, 1, 1, 1) for x in (slope, output)
-                    )
-                    output = output - push * long * slope / wide.clamp(min=1e-12)
+                    up, own = (x.flatten(1).norm(dim=1).view(-1, 1, 1, 1) for x in (slope, output))
+                    output = output - push * own * slope / up.clamp(min=1e-12)
                 z = scheduler.step(output.detach(), t, z.detach()).prev_sample
             ends.append(z)
         return Answer(decode(pipe, torch.cat(ends)), (2 * aim.steps + 4 * led) * len(c))
@@ -116,7 +102,7 @@ def _slope(
     pipe: Pipeline, likely: Callable[[Tensor], Tensor], output: Tensor, z: Tensor, t: Tensor
 ) -> Tensor:
     """∇ `(n, c, h, w)` of log p by z, of the picture that the output at z_t predicts."""
-    clean = to_clean(output, z, alpha_bar(pipe, t.view(1)), prediction_type(pipe))
+    clean = to_clean(output, z, alpha_bar(pipe, t.view(1)), diffusion.prediction_type(pipe))
     given = clean.to(pipe.vae.dtype) / pipe.vae.config.scaling_factor
     (slope,) = torch.autograd.grad(likely(pipe.vae.decode(given).sample.float()).sum(), z)
     return slope
@@ -146,16 +132,16 @@ def _led_back(
     back.timesteps = scheduler.timesteps.flip(0)  # whatever their spacing
     with torch.no_grad():
         for t in back.timesteps:
-            output = predict(pipe, way[-1], t.expand(len(c)), c)
+            output = diffusion.predict(pipe, way[-1], t.expand(len(c)), c)
             way.append(back.step(output, t, way[-1]).prev_sample)
     z, learns = way.pop(), nn.Parameter(empty.expand_as(c).clone())
     for t in scheduler.timesteps:
         goal, at, adam = way.pop(), t.expand(len(c)), torch.optim.Adam([learns], lr)
         with torch.no_grad():
-            named = predict(pipe, z, at, c)
+            named = diffusion.predict(pipe, z, at, c)
         for left in reversed(range(updates + 1)):
             with torch.set_grad_enabled(left > 0):
-                u = predict(pipe, z, at, learns)
+                u = diffusion.predict(pipe, z, at, learns)
                 ahead = scheduler.step(u + aim.guidance_scale * (named - u), t, z).prev_sample
             if left:
                 F.mse_loss(ahead, goal).backward(inputs=[learns])

@@ -75,8 +75,7 @@ def by_words(
     words = [w for w in words if not any(n in normal(w) or normal(w) in n for n in name)]
     bare = [" ".join(p.replace(aim.concept, "").split()) for p in aim.prompts]
     without = encode_prompts(pipe, bare)
-    direction = (encode_prompts(pipe, aim.prompts) - without).mean(0)
-    goal = without[0] + push * direction
+    goal = without[0] + push * (encode_prompts(pipe, aim.prompts) - without).mean(0)
 
     def far(some: np.ndarray) -> np.ndarray:
         said = (" ".join(words[i] for i in row) for row in some)
@@ -151,11 +150,8 @@ def spoken(pipe: Pipeline, texts: list[str], vectors: Tensor, at: int) -> Tensor
         own = vectors.to(out).expand(len(out), -1, -1)
         return torch.cat([out[:, :at], own, out[:, at + len(vectors) :]], 1)
 
-    hook = pipe.text_encoder.get_input_embeddings().register_forward_hook(put)
-    try:
+    with pipe.text_encoder.get_input_embeddings().register_forward_hook(put):
         return family(pipe).encode(pipe, texts)
-    finally:
-        hook.remove()
 
 
 def embedded(pipe: Pipeline, aim: Aim, c: Tensor, spent: int = 0, found: str = "") -> Answer:
@@ -226,8 +222,7 @@ def by_embedding(pipe: Pipeline, aim: Aim, updates: int = 300, lr: float = 0.02)
 def by_least_squares(pipe: Pipeline, aim: Aim, reg: float = 0.1) -> Answer:
     """The embedding that the K and V in place hear as the original's heard the name
     (`closed_form.recovered`): no evaluation but for drawing."""
-    own = kv_weights(denoiser(pipe))
-    c = recovered(own, aim.weights, encode_prompts(pipe, aim.prompts), reg)
+    c = recovered(kv_weights(denoiser(pipe)), aim.weights, encode_prompts(pipe, aim.prompts), reg)
     return embedded(pipe, aim, c.float())
 
 

@@ -115,10 +115,9 @@ def reliability(pairs: pd.DataFrame, score: str, seed: int = 0) -> float:
     if len(sizes) < 3 or sizes.nunique() != 1 or sizes.iloc[0] < 2:
         raise EraseError("reliability needs 3 concepts, with equally many pictures, 2 or more each")
     wide = values.sort_values("concept")[score].to_numpy().reshape(len(sizes), -1)
-    rng, found, half = chance(seed), [], wide.shape[1] // 2
-    for _ in range(50):
-        mixed = rng.permuted(wide, axis=1)
-        found.append(stats.spearmanr(mixed[:, :half].mean(1), mixed[:, half:].mean(1)).statistic)
+    rng, half = chance(seed), wide.shape[1] // 2
+    mixed = (rng.permuted(wide, axis=1) for _ in range(50))
+    found = [stats.spearmanr(m[:, :half].mean(1), m[:, half:].mean(1)).statistic for m in mixed]
     rho = float(np.mean(found))
     return 2 * rho / (1 + rho)
 

@@ -7,17 +7,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from erase_lib import measure
 from erase_lib.concepts import STYLE, normal, without
 from erase_lib.erasure import Erasure
-from erase_lib.measure import (
-    Classifier,
-    World,
-    first_strength,
-    near_and_far,
-    sensitivity_prompts,
-    successes,
-    verdicts,
-)
+from erase_lib.measure import Classifier, World, near_and_far, sensitivity_prompts, verdicts
 from erase_lib.measure.evaluate import compared
 from erase_lib.measure.judges import by_style
 from erase_lib.measure.pictures import Images
@@ -72,7 +65,7 @@ def trial_rows(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
         metric = "ESR-1" if group == "target" else "PSR-1"
         told = (first["group"] == group) & first["rank"].notna() & second["rank"].notna()
         if told.any():
-            old, new = (successes(metric, table[told]) for table in (first, second))
+            old, new = (measure.successes(metric, table[told]) for table in (first, second))
             about = {"metric": metric, "group": group, "measured_by": first["measured_by"][0]}
             rows += compared(about, old, new, first[told], (0.0, 0.0, 0.0))
     columns = ["metric", "group", "model", "value", "low", "high", "n", "measured_by"]
@@ -92,5 +85,5 @@ def matched(
     by both witnesses (`measure.Eye`). From few pictures, by noise that no trial uses
     (`measure.first_strength`)."""
     second = world.eye if eye else None
-    strength, reached = first_strength(world.pipe, erasure, judge, LEVEL, eye=second)
+    strength, reached = measure.first_strength(world.pipe, erasure, judge, LEVEL, eye=second)
     return erasure.scaled(world.pipe, strength), reached

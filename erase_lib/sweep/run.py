@@ -189,9 +189,8 @@ def execute(settings: Settings, case: Case) -> dict[str, Any]:
             record: dict[str, Any] = {"id": case.id, "status": RUNNING, "parameters": case.values}
             record |= {"notebook": settings.notebook.name, "threads": settings.threads}
             record |= {"git_commit": settings.commit} | {name: version(name) for name in PACKAGES}
-            record["embedded model"] = read_text(FINGERPRINT).strip()
-            record |= {"worker": os.getpid(), "sweep": settings.sweep}
-            record["started"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            record |= {"embedded model": read_text(FINGERPRINT).strip(), "worker": os.getpid()}
+            record |= {"sweep": settings.sweep, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
             write(case.folder / RECORD, record)
             begin = time.perf_counter()
             values, copy = case.values | {OUTPUT: str(case.folder)}, case.folder / EXECUTED
