@@ -84,14 +84,15 @@ def exporter() -> HTMLExporter:
 
 
 def described(cell: nbformat.NotebookNode) -> None:
-    """Give a cell's pictures their alt text, the comment that the cell begins with and the figure's
-    title, and the last of them that comment as its caption."""
+    """Give a cell's pictures their alt text, the comment that the cell begins with and what the
+    figure's title adds to it, and the last of them that comment as its caption."""
     said = re.match(r"# (.+)$", cell.source, re.MULTILINE)
     comment, last = said[1] if said else "", None
     for output in cell.outputs:
         if KINDS & set(output.get("data", ())):
             title = output.data.get("text/plain", NONE)
-            parts = [comment, "" if title.startswith(NONE) else title]
+            again = title.startswith(NONE) or title.casefold() in comment.casefold()
+            parts = [comment, "" if again else title]
             output.setdefault("metadata", nbformat.NotebookNode())
             output.metadata["alt"] = ": ".join(filter(None, parts)) or "a figure"
             last = output

@@ -20,9 +20,8 @@ def keep_titles() -> None:
     """In a notebook a figure's titles stand for it as a text; elsewhere nothing changes."""
     with suppress(ImportError):
         from IPython import get_ipython
+        from matplotlib.figure import Figure
 
-        if shell := get_ipython():
-            plain = shell.display_formatter.formatters["text/plain"]
-            plain.for_type_by_name(
-                "matplotlib.figure", "Figure", lambda f, p, _: p.text(titles(f) or repr(f))
-            )
+        if get_ipython():
+            # not the formatters: a backend that starts takes all that they know of figures away
+            Figure._repr_pretty_ = lambda figure, p, _: p.text(titles(figure) or repr(figure))

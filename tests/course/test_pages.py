@@ -11,9 +11,11 @@ from types import SimpleNamespace
 
 import nbformat
 from matplotlib.figure import Figure
+from nbconvert.preprocessors import ExecutePreprocessor
 
 import erase_lib
 from course import api, book, quiz
+from course.execute import INLINE
 from course.plan import ROOT, lessons
 from course.titles import titles
 from erase_lib import measure
@@ -81,6 +83,9 @@ def test_a_picture_is_told_by_the_comment_of_its_cell_and_its_title():
     assert [m.get("caption") for m in first] == [None, "two of them", None]
     assert [m.get("alt") for m in second] == ["A title", "a figure"]
     assert set(made.nb.cells[0].metadata.tags) == {"imports"}
+    made.nb.cells[1].outputs = [drawn("Two of them"), drawn("Two of them are gone")]
+    alts = [o.metadata["alt"] for o in book.Page("a.html", made.nb, "A").nb.cells[1].outputs]
+    assert alts == ["two of them", "two of them: Two of them are gone"]
 
 
 def test_a_figure_says_its_titles():
@@ -91,6 +96,19 @@ def test_a_figure_says_its_titles():
     assert titles(figure) == "original; erased at strength 1"
     figure.suptitle("church is erased")
     assert titles(figure) == "church is erased" and titles(Figure()) == ""
+
+
+def test_in_a_kernel_a_figure_is_told_by_its_title(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", INLINE)
+    plot = "# a church\nimport matplotlib.pyplot as plt\n_ = plt.subplots()[0].suptitle('{}')"
+    again = "%config InlineBackend.figure_formats = ['png', 'svg']"  # begins as a backend does
+    told = [plot.format("It is gone"), again, plot.format("It is back")]
+    made = page(*(("code", source) for source in ["from course import checks", *told]))
+    nb, _ = ExecutePreprocessor(kernel_name="python3", startup_timeout=180).preprocess(
+        made.nb, {"metadata": {"path": str(ROOT)}}
+    )
+    outputs = [o for cell in book.Page("a.html", nb, "A").nb.cells for o in cell.outputs]
+    assert [o.metadata["alt"] for o in outputs] == ["a church: It is gone", "a church: It is back"]
 
 
 def test_every_section_is_searched():
