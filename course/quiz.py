@@ -1,4 +1,4 @@
-"""Five questions at the end of each lesson of the tour, for the book."""
+"""Five questions at the end of each chapter but 16, for the book."""
 
 from __future__ import annotations
 
