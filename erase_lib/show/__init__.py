@@ -3,7 +3,7 @@
 from erase_lib.doors import guard
 from erase_lib.show.atlas import asymmetry, dumbbells, extremes, graph, heat_map, parts
 from erase_lib.show.charts import COLOURS, GREY, INK, caption, costs, delta_bars, dots, footnote
-from erase_lib.show.charts import forest, intervals, memory, multiples, plane, quoted
+from erase_lib.show.charts import forest, intervals, memory, multiples, plane, quoted, ranged
 from erase_lib.show.curves import choice_weights, chosen_map, losses, movement_bars, pi_map, pivots
 from erase_lib.show.curves import preserved, search_spectrum, slopes, spectrum, thresholds
 from erase_lib.show.explorers import SensitivityExplorer

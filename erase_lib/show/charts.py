@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from erase_lib.errors import EraseError
+from erase_lib.errors import EraseError, unknown
 from erase_lib.show.page import MEDIUM, SMALL, WIDTH, axes, key, panels, said, stamp, wrapped
 
 INK, GREY = "#0072B2", "#666666"
@@ -110,6 +110,16 @@ def forest(pooled: pd.DataFrame, rows: str, marks: Mapping[str, float] | None = 
         if at is not None:
             ax.axvline(at, color=GREY, ls="--", lw=1)
     return footnote(figure, pooled) if "groups" in pooled else figure
+
+
+def ranged(pooled: pd.DataFrame, rows: str, metric: str = "PSR-1 near") -> str:
+    """The least and the most of a metric of `pooled`, as `forest` has it, and whose, in words;
+    those equal to two digits share it. Raises `EraseError` for a metric that is not there."""
+    if metric not in (known := list(pooled["metric"].unique())):
+        raise unknown("metric", metric, known)
+    values = pooled[pooled["metric"] == metric].set_index(rows)["value"].round(2)
+    named = {end: map(str, values.index[values == end]) for end in (values.min(), values.max())}
+    return " to ".join(f"{end:.2f} ({', '.join(names)})" for end, names in named.items())
 
 
 def multiples(table: pd.DataFrame, pooled: pd.DataFrame, rows: str, hue: str) -> Figure:

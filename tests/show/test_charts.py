@@ -174,6 +174,15 @@ def test_a_forest_has_a_panel_a_metric_and_its_line():
     assert len(figure.axes) == 9 and figure.get_figwidth() <= 8.5
 
 
+def test_the_least_and_the_most_are_said_with_all_whose_they_are():
+    table = pd.DataFrame({"lam": [1.0, 5.0, 20.0, 1.0], "value": [0.9, 0.801, 0.799, 0.1]})
+    table["metric"] = ["PSR-1 near"] * 3 + ["PSR-1 far"]
+    assert show.ranged(table, "lam") == "0.80 (5.0, 20.0) to 0.90 (1.0)"
+    assert show.ranged(table, "lam", "PSR-1 far") == "0.10 (1.0)"
+    with pytest.raises(EraseError, match="ESR-1.*PSR-1"):
+        show.ranged(table, "lam", "ESR-1")
+
+
 def test_multiples_show_the_runs_beside_their_mean():
     runs = [TABLE[:2].assign(targets=t, value=v) for t, v in (("dog", 0.01), ("cat", 0.3))]
     runs = pd.concat(runs).assign(model="erased")
