@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -177,12 +177,13 @@ def generate(
     steps: int = 30,
     guidance_scale: float = 4.0,
     batch_size: int = 16,
-    progress: bool = True,
+    progress: bool | Callable[[float], object] = True,
     negative_prompt: str = "",
     size: tuple[int, int] | None = None,
 ) -> list[Image.Image]:
     """Pictures of the prompts: prompt i starts from seed + i, or from seed[i] of a list. No prompts
-    give no pictures. `size`: height and width in pixels, or else the model's own. Raises
+    give no pictures. `size`: height and width in pixels, or else the model's own. `progress`: a
+    bar, or a function that after each batch is told the share that is done, and may raise. Raises
     `EraseError` for a number of seeds other than that of the prompts, steps or a batch size below
     1, a guidance scale that is not finite, a size or negative prompt that the model cannot take,
     and as `models.check_pipeline` and `decode`."""
@@ -204,10 +205,12 @@ def generate(
         high = size and (size[0] // pipe.vae_scale_factor, size[1] // pipe.vae_scale_factor)
         empty, pictures = encode_prompts(pipe, [negative_prompt]), list[Image.Image]()
         starts = range(0, len(prompts), batch_size)
-        for a in tqdm(starts, desc="draw", disable=not progress, leave=False):
+        for a in tqdm(starts, desc="draw", disable=progress is not True, leave=False):
             part = slice(a, a + batch_size)
             embeddings = encode_prompts(pipe, prompts[part])
             z = start_noise(pipe, seeds[part], high)
             *_, (_, z) = trajectory(pipe, z, embeddings, empty, steps, guidance_scale)
             pictures.extend(decode(pipe, z))
+            if callable(progress):
+                progress(len(pictures) / len(prompts))
         return pictures

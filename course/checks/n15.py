@@ -41,7 +41,7 @@ def exercise1(touched: Any, table: pd.DataFrame) -> None:
 
 
 def exercise2(scaled: Any, pipe: Pipeline, edit: Erasure | None) -> None:
-    """Write what the slider does to a tensor; tried on an `edit`, or on one made for it."""
+    """Write what strength does to a tensor; tried on an `edit`, or on one made for it."""
     quick = edit or erase(pipe, EraseConfig(targets=("church",), method="uce"))
     name = max(quick.tensors, key=lambda n: quick.tensors[n].numel())
     theta = dict(pipe.unet.named_parameters())[name].detach().float()

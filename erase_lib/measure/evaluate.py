@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from erase_lib.measure.distances import clip_score, perceptual, set_distances
 from erase_lib.measure.eye import BOTH, Eye
 from erase_lib.measure.instruments import Instruments, load_instruments
 from erase_lib.measure.judges import Classifier, by_style, check_columns, verdicts
-from erase_lib.measure.pictures import Images, draw, real_pictures
+from erase_lib.measure.pictures import Images, Told, draw, portion, real_pictures
 from erase_lib.measure.prompts import suite_prompts, target_prompts
 from erase_lib.measure.statistics import bootstrap, worst
 from erase_lib.measure.suite import Suite
@@ -315,14 +315,15 @@ def first_strength(
     steps: int = 12,
     seed: int = 5000,
     eye: Eye | None = None,
+    progress: Told = False,
 ) -> tuple[float, bool]:
     """The smallest of the strengths at which ESR-1 of the targets reaches `level`, and True; or the
     largest and False, with a warning. θ + s (θ' − θ) is drawn for `target_prompts`, with seeds that
     no evaluation uses, or the number would flatter. A style is gone where the judge sees another.
     Bisection, as if ESR only grew with s, from few pictures: one of the strengths around it. With
     an `eye` both must say so, and all strengths are tried from the least on: too strong an edit is
-    no picture. Raises `EraseError` as `check_level`, for no picture, and strengths that do not rise
-    from above 0."""
+    no picture. `progress` as of `generate`. Raises `EraseError` as `check_level`, for no picture,
+    and strengths that do not rise from above 0."""
     check_level(level)
     strengths = [float(s) for s in strengths]
     if not strengths or strengths[0] <= 0 or strengths != sorted(set(strengths)):
@@ -331,10 +332,12 @@ def first_strength(
     asked = list(prompts["prompt"]), list(prompts["seed"]), steps
     styles = prompts["target"].map(is_style).to_numpy()
     before = draw(pipe, *asked, progress=False) if eye else ()
+    tries, most = count(), len(strengths) if eye else len(strengths).bit_length()
 
     def gone(strength: float) -> bool:
         scaled = erasure.scaled(pipe, strength)
-        drawn = draw(pipe, *asked, progress=False, erasure=scaled, keep=False)
+        part = portion(progress, next(tries), most)  # a bisection looks at bit_length at most
+        drawn = draw(pipe, *asked, progress=part, erasure=scaled, keep=False)
         seen = verdicts(judge, drawn, prompts)
         if styles.any() and "style_rank" not in seen:
             raise EraseError(f"{judge.name} tells no styles: leave match out, or erase an object")

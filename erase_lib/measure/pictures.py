@@ -6,11 +6,11 @@ import hashlib
 import io
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,8 @@ PART = 64  # pictures in a file: what is lost when a run is cut off
 HELD = 32  # parts of a sequence in memory; the rest is read when it is looked at
 UNSEEN = ("training", "gradient_checkpointing", "name_or_path")  # in its pictures, of a model
 Images = Sequence[Image.Image]
+# a bar of its own, or a function that is told the share that is done, and may raise to end it
+Told: TypeAlias = bool | Callable[[float], object]
 
 
 class Pictures(Images):
@@ -67,7 +69,7 @@ def draw(
     steps: int = 30,
     guidance_scale: float = 4.0,
     folder: Path | None = None,
-    progress: bool = True,
+    progress: Told = True,
     erasure: Erasure | None = None,
     keep: bool = True,
 ) -> Pictures:
@@ -82,20 +84,21 @@ def draw(
     if erasure is not None:
         erasure.check(pipe)
 
-    def new(asked: tuple[list[str], list[int], int, float]) -> list[Image.Image]:
+    def new(asked: tuple[list[str], list[int], int, float], told: Told) -> list[Image.Image]:
         with erasure.applied(pipe) if erasure else nullcontext():
-            return generate(pipe, *asked, progress=progress)
+            return generate(pipe, *asked, progress=told)
 
     parts = [slice(a, a + PART) for a in range(0, len(prompts), PART)]
     if not keep:
-        every = new((prompts, seeds, steps, guidance_scale))
+        every = new((prompts, seeds, steps, guidance_scale), progress)
         return Pictures([every[part] for part in parts], len(prompts))
     made, tokens = _made_of(pipe, prompts)
     given: list[Any] = [made, erasure.digest() if erasure else ""]
     given += [str(precision(pipe)), str(pipe.device), torch.get_num_threads(), torch.__version__]
     found: list[Path | list[Image.Image]] = []
     size = [pipe.vae_scale_factor * n for n in noise(pipe, 0, torch.Generator()).shape[-2:]]
-    for part in parts:
+    for k, part in enumerate(parts):
+        told = portion(progress, k, len(parts))
         asked = prompts[part], seeds[part], steps, guidance_scale
         key = hashlib.sha256(json.dumps([*given, tokens[part], *asked]).encode()).hexdigest()[:24]
         path, drawn = (folder or CACHE) / f"{key}.npz", None
@@ -105,7 +108,7 @@ def draw(
                 # who comes second reads, not draws; the pipeline first, for others hold it and draw
                 with held(denoiser(pipe), "drawing"), alone(path.with_suffix(".lock"), wait=True):
                     if _read(path, len(prompts[part]), size) is None:
-                        drawn = new(asked)
+                        drawn = new(asked, told)
                         arrays = [np.asarray(picture) for picture in drawn]
                         with whole(path) as (temporary,), open(temporary, "wb") as file:
                             np.savez_compressed(file, pictures=arrays, key=key)
@@ -114,8 +117,15 @@ def draw(
             if erasure is not None:  # hours of pictures that nothing can keep
                 raise unwritable(path.parent, error) from None
             warnings.warn(f"pictures not cached in {path.parent} ({reason(error)})", stacklevel=2)
-            found.append(drawn or new(asked))
+            found.append(drawn or new(asked, told))
+        if callable(told):
+            told(1.0)  # what is read from the cache too
     return Pictures(found, len(prompts), size)
+
+
+def portion(progress: Told, k: int, n: int) -> Told:
+    """`progress` for the k-th of n equal parts of a work."""
+    return (lambda done: progress((k + done) / n)) if callable(progress) else progress
 
 
 def _made_of(pipe: Pipeline, prompts: list[str]) -> tuple[str, list[list[int]]]:

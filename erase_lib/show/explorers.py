@@ -5,7 +5,7 @@ thread and returns, and what it has to say stands in the widget, never as a trac
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from html import escape
 from io import BytesIO
@@ -14,13 +14,13 @@ from typing import Any
 import ipywidgets as w
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
 
 from erase_lib.concepts import neutral_concepts
 from erase_lib.config import EraseConfig
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.measure import World, draw, sensitivity_prompts
+from erase_lib.measure.pictures import Images, Told, portion
 from erase_lib.models import Pipeline, using
 from erase_lib.show.charts import delta_bars, quoted
 from erase_lib.show.page import titled
@@ -29,7 +29,6 @@ from erase_lib.study import SCORES, STEPS, deltas, measure_pairs
 from erase_lib.train import Run, erase
 
 MEASURED = ("esd", "uce", "eap", "eap_closed")  # methods of the sensitivity explorer
-AT_ONCE = 16  # pictures between two looks at Stop
 WIDE: dict[str, Any] = {"layout": {"width": "420px"}}
 
 Work = Callable[[], str | None]
@@ -43,8 +42,8 @@ class Job:
         self.buttons: list[w.Button] = []
         self.stop_button = w.Button(description="Stop", button_style="warning", disabled=True)
         self.stop_button.on_click(lambda _: self.stop())
-        self.status = w.HTML()
-        self.bar = w.IntProgress(0, 0, 1, description="progress", layout={"width": "98%"})
+        self.status, self.said = w.HTML(), ""
+        self.bar = w.FloatProgress(max=1.0, description="progress", **WIDE)
         self.thread: threading.Thread | None = None
         self.stopping = threading.Event()
 
@@ -59,6 +58,7 @@ class Job:
         if self.running:
             return
         self.stopping.clear()
+        self.bar.value = 0.0
         self._busy(True)
         self.say(doing + " …")
 
@@ -88,14 +88,18 @@ class Job:
         self.stopping.set()
         self.say("stopping …")
 
-    def check(self) -> None:
-        """Called by the work: `KeyboardInterrupt` if it shall stop; `erase`'s has what is done."""
+    def check(self, done: float) -> None:
+        """Called by the work with the share that is done: moves the bar, and is `KeyboardInterrupt`
+        if the work shall stop; `erase`'s has what is done. It is what drawing takes as progress."""
+        self.bar.value = done
         if self.stopping.is_set():
             raise KeyboardInterrupt
 
     def say(self, text: str, wrong: bool = False) -> None:
-        """One line in the widget."""
-        self.status.value = f'<b role="alert">✗ {escape(text)}</b>' if wrong else escape(text)
+        """One line in the widget, which is read aloud to who hears a page; `said` is its text."""
+        self.said = f"✗ {text}" if wrong else text
+        told = f'<b role="alert">{escape(self.said)}</b>'
+        self.status.value = told if wrong else f'<span role="status">{escape(text)}</span>'
 
     def attempt(self, work: Work) -> None:
         """Do quick work at once, with its error in the widget."""
@@ -114,9 +118,9 @@ class Job:
             button.disabled = busy
 
 
-def picture() -> Any:
+def picture(widest: str = "920px") -> Any:
     """A widget for a picture that is not there yet: hidden, for an empty one looks broken."""
-    return w.Image(format="png", layout=w.Layout(display="none", max_width="920px"))
+    return w.Image(format="png", layout=w.Layout(display="none", max_width=widest))
 
 
 def put(image: Any, figure: Any = None) -> None:
@@ -129,23 +133,20 @@ def put(image: Any, figure: Any = None) -> None:
 
 def row(*widgets: Any) -> Any:
     """Widgets beside each other, which go on below where the page ends."""
-    return w.HBox(widgets, layout={"flex_flow": "row wrap", "align_items": "center"})
+    return w.HBox(widgets, layout={"flex_flow": "row wrap", "align_items": "flex-start"})
 
 
-def drawn(
-    job: Job, pipe: Pipeline, prompts: pd.DataFrame, edit: Erasure | None = None
-) -> list[Image.Image]:
-    """A picture for each prompt and seed of the table, moving the job's bar and stopped by its Stop
-    between parts; the original model's are cached."""
-    texts, seeds, found = list(prompts["prompt"]), list(prompts["seed"]), list[Image.Image]()
-    job.bar.max, job.bar.value = max(len(texts), 1), 0
-    for start in range(0, len(texts), AT_ONCE):
-        job.check()
-        part = slice(start, start + AT_ONCE)
-        how: dict[str, Any] = {"progress": False, "erasure": edit, "keep": edit is None}
-        found += draw(pipe, texts[part], seeds[part], STEPS, **how)
-        job.bar.value = len(found)
-    return found
+def in_words(head: str, lines: Iterable[str]) -> str:
+    """What pictures show, in HTML for who hears a page: `head`, which unfolds the lines."""
+    told = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return f"<details><summary>in words: {escape(head)}</summary>{told}</details>"
+
+
+def drawn(told: Told, pipe: Pipeline, prompts: pd.DataFrame, edit: Erasure | None = None) -> Images:
+    """A picture for each prompt and seed of the table, the share that is done told, such as to
+    `Job.check`; the original model's are cached."""
+    given = list(prompts["prompt"]), list(prompts["seed"]), STEPS
+    return draw(pipe, *given, progress=told, erasure=edit, keep=edit is None)
 
 
 def canvas(width: float, height: float) -> Any:
@@ -157,7 +158,8 @@ def canvas(width: float, height: float) -> Any:
 class SensitivityExplorer:
     """Target, method and score → who is hurt; a concept → its pictures. Show `.box`. `pairs` is the
     damage atlas, one row a pair of pictures with a column `targets`, of plain ESD; `strengths` how
-    far each of its edits goes. `Measure` makes another method's, `Draw` pictures."""
+    far each of its edits goes. `Measure` makes another method's, which is not matched and says so,
+    `Draw` pictures."""
 
     def __init__(
         self,
@@ -204,10 +206,18 @@ class SensitivityExplorer:
         every = neutral_concepts()[3:]  # all of them would leave no room for others
         shown, label = table[~table["concept"].isin(every)], f"δ: {SCORES[score]}"
         ax = delta_bars(shown, [target], neutral, self.thumbs, 10, label, canvas(8.5, 7))
-        put(self.bars, titled(ax, f"{method} erases “{target}”: least and most hurt").figure)
+        put(self.bars, titled(ax, f"{self.about()}: least and most hurt").figure)
         order = table.sort_values("delta", ascending=False)[["concept", "delta"]].to_numpy()
         self.concept.options = [(f"{c or quoted(c)}   δ {d:+.3f}", c) for c, d in order]
         self.concept.index = 0
+
+    def about(self) -> str:
+        """Who erases what, and how far: as in the atlas, or at strength 1, which is another
+        distance for each method."""
+        target, method = self.target.value, self.method.value
+        known = method == "esd" and target in self.strengths
+        how = f"{self.strengths[target]:.2g}, the atlas's" if known else "1, NOT MATCHED"
+        return f"{method} erases “{target}” at strength {how}"
 
     def measure(self) -> str:
         """Erase and measure every `thin`-th concept, one pair of pictures each."""
@@ -218,16 +228,11 @@ class SensitivityExplorer:
         concepts = [target, *(c for c in names[:: self.thin] if c != target)]
         prompts = sensitivity_prompts(concepts, 1, neutral_concepts()[:3], self.world.styles)
         edit = self.edit(target, method)
-        parts, told = [], (self.world.judge, self.world.clip)
-        self.job.bar.max, self.job.bar.value = len(prompts), 0
-        for start in range(0, len(prompts), 4 * AT_ONCE):
-            self.job.check()
-            part = prompts.iloc[start : start + 4 * AT_ONCE]
-            parts.append(measure_pairs(self.pipe, edit, part, *told, progress=False))
-            self.job.bar.value += len(part)
-        self.tables[target, method] = pd.concat(parts, ignore_index=True)
+        by = self.world.judge, self.world.clip, STEPS, self.job.check
+        self.tables[target, method] = measure_pairs(self.pipe, edit, prompts, *by)
         self.show()
-        return f"{len(concepts)} concepts measured, one pair of pictures each: no intervals"
+        told = f"{len(concepts)} concepts measured, one pair of pictures each: no intervals"
+        return f"{self.about()}: {told}"
 
     def draw(self) -> str:
         """The chosen concept before and after, at several seeds."""
@@ -238,17 +243,17 @@ class SensitivityExplorer:
         plain = concept in neutral_concepts()
         prompts = [concept if plain else self.world.prompt(concept, i) for i in range(n)]
         heads = [f"seed {i}" for i in range(n)]
-        title = f"“{concept}” when {self.method.value} erases “{self.target.value}”"
+        title = f"“{concept}” when {self.about()}"
         asked = pd.DataFrame({"prompt": prompts, "seed": range(n)})
         sides = {"original": None, "erased": edit}
-        rows = {name: drawn(self.job, self.pipe, asked, e) for name, e in sides.items()}
+        told = (portion(self.job.check, k, 2) for k in range(2))
+        rows = {s: drawn(next(told), self.pipe, asked, e) for s, e in sides.items()}
         put(self.strip, grid(rows, heads, title=title, figure=Figure()))
         return f"{2 * n} pictures drawn"
 
     def watch(self, run: Run) -> None:
         """The progress of an erasure, and where Stop ends it: a part of one is not measured."""
-        self.job.bar.max, self.job.bar.value = run.config.steps, len(run.history)
-        self.job.check()
+        self.job.check(len(run.history) / run.config.steps)
 
     def edit(self, target: str, method: str) -> Erasure:
         """The erasure, made once; ESD's as far as in the atlas."""

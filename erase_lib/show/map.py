@@ -143,13 +143,13 @@ class MapExplorer:
             near = [int(k) for k in np.argsort(apart, kind="stable") if k != i][:NEAREST]
             self._list([i, *near])
             where = "on this map, which is no measurement" if flat else "in the whole space"
-            self.status.value = f"{escape(self.names[i])} and the nearest to it {where}"
+            self.job.say(f"{self.names[i]} and the nearest to it {where}")
 
     def select(self, places: Sequence[int]) -> None:
         """List these concepts, the most hurt first."""
         delta = self.now["delta"].to_numpy()
         self._list(sorted(places, key=lambda i: -delta[i]))
-        self.status.value = f"{len(places)} chosen"
+        self.job.say(f"{len(places)} chosen")
 
     def _list(self, places: Sequence[int]) -> None:
         """These concepts are the list, in this order; the first twenty stand in the table."""

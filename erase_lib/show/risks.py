@@ -15,15 +15,15 @@ from erase_lib import study
 from erase_lib.concepts import vocabulary, without
 from erase_lib.errors import EraseError, unknown
 from erase_lib.measure import World, near_and_far
-from erase_lib.show.explorers import WIDE, Job, drawn, picture, put, row
+from erase_lib.show.explorers import WIDE, Job, drawn, in_words, picture, put, row
 from erase_lib.show.map import MapExplorer
 from erase_lib.show.pictures import grid, thumbnails
 
 LISTED, DRAFTED, DRAWN = 500, 40, 8  # words that are predicted, by drafts; that are drawn
 PREDICTORS = {
-    "distance": "distance of the words: no evaluation",
-    "kv": "movement of K and V by UCE: no evaluation",
-    "draft": f"drafts of the {DRAFTED} nearest: 64 evaluations each, the best",
+    "distance": "how near the words are: no evaluation",
+    "kv": "how far UCE moves K and V: no evaluation",
+    "draft": f"how drafts change, of the {DRAFTED} nearest: 64 evaluations each, the best",
 }
 
 
@@ -48,7 +48,8 @@ def check_word(world: World, concept: str) -> str:
 
 
 class Risks:
-    """Predict who is hurt by erasing what is typed, and choose whom to preserve: show `.parts`."""
+    """Predict who is hurt by erasing what is typed, `.foretold`, and choose whom to preserve,
+    `.chosen`."""
 
     def __init__(self, world: World, job: Job, folder: Path) -> None:
         self.world, self.job, self.folder = world, job, folder
@@ -61,25 +62,25 @@ class Risks:
         large = {"width": "340px", "height": "110px"}
         self.hurt = w.SelectMultiple(description="at risk", layout=large)
         self.other = w.Combobox(options=known, description="search", placeholder="any word")
-        self.preserved = w.TagsInput(allow_duplicates=False, placeholder="nobody by hand")
-        self.strip, self.map = picture(), w.VBox()
+        self.preserved = w.Text(description="preserved", placeholder="nobody by hand", **WIDE)
+        self.preserved.tooltip = "several with a comma between"
+        self.strip, self.words, self.map = picture(), w.HTML(), w.VBox()
         b, lasso = job.button, "near words lie near each other; a lasso's words can be preserved"
         told = b("Predict", self.predict, "predicting", button_style="primary")
         find = w.VBox([self.other, b("Preserve", self.preserve, "adding")])
-        mine = w.VBox([w.Label("preserved by hand:"), self.preserved])
-        self.parts = [
-            w.HTML("<h3>1 · Whom would it hurt?</h3>"),
-            row(self.word, self.predictor, told),
-            self.strip,
-            w.HTML("<h3>2 · Whom to preserve?</h3>"),
-            row(self.hurt, find, mine),
-            b("Lay out the map", self.lay_out, "laying out", tooltip=lasso),
-            self.map,
-        ]
+        laid = b("Lay out the map", self.lay_out, "laying out", tooltip=lasso)
+        self.foretold = w.VBox([row(self.word, self.predictor, told), self.strip, self.words])
+        mine = w.VBox([self.preserved, laid])
+        self.chosen = w.VBox([row(self.hurt, find, mine), self.map])
 
     def targets(self) -> tuple[str, ...]:
         """The concepts that are typed, with a comma between them, each checked."""
         return tuple(check_word(self.world, word) for word in self.word.value.split(","))
+
+    def kept(self) -> list[str]:
+        """Whom to preserve by hand, typed alike; nobody where nothing is."""
+        words = filter(str.strip, self.preserved.value.split(","))
+        return list(dict.fromkeys(check_word(self.world, word) for word in words))
 
     def predict(self) -> str:
         """Who is most at risk, before anything is erased: a list to choose from, and pictures."""
@@ -90,10 +91,10 @@ class Risks:
         given: dict[str, Any] = {}
         if how == "draft":
             given = {"judge": self.world.judge_of(targets), "clip": self.world.clip}
+            given["progress"] = self.job.check
         table = study.predictions(self.world.pipe, targets, near, [how], **given)
         column = "draft features" if how == "draft" else how
         table = table[["concept"]].assign(prediction=table[column], target="|".join(targets))
-        self.job.check()
         self.table = table.sort_values("prediction", ascending=False, ignore_index=True)
         names = self.table["concept"].tolist()
         self.hurt.options = [(f"{i}. {name}", name) for i, name in enumerate(names, 1)]
@@ -101,18 +102,20 @@ class Risks:
         prompts = [self.world.prompt(name, i) for i, name in enumerate(some)]
         asked = pd.DataFrame({"prompt": prompts, "seed": range(len(some))})
         heads = [f"{i}. {name}" for i, name in enumerate(some, 1)]
-        title = f"most at risk if “{', '.join(targets)}” is erased, by {how}"
-        rows = {"original": drawn(self.job, self.world.pipe, asked)}
+        by = PREDICTORS[how].partition(":")[0]
+        title = f"most at risk if “{', '.join(targets)}” is erased, by {by}"
+        rows = {"original": drawn(self.job.check, self.world.pipe, asked)}
         put(self.strip, grid(rows, heads, title=title, figure=Figure()))
+        self.words.value = in_words(title, [", ".join(heads)])
         told = f"{len(names)} words predicted by {PREDICTORS[how]}"
         return f"{told}. Only their order means something"
 
     def add(self, words: Iterable[str]) -> str:
         """Preserve these too."""
         words = [check_word(self.world, word) for word in words]
-        known = list(self.preserved.value)
-        self.preserved.value = known + list(dict.fromkeys(without(words, known)))
-        return f"to preserve by hand: {', '.join(self.preserved.value) or 'nobody'}"
+        known = self.kept()
+        self.preserved.value = ", ".join([*known, *dict.fromkeys(without(words, known))])
+        return f"to preserve by hand: {self.preserved.value or 'nobody'}"
 
     def preserve(self) -> str:
         """Preserve what is chosen in the list and typed beside it."""

@@ -4,6 +4,7 @@ stands behind a button, moves a bar and can be stopped."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,18 @@ from erase_lib.errors import EraseError
 from erase_lib.export import KINDS
 from erase_lib.files import as_path, whole, writing
 from erase_lib.measure import World
+from erase_lib.measure.pictures import portion
 from erase_lib.models import Pipeline
 from erase_lib.show.curves import losses
-from erase_lib.show.explorers import WIDE, Job, canvas, drawn, picture, put, row
+from erase_lib.show.explorers import Job, canvas, drawn, in_words, picture, put, row
 from erase_lib.show.pictures import grid, seen_words
 from erase_lib.show.risks import Risks
 from erase_lib.train import Run, erase
 
 METHODS = ("eap", "esd", "esd_neutral", "age", "uce", "eap_closed", "rece", "speed")
 EVERY = 5  # updates between two pictures of the losses
-UNMATCHED = "NOT MATCHED: each at its own strength, and what erases less spares more"
+TABS = ("1 · Who is hurt?", "2 · Whom to keep", "3 · Erase, compare", "4 · Take with you")
+ERASING = 2  # the place of the tab in which erasures are looked at
 
 
 class Studio:
@@ -59,55 +62,51 @@ class Studio:
 
     def _controls(self) -> None:
         self.method = w.Dropdown(options=METHODS, description="method")
-        given = WIDE | {"description": "strength", "continuous_update": False}
-        self.strength = w.FloatSlider(1.0, min=0.1, max=2.0, step=0.1, **given)
+        far: dict[str, Any] = {"min": 0.1, "max": 2.0, "step": 0.1}
+        self.strength = w.BoundedFloatText(1.0, description="strength", **far)
         self.seed = w.BoundedIntText(0, min=0, max=99_999, description="seed")
         self.match = w.Checkbox(description=f"match at ESR-1 {study.LEVEL:g}", indent=False)
         self.match.layout.width = "auto"
         self.kind = w.Dropdown(options=list(KINDS), description="export as")
         self.saved = w.Combobox(description="saved", placeholder="a folder")
-        self.losses, self.strip = picture(), picture()
+        self.losses, self.strip = picture("450px"), picture("730px")
         self.words = w.HTML()
         self.chosen, self.table, self.held = w.HTML(), w.HTML(), w.HTML("A: nothing yet")
         self._saved()
 
     def _story(self) -> list[Any]:
+        """What works and how far it is, and below it tabs, each a screen high, for the keyboard
+        too: the arrows choose one, Enter opens it."""
         b, job = self.job.button, self.job
-        begin = b("Erase", self.erase, "erasing", button_style="primary")
-        compared = [
+        tried = [
+            b("Erase", self.erase, "erasing", button_style="primary"),
+            b("Draw again", self.draw, "drawing"),
             b("Measure", self.measure, "measuring", tooltip="ESR and PSR, with n"),
             b("Keep as A", self.keep, "keeping", tooltip="what is erased next is then B"),
             b("Compare A and B", self.compare, "comparing"),
         ]
+        told = w.VBox([self.table, self.words, self.losses, self.chosen])
+        given = row(self.method, self.strength, self.seed, self.held)
+        erased = w.VBox([given, row(*tried, self.match), row(self.strip, told)])
         taken = [b("Save", self.save, "saving"), b("Load", self.load, "loading"), self.saved]
         taken += [b("Export", self.export, "exporting"), self.kind]
-        return [
-            *self.risks.parts,
-            w.HTML("<h3>3 · Erase, look, change something, compare</h3>"),
-            row(self.method, begin, job.stop_button),
-            row(self.strength, self.seed, b("Draw again", self.draw, "drawing")),
-            row(*compared, self.match, self.held),
-            job.bar,
-            job.status,
-            self.strip,
-            self.words,
-            self.table,
-            row(self.losses, self.chosen),
-            w.HTML("<h3>4 · Take it with you</h3>"),
-            row(*taken),
-            b("Write what is seen", self.write, "writing", tooltip="pictures as PNG, rows as CSV"),
-        ]
+        seen = b(
+            "Write what is seen", self.write, "writing", tooltip="pictures as PNG, rows as CSV"
+        )
+        parts = [self.risks.foretold, self.risks.chosen, erased, w.VBox([row(*taken), seen])]
+        self.tabs = w.Tab(parts, titles=TABS, selected_index=0)
+        return [row(job.stop_button, job.bar, job.status), self.tabs]
 
     def erase(self) -> str:
         """Erase what was typed, preserving whom is chosen, showing each update; then draw."""
         targets, method = self.risks.targets(), self.method.value
-        names = tuple(self.preserved.value)
+        names, self.tabs.selected_index = tuple(self.risks.kept()), ERASING
         given: dict[str, Any] = {"targets": targets, "method": method, "preserved": names}
         given |= {"search": "fixed"} if names and method == "eap" else {}
         given |= {"steps": self.steps} if self.steps else {}
         given |= {"vocabulary": self.world.given} if self.world.given else {}
         config, end = EraseConfig.from_dict(given), "erased"
-        self.job.bar.max, self.job.bar.value, self.chosen.value = config.steps, 0, ""
+        self.chosen.value = ""
         put(self.losses)
         try:
             self.edit = erase(self.pipe, config, callbacks=[self.watch])
@@ -121,7 +120,7 @@ class Studio:
 
     def watch(self, run: Run) -> None:
         """At each update the progress, and now and then the losses and the search."""
-        self.job.bar.value = done = len(run.history)
+        done = len(run.history)
         if done and done % EVERY == 0:
             table = pd.DataFrame(run.history)
             put(self.losses, losses(table, canvas(6, 2.8)).figure)
@@ -129,13 +128,13 @@ class Studio:
                 now = table["chosen"].iloc[-EVERY:].str.split("|").explode().unique()
                 names = "<br>".join(map(escape, now[:10]))
                 self.chosen.value = f"preserved just now:<br>{names}"
-        self.job.check()
+        self.job.check(done / run.config.steps)
 
     def asked(self) -> pd.DataFrame:
         """What is drawn, as `study.trial_prompts`: the same for A and B."""
         if not (edits := [edit for edit in (self.a, self.edit) if edit]):
             raise EraseError("nothing is erased yet: press Erase")
-        targets, names = edits[-1].config.targets, list(self.preserved.value)
+        targets, names = edits[-1].config.targets, self.risks.kept()
         names = list(dict.fromkeys([c for edit in edits for c in edit.config.preserved] + names))
         given = without(names, targets), self.risks.most(targets, 8), self.seed.value
         return study.trial_prompts(self.world, targets, *given)
@@ -147,9 +146,11 @@ class Studio:
         asked = asked if every else asked[asked["shown"]].reset_index(drop=True)
         judge, told = self.world.judge_of(next(iter(edits.values())).config.targets), {}
         shown, pictures = asked.index[asked["shown"]], {}
-        for name, edit in {"original": None, **edits}.items():
+        self.tabs.selected_index = ERASING
+        for k, (name, edit) in enumerate({"original": None, **edits}.items()):
             self.job.say(f"{title}: drawing {name} …")
-            made = drawn(self.job, self.pipe, asked, edit)
+            part = portion(self.job.check, k, 1 + len(edits))
+            made = drawn(part, self.pipe, asked, edit)
             told[name] = study.trial_verdicts(judge, made, asked)
             pictures[name] = [made[i] for i in shown]
         some = asked.loc[shown]
@@ -157,15 +158,14 @@ class Studio:
         heads = [f"{c}\n{s}".strip() for c, s in zip(some["concept"], styles, strict=True)]
         below = {name: seen_words(table.loc[shown]) for name, table in told.items()}
         put(self.strip, grid(pictures, heads, below, title, list(some["group"]), Figure()))
-        lines = (f"<p>{name}: {escape(', '.join(words))}</p>" for name, words in below.items())
-        heard = f"<summary>in words: what {escape(judge.name)} sees</summary>"
-        self.words.value = f"<details>{heard}{''.join(lines)}</details>"  # for who hears a page
+        lines = (f"{name}: {', '.join(words)}" for name, words in below.items())
+        self.words.value = in_words(f"what {judge.name} sees", lines)
         self.seen = pd.concat([t.assign(model=name) for name, t in told.items()])
         self.rows, self.table.value = pd.DataFrame(), ""
         return told
 
     def draw(self) -> str:
-        """Before and after, at the strength of the slider: the few that are looked at."""
+        """Before and after, at the strength that is given: the few that are looked at."""
         edit = self._scaled()
         title = about(edit)
         self._look({"erased": edit}, title, every=False)
@@ -173,13 +173,7 @@ class Studio:
 
     def measure(self) -> str:
         """ESR and PSR before and after, with n, and who was hurt most."""
-        edit = self._scaled()
-        told = self._look({"erased": edit}, about(edit), every=True)
-        before, after = told["original"], told["erased"]
-        self.rows = study.trial_rows(before, after)
-        hurt = (f"{c} {d:+.2f}" for c, d in study.most_hurt(before, after).items())
-        self.table.value = rates(self.rows, f"most hurt, δ of {study.TIMES}: {', '.join(hurt)}")
-        return f"measured by {before['measured_by'][0]}"
+        return self._counted({"erased": self._scaled()})
 
     def keep(self) -> str:
         """What is erased now is A; what is erased next is B."""
@@ -195,37 +189,47 @@ class Studio:
         if self.a.config.targets != b.config.targets:
             both = (", ".join(edit.config.targets) for edit in (self.a, b))
             raise EraseError("A erases {} and B {}: erase the same, to compare".format(*both))
-        edits, note = {"A": self.a, "B": b}, UNMATCHED
-        if self.match.value:
-            edits, note = self._matched(edits)
-        told = self._look(edits, f"A: {about(edits['A'])}\nB: {about(edits['B'])}", every=True)
+        return self._counted({"A": self.a, "B": b})
+
+    def _counted(self, edits: dict[str, Erasure]) -> str:
+        """Draw all that is asked of one erasure, or of A and B, and fill the table; whether they
+        are matched is said in it."""
+        edits, note = self._matched(edits)
+        title = "\n".join(f"{name}: {about(edit)}" for name, edit in edits.items())
+        told = self._look(edits, title, every=True)
         sides = [("original", name, {"erased": name}) for name in edits]
-        sides.append(("A", "B", {"difference": "B − A"}))
+        sides += [("A", "B", {"difference": "B − A"})] if "A" in edits else []
         parts = [study.trial_rows(told[a], told[b]).replace({"model": n}) for a, b, n in sides]
         rows = pd.concat(parts, ignore_index=True).drop_duplicates(["group", "model"])
-        self.rows = rows[rows["model"].isin(["original", *edits, "B − A"])].assign(note=note)
-        self.table.value = rates(self.rows, note)
-        return note
+        models = ["original", *edits, "B − A" if "A" in edits else "difference"]
+        self.rows = rows[rows["model"].isin(models)].assign(note=note)
+        hurt = {name: study.most_hurt(told["original"], told[name]).items() for name in edits}
+        most = {name: ", ".join(f"{c} {d:+.2f}" for c, d in who) for name, who in hurt.items()}
+        by = {"erased": "", "A": " by A", "B": " by B"}
+        lines = (f"most hurt{by[n]}, δ of {study.TIMES}: {who}" for n, who in most.items())
+        self.table.value = rates(self.rows, note, lines)
+        return f"{note}; measured by {told['original']['measured_by'][0]}"
 
     def _matched(self, edits: dict[str, Erasure]) -> tuple[dict[str, Erasure], str]:
-        """The edits where each first erases, and what to say of it."""
-        found, short = {}, []
-        self.job.bar.max, self.job.bar.value = len(edits), 0
-        for name, edit in edits.items():
-            self.job.check()
+        """The edits as they are or, where *match* is ticked, where each first erases; and what to
+        say of it."""
+        found, short = dict(edits), list[str]()
+        for k, (name, edit) in enumerate(edits.items() if self.match.value else ()):
             self.job.say(f"looking for the strength at which {name} first erases …")
-            judge = self.world.judge_of(edit.config.targets)
-            found[name], reached = study.matched(self.world, edit, judge)
+            how = self.world.judge_of(edit.config.targets), False
+            told = portion(self.job.check, k, len(edits))
+            found[name], reached = study.matched(self.world, edit, *how, told)
             short += [] if reached else [name]
-            self.job.bar.value += 1
         at = ", ".join(f"{name} at strength {edit.strength:.2g}" for name, edit in found.items())
         level = f"reaches ESR-1 {study.LEVEL:g}"
+        if not self.match.value:
+            return found, f"NOT MATCHED: {at}, and what erases less spares more"
         if short:
             return found, f"NOT MATCHED: {' and '.join(short)} never {level}; {at}"
         return found, f"matched where each first {level}, on other noise: {at}"
 
     def _scaled(self) -> Erasure:
-        """The edit at the strength of the slider. Raises `EraseError` where there is none."""
+        """The edit at the strength that is given. Raises `EraseError` where there is none."""
         if self.edit is None:
             raise EraseError("nothing is erased yet: press Erase")
         return self.edit.scaled(self.pipe, self.strength.value)
@@ -241,7 +245,7 @@ class Studio:
         self.saved.options = [path.parent.name for path in there]
 
     def save(self) -> str:
-        """Write the erasure, as strong as the slider says, into a folder of its own."""
+        """Write the erasure, as strong as is given, into a folder of its own."""
         edit = self._scaled()
         folder = edit.save(self._place(edit))
         self._saved()
@@ -257,13 +261,13 @@ class Studio:
         edit.check(self.pipe)
         self.edit, config = edit, edit.config
         self.word.value, self.strength.value = ", ".join(config.targets), 1.0
-        self.preserved.value = list(config.preserved)
+        self.preserved.value, self.tabs.selected_index = ", ".join(config.preserved), ERASING
         if config.method in METHODS:
             self.method.value = config.method
         return f"loaded: {about(edit)}; press Draw again"
 
     def export(self) -> str:
-        """Write the erasure for other tools, as strong as the slider says."""
+        """Write the erasure for other tools, as strong as is given."""
         edit, kind = self._scaled(), self.kind.value
         folder = edit.export(self.pipe, f"{self._place(edit)}-{kind}", kind)
         return f"exported to {folder}"
@@ -291,12 +295,13 @@ def about(edit: Erasure) -> str:
     return f"“{', '.join(c.targets)}” erased by {c.method}, strength {edit.strength:.2g}{names}"
 
 
-def rates(rows: pd.DataFrame, note: str) -> str:
-    """A table in HTML of `study.trial_rows`: a line a group, a column a model, and what is to be
-    said of it."""
+def rates(rows: pd.DataFrame, note: str, lines: Iterable[str]) -> str:
+    """A table in HTML of `study.trial_rows`: a line a group, a column a model, above it what is to
+    be said of it, below it what else."""
     signs = ["+" if model in ("difference", "B − A") else "" for model in rows["model"]]
     ends = zip(signs, rows["value"], rows["low"], rows["high"], strict=True)
-    said = rows.assign(said=[f"{v:{s}.2f} [{low:.2f}, {high:.2f}]" for s, v, low, high in ends])
+    said = rows.assign(said=[f"{v:{s}.2f}<br>[{low:.2f}, {high:.2f}]" for s, v, low, high in ends])
     wide = said.set_index(["group", "metric", "n", "model"])["said"].unstack("model", sort=False)
     wide = wide.reset_index().rename_axis(columns=None)
-    return f"<p><b>{escape(note)}</b></p>{wide.to_html(index=False)}"
+    told = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return f"<p><b>{escape(note)}</b></p>{wide.to_html(index=False, escape=False)}{told}"

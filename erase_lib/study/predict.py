@@ -24,6 +24,7 @@ from erase_lib.files import check_keys
 from erase_lib.hold import in_place
 from erase_lib.kv import kv_weights, movement
 from erase_lib.measure import prompt_table, sensitivity_prompts, styles_of
+from erase_lib.measure.pictures import Told
 from erase_lib.study.sensitivity import SCORES, check_score, measure_pairs, reliability
 from erase_lib.text import distances, encode_prompts
 from erase_lib.train import Run, erase
@@ -79,7 +80,8 @@ def predictions(
     check_keys(methods, "predictor", PREDICTORS)
     prompts = sensitivity_prompts(concepts, FORMS, neutral, styles_of(pipe), SEED)
     kinds = dict.fromkeys(EDITS[method] for method in methods if method in EDITS)
-    edits = {kind: short_edit(pipe, targets, kind, seed) for kind in kinds}
+    told = given.get("progress", False)
+    edits = {kind: short_edit(pipe, targets, kind, seed, told) for kind in kinds}
     table = prompts[["concept"]].copy()
     for method in methods:
         if method in ("distance", "cosine"):
@@ -87,7 +89,7 @@ def predictions(
         elif method == "kv":
             table[method] = kv_movement(pipe, edits["uce"].tensors, list(prompts["prompt"]))
         elif method == "draft":
-            look = given | {"steps": DRAFT_STEPS, "progress": False}
+            look = {"progress": False} | given | {"steps": DRAFT_STEPS}
             pairs = measure_pairs(pipe, edits["esd"], prompts, **look)
             table = table.join(pairs[list(SCORES)].add_prefix("draft "))
         elif method in EDITS:
@@ -119,13 +121,18 @@ def agreement(pairs: pd.DataFrame, table: pd.DataFrame, targets: Sequence[str]) 
     return pd.DataFrame(rows)
 
 
-def short_edit(pipe: Pipeline, targets: Sequence[str], kind: str, seed: int = 0) -> Erasure:
-    """The edit that a predictor looks at: uce, a `gradient` step, or `UPDATES` updates of esd."""
+def short_edit(
+    pipe: Pipeline, targets: Sequence[str], kind: str, seed: int = 0, progress: Told = False
+) -> Erasure:
+    """The edit that a predictor looks at: uce, a `gradient` step, or `UPDATES` updates of esd, at
+    each of which `progress` may end it."""
     if kind == "uce":
         return erase(pipe, EraseConfig(targets=tuple(targets), method="uce"), callbacks=[])
     given = {"targets": tuple(targets), "method": "esd", "batch": 8, "lr": 1e-3, "seed": seed}
     config = EraseConfig.from_dict(given | {"steps": UPDATES})
-    return gradient_step(pipe, config) if kind == "gradient" else erase(pipe, config, callbacks=[])
+    if kind == "gradient":
+        return gradient_step(pipe, config)
+    return erase(pipe, config, [lambda run: progress(0.0)] if callable(progress) else [])
 
 
 @torch.inference_mode(False)

@@ -14,6 +14,7 @@ from erase_lib.concepts import concept_table, normal
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, unknown
 from erase_lib.measure.judges import ranks
+from erase_lib.measure.pictures import Told, portion
 from erase_lib.measure.statistics import chance
 from erase_lib.models import Pipeline
 from erase_lib.text import distances_each
@@ -35,7 +36,7 @@ def measure_pairs(
     judge: measure.Classifier | None = None,
     clip: measure.SmallCLIP | None = None,
     steps: int = STEPS,
-    progress: bool = True,
+    progress: Told = True,
 ) -> pd.DataFrame:
     """Draw the prompts with and without the erasure, from the same noise: `prompts` with δ by each
     of `SCORES` as a column, the judge's NaN where it does not know the concept.
@@ -45,8 +46,9 @@ def measure_pairs(
     erasure.check(pipe)
     judge, clip = judge or measure.World(pipe).judge, clip or measure.World(pipe).clip
     given = list(prompts["prompt"]), list(prompts["seed"]), steps
-    before = measure.draw(pipe, *given, progress=progress)
-    after = measure.draw(pipe, *given, progress=progress, erasure=erasure, keep=False)
+    how: dict[str, Any] = {"erasure": erasure, "keep": False}
+    before = measure.draw(pipe, *given, progress=portion(progress, 0, 2))
+    after = measure.draw(pipe, *given, progress=portion(progress, 1, 2), **how)
     columns = np.array([judge.place.get(normal(c), -1) for c in prompts["concept"]], dtype=int)
     told = (judge.concept_probabilities(pictures).numpy() for pictures in (before, after))
     first, second = (ranks(likely, columns)[1] for likely in told)

@@ -4,6 +4,7 @@ noise, and on request where each first erases."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -13,7 +14,7 @@ from erase_lib.erasure import Erasure
 from erase_lib.measure import Classifier, World, near_and_far, sensitivity_prompts, verdicts
 from erase_lib.measure.evaluate import compared
 from erase_lib.measure.judges import by_style
-from erase_lib.measure.pictures import Images
+from erase_lib.measure.pictures import Images, Told
 from erase_lib.measure.prompts import target_prompts
 
 NEAR, FAR, SHOWN = 8, 16, 4  # concepts of a trial; of each group so many are shown
@@ -79,11 +80,11 @@ def most_hurt(before: pd.DataFrame, after: pd.DataFrame, most: int = 6) -> pd.Se
 
 
 def matched(
-    world: World, erasure: Erasure, judge: Classifier, eye: bool = False
+    world: World, erasure: Erasure, judge: Classifier, eye: bool = False, progress: Told = False
 ) -> tuple[Erasure, bool]:
     """The erasure scaled to where its ESR-1 first reaches `LEVEL`, and whether it does; with `eye`
     by both witnesses (`measure.Eye`). From few pictures, by noise that no trial uses
     (`measure.first_strength`)."""
-    second = world.eye if eye else None
-    strength, reached = measure.first_strength(world.pipe, erasure, judge, LEVEL, eye=second)
+    how: dict[str, Any] = {"eye": world.eye if eye else None, "progress": progress}
+    strength, reached = measure.first_strength(world.pipe, erasure, judge, LEVEL, **how)
     return erasure.scaled(world.pipe, strength), reached

@@ -41,7 +41,7 @@ def test_a_job_says_what_went_wrong_and_never_raises(error, says):
 def test_one_job_at_a_time_can_be_stopped():
     def work():
         go.wait(60)
-        job.check()
+        job.check(0.5)
         return "not stopped"
 
     job, go = Job(), threading.Event()
@@ -53,7 +53,8 @@ def test_one_job_at_a_time_can_be_stopped():
     job.stop()
     go.set()
     job.wait(60)
-    assert job.status.value == "stopped" and not button.disabled and stop.disabled
+    assert job.said == "stopped" and not button.disabled and stop.disabled
+    assert job.bar.value == 0.5 and 'role="status"' in job.status.value
 
 
 def test_a_picture_is_hidden_until_there_is_one():
@@ -78,12 +79,16 @@ def test_the_sensitivity_explorer(tiny):
     assert explorer.target.value == target and explorer.bars.value[:4] == b"\x89PNG"
     delta = atlas[atlas["targets"] == target].groupby("concept")["features"].mean()
     assert explorer.concept.value == delta.idxmax()  # the most hurt first
+    assert explorer.about() == f"esd erases “{target}” at strength 0.5, the atlas's"
     before = explorer.bars.value
     explorer.score.value = "judge"
     assert explorer.bars.value != before
     explorer.method.value = "uce"
     assert "not measured yet: press Measure" in explorer.job.status.value
-    assert "concepts measured" in done(explorer.job, explorer.measure)
+    assert "at strength 1, NOT MATCHED" in explorer.about()
+    said = done(explorer.job, explorer.measure)
+    assert "concepts measured" in said and "uce erases" in said and "NOT MATCHED" in said
+    assert explorer.job.bar.value == 1.0
     assert "4 pictures drawn" in done(explorer.job, explorer.draw)
     explorer.target.value = "chruch"
     assert "did you mean" in done(explorer.job, explorer.measure)
@@ -162,7 +167,7 @@ def test_the_map_finds_filters_zooms_and_hands_its_list_over(tmp_path):
     explorer.click([4])
     assert explorer.listed[:4] == ["w4", "w3", "w5", "w2"]
     explorer.hand_over()
-    assert taken == explorer.listed and explorer.status.value == "taken"
+    assert taken == explorer.listed and explorer.job.said == "taken"
     explorer.export()
     assert (tmp_path / "chosen.txt").read_text("utf-8").split() == taken
 

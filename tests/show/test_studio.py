@@ -82,10 +82,11 @@ def test_whom_would_it_hurt_protect_these_erase_again_and_compare(tiny, tmp_path
     job, who = studio.job, studio.risks
     assert "press Predict" in done(job, who.lay_out) and not studio.strip.value
     studio.word.value = "snake"
-    assert "distance of the words: no evaluation" in done(job, who.predict)
+    assert "how near the words are: no evaluation" in done(job, who.predict)
     names = who.most(["snake"], 3)
     assert "snake" not in who.table["concept"].tolist() and who.strip.value[:4] == b"\x89PNG"
     assert who.hurt.options[0] == (f"1. {names[0]}", names[0])
+    assert f"1. {names[0]}, 2. {names[1]}" in who.words.value
     assert "nobody is chosen" in done(job, who.preserve)
 
     studio.method.value = "eap"
@@ -99,14 +100,15 @@ def test_whom_would_it_hurt_protect_these_erase_again_and_compare(tiny, tmp_path
     assert all(name in said for name in [*names[:2], "banjo"])
     done(job, who.lay_out)
     who.add(["dog", "banjo"])
-    assert list(studio.preserved.value) == [*names[:2], "banjo", "dog"]
+    assert who.kept() == [*names[:2], "banjo", "dog"]
+    studio.preserved.value += ", "  # as it is typed
     done(job, studio.erase)
     assert studio.edit.config.preserved == (*names[:2], "banjo", "dog")
     assert studio.edit.config.search == "fixed"
 
     assert "NOT MATCHED" in done(job, studio.compare)
     kept = studio.seen[studio.seen["group"] == "preserved"]
-    assert set(kept["concept"]) == set(studio.preserved.value)
+    assert set(kept["concept"]) == set(who.kept())
     same = [
         part[["prompt", "seed"]].reset_index(drop=True) for _, part in studio.seen.groupby("model")
     ]
@@ -115,12 +117,16 @@ def test_whom_would_it_hurt_protect_these_erase_again_and_compare(tiny, tmp_path
     assert rows.loc[("target", "A"), "metric"] == "ESR-1" and rows.loc[("target", "A"), "n"] == 8
     a, b, apart = (rows.loc[("preserved", m), "value"] for m in ("A", "B", "B − A"))
     assert apart == pytest.approx(b - a) and "NOT MATCHED" in studio.table.value
+    for name in ("A", "B"):
+        sides = (studio.seen[studio.seen["model"] == m] for m in ("original", name))
+        worst, lost = next(iter(study.most_hurt(*sides).items()))
+        assert f"most hurt by {name}, δ of 2: {worst} {lost:+.2f}" in studio.table.value
 
     assert "saved to" in done(job, studio.save)
     studio.saved.value = studio.saved.options[0]
-    studio.preserved.value, studio.edit = [], None
+    studio.preserved.value, studio.edit, studio.tabs.selected_index = "", None, 3
     assert "loaded: “snake” erased by eap" in done(job, studio.load)
-    assert list(studio.preserved.value) == [*names[:2], "banjo", "dog"]
+    assert who.kept() == [*names[:2], "banjo", "dog"] and studio.tabs.selected_index == 2
     studio.kind.value = "lora"
     assert "exported to" in done(job, studio.export)
     assert "written to" in done(job, studio.write)
@@ -128,7 +134,7 @@ def test_whom_would_it_hurt_protect_these_erase_again_and_compare(tiny, tmp_path
     assert set(pd.read_csv(tmp_path / "seen-001" / "rates.csv")["model"]) > {"A", "B", "B − A"}
 
     studio.word.value = "church"
-    studio.preserved.value, studio.method.value = [], "uce"
+    studio.preserved.value, studio.method.value = "", "uce"
     done(job, studio.erase)
     assert "A erases snake and B church" in done(job, studio.compare)
 
@@ -149,11 +155,20 @@ def test_matched_edits_say_where_and_those_that_cannot_be_say_so(tiny, tmp_path,
     studio.method.value = "uce"
     done(studio.job, studio.erase)
     done(studio.job, studio.keep)
-    studio.match.value, reached = True, [True, True]
-    half = lambda world, edit, judge: (edit.scaled(tiny, 0.5), reached.pop())  # noqa: E731
+    assert done(studio.job, studio.measure).count("NOT MATCHED: erased at strength 1,") == 1
+    studio.match.value, reached = True, [True, True, True]
+
+    def half(world, edit, judge, eye, progress):
+        progress(0.5)
+        moved.append(studio.job.bar.value)
+        return edit.scaled(tiny, 0.5), reached.pop()
+
+    moved: list[float] = []
     monkeypatch.setattr(study, "matched", half)
+    assert "erased at strength 0.5; measured by" in done(studio.job, studio.measure)
     said = done(studio.job, studio.compare)
-    assert said.startswith("matched where each first") and "B at strength 0.5" in said
+    assert moved == [0.5, 0.25, 0.75]
+    assert "matched where each first" in said and "NOT" not in said and "B at strength 0.5" in said
     apart = studio.rows[studio.rows["model"] == "B − A"]
     assert (apart["value"] == 0).all() and len(apart)  # the same edit twice
     reached += [True, False]
@@ -174,12 +189,40 @@ def test_measure_counts_a_style_by_its_style(tiny, tmp_path):
 def test_what_preserves_nobody_says_so_and_nothing_is_lost(tiny, tmp_path):
     studio = Studio(tiny, tmp_path, steps=2)
     studio.word.value, studio.method.value = "church, castle", "esd"
-    studio.preserved.value = ["dog"]
+    studio.preserved.value = "dog"
     assert "method &#x27;esd&#x27;" in done(studio.job, studio.erase)
-    studio.preserved.value = []
+    studio.preserved.value = ""
     assert "“church, castle” erased" in done(studio.job, studio.erase)
     assert studio.edit.config.targets == ("church", "castle")
     studio.job.stopping.set()
     with pytest.raises(KeyboardInterrupt):
         studio.measure()
     assert studio.edit and studio.seen["shown"].all()  # what was seen before
+
+
+def test_drafts_and_matching_move_the_bar_and_hear_stop(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(risks, "DRAFTED", 3)
+    studio, moved = Studio(tiny, tmp_path), list[float]()
+    studio.method.value, studio.risks.predictor.value = "uce", "draft"
+    studio.job.bar.observe(lambda change: moved.append(change["new"]), "value")
+    done(studio.job, studio.risks.predict)
+    assert 0.5 in moved and len(moved) > 3
+    done(studio.job, studio.erase)
+    studio.match.value = True
+    moved.clear()
+    done(studio.job, studio.measure)
+    tries = moved[: moved.index(1 / 3)] if 1 / 3 in moved else moved
+    assert len([share for share in tries if 0 < share <= 1]) >= 3  # strengths that are tried
+
+    for work in (studio.risks.predict, studio.measure):
+        heard = []
+
+        def pressed(change, heard=heard):
+            if change["new"] > 0 and not heard:
+                heard.append(change["new"])
+                studio.job.stop()
+
+        studio.job.bar.observe(pressed, "value")
+        assert done(studio.job, work) == '<span role="status">stopped</span>'
+        studio.job.bar.unobserve(pressed, "value")
+        assert heard[0] < 1 and not any(button.disabled for button in studio.job.buttons)
