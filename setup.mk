@@ -56,5 +56,9 @@ lab: setup ## JupyterLab on this machine only; it prints its address with the to
 	    $(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) \
 	    --LabApp.default_url=/lab/tree/notebooks/START_HERE.md
 
-app: setup ## the erasure studio as a page of its own, on this machine only, behind a token
-	$(BIN)/voila notebooks/15_studio.ipynb --Voila.ip=127.0.0.1 --token
+STUDIO = $(if $(MODEL),runs/app,notebooks)/15_studio.ipynb
+
+app: setup ## the erasure studio as a page of its own, on this machine only, behind a token; MODEL=my-model: of your own
+	$(if $(MODEL),@mkdir -p runs/app && $(BIN)/papermill --prepare-only --no-progress-bar \
+	    notebooks/15_studio.ipynb $(STUDIO) -r model "$(MODEL)")
+	$(BIN)/voila $(STUDIO) --Voila.ip=127.0.0.1 --token

@@ -21,7 +21,7 @@ from erase_lib.concepts import concept_table
 from erase_lib.errors import EraseError, unknown
 from erase_lib.files import as_path, whole, writing
 from erase_lib.show.charts import LOOKS, SCALE
-from erase_lib.show.explorers import Job
+from erase_lib.show.explorers import Job, row
 from erase_lib.show.page import axes, said, stamp
 
 Pictures = Sequence[Image.Image]
@@ -46,15 +46,15 @@ def concept_map(
     drawn = ax.scatter("x", "y", 38, "delta", data=others, cmap=SCALE, lw=0)
     drawn.set_clim(others["delta"].quantile(0.02), others["delta"].quantile(0.98))
     ax.figure.colorbar(drawn, ax=ax, shrink=0.7, label=label)
-    for row in others.tail(worst).itertuples():
-        if pictures and row.concept in pictures:
-            colour = [tuple(drawn.to_rgba(np.array([row.delta]))[0])]
-            ax.scatter(row.x, row.y, 900, facecolors="none", edgecolors=colour, lw=3, zorder=3)
-            stamp(ax, pictures[row.concept], (row.x, row.y), size=20)
-        said(ax, row.concept, (row.x, row.y), (0, -17), ha="center", va="top")
-    for row in table[table["concept"] == target].itertuples():
-        ax.plot(row.x, row.y, **LOOKS["target"] | {"ms": 24, "zorder": 4})
-        said(ax, target, (row.x, row.y), (0, 14), ha="center", fontsize=12, weight="bold")
+    for one in others.tail(worst).itertuples():
+        if pictures and one.concept in pictures:
+            colour = [tuple(drawn.to_rgba(np.array([one.delta]))[0])]
+            ax.scatter(one.x, one.y, 900, facecolors="none", edgecolors=colour, lw=3, zorder=3)
+            stamp(ax, pictures[one.concept], (one.x, one.y), size=20)
+        said(ax, one.concept, (one.x, one.y), (0, -17), ha="center", va="top")
+    for one in table[table["concept"] == target].itertuples():
+        ax.plot(one.x, one.y, **LOOKS["target"] | {"ms": 24, "zorder": 4})
+        said(ax, target, (one.x, one.y), (0, 14), ha="center", fontsize=12, weight="bold")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     return ax
@@ -94,7 +94,6 @@ class MapExplorer:
         trace = self.figure.data[0]
         self.marked, self.size = list(trace.marker.symbol), np.array(trace.marker.size)
         self.job, self.card, self.table = Job(), w.HTML(), w.HTML("lasso some to list them")
-        self.status = self.job.status
         known = first["concept"].map(concept_table().set_index("concept")["category"])
         kinds = first.get("category", known)
         self.kinds = kinds.fillna("other").to_numpy()
@@ -118,10 +117,9 @@ class MapExplorer:
         preserve.on_click(lambda _: self.hand_over())
         export.on_click(lambda _: self.export())
         asked = [self.space, self.search, *([self.category] if kinds else [])]
-        given = w.HBox([*([preserve] if self.take else []), export])
-        side = w.VBox([self.card, given, self.status, self.table], layout={"width": "360px"})
-        wrap = {"flex_flow": "row wrap"}
-        return w.VBox([w.HBox(asked, layout=wrap), w.HBox([self.figure, side], layout=wrap)])
+        given = row(*([preserve] if self.take else []), export)
+        side = w.VBox([self.card, given, self.job.status, self.table], layout={"width": "360px"})
+        return w.VBox([row(*asked), row(self.figure, side)])
 
     @property
     def now(self) -> pd.DataFrame:

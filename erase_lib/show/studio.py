@@ -31,7 +31,7 @@ from erase_lib.train import Run, erase
 
 METHODS = ("eap", "esd", "esd_neutral", "age", "uce", "eap_closed", "rece", "speed")
 EVERY = 5  # updates between two pictures of the losses
-TABS = ("1 · Who is hurt?", "2 · Whom to keep", "3 · Erase, compare", "4 · Take with you")
+TABS = ("1 · Who is hurt?", "2 · Preserve whom?", "3 · Erase, compare", "4 · Take with you")
 ERASING = 2  # the place of the tab in which erasures are looked at
 
 
@@ -90,9 +90,7 @@ class Studio:
         erased = w.VBox([given, row(*tried, self.match), row(self.strip, told)])
         taken = [b("Save", self.save, "saving"), b("Load", self.load, "loading"), self.saved]
         taken += [b("Export", self.export, "exporting"), self.kind]
-        seen = b(
-            "Write what is seen", self.write, "writing", tooltip="pictures as PNG, rows as CSV"
-        )
+        seen = b("Write what is seen", self.write, "writing", tooltip="PNG and CSV")
         parts = [self.risks.foretold, self.risks.chosen, erased, w.VBox([row(*taken), seen])]
         self.tabs = w.Tab(parts, titles=TABS, selected_index=0)
         return [row(job.stop_button, job.bar, job.status), self.tabs]
@@ -196,7 +194,7 @@ class Studio:
         are matched is said in it."""
         edits, note = self._matched(edits)
         title = "\n".join(f"{name}: {about(edit)}" for name, edit in edits.items())
-        told = self._look(edits, title, every=True)
+        told = self._look(edits, title.removeprefix("erased: "), every=True)
         sides = [("original", name, {"erased": name}) for name in edits]
         sides += [("A", "B", {"difference": "B − A"})] if "A" in edits else []
         parts = [study.trial_rows(told[a], told[b]).replace({"model": n}) for a, b, n in sides]
@@ -205,8 +203,7 @@ class Studio:
         self.rows = rows[rows["model"].isin(models)].assign(note=note)
         hurt = {name: study.most_hurt(told["original"], told[name]).items() for name in edits}
         most = {name: ", ".join(f"{c} {d:+.2f}" for c, d in who) for name, who in hurt.items()}
-        by = {"erased": "", "A": " by A", "B": " by B"}
-        lines = (f"most hurt{by[n]}, δ of {study.TIMES}: {who}" for n, who in most.items())
+        lines = (f"{name}: most hurt, δ of {study.TIMES}: {who}" for name, who in most.items())
         self.table.value = rates(self.rows, note, lines)
         return f"{note}; measured by {told['original']['measured_by'][0]}"
 

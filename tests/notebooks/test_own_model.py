@@ -26,7 +26,7 @@ DRAWING = {
     "02_concept_sensitivity": {"predictors": ["distance", "draft"], "interactive": True},
     "03_embedding_map": {"projection": "pca"},
     "04_the_method": {},
-    "05_erase": {},
+    "05_erase": {"interactive": True},
     "06_evaluate": {"match": 0.5, "targets": ["church", "dog"]},
     "07_compare": {"live": ["uce"]},
     "08_diffusion_primer": {},

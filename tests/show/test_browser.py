@@ -49,15 +49,43 @@ def chromium():
     assert CHROMIUM, "Chromium is missing: install Debian's package chromium"
 
 
+def tab(page, name):
+    """Open this tab of the studio."""
+    page.get_by_role("tab", name=name).click()
+
+
+def lasso(page):
+    """Draw one around the whole map."""
+    page.locator(".js-plotly-plot [data-val='lasso']").click()
+    box = page.locator(".js-plotly-plot .nsewdrag").bounding_box()
+    assert box is not None
+    x, y, far, down = box["x"], box["y"], box["width"], box["height"]
+    page.mouse.move(x + 2, y + 2)
+    page.mouse.down()
+    for to in ((far - 2, 2), (far - 2, down - 2), (2, down - 2), (2, 2)):
+        page.mouse.move(x + to[0], y + to[1], steps=8)
+    page.mouse.up()
+
+
+def narrow(page, places):
+    """None of these is wider than it shows."""
+    sizes = "all => all.map(e => [e.className, e.scrollWidth, e.clientWidth])"
+    found = page.locator(places).evaluate_all(sizes)
+    assert found and all(wide <= shown for _, wide, shown in found), found
+
+
 def test_the_studio_erases_stops_and_saves(tmp_path):
     with shown("15_studio", tmp_path, steps=40, output=str(tmp_path / "studio")) as page:
         word = page.get_by_role("combobox", name="concept")
         word.fill("chruch")
         word.press("Enter")
+        tab(page, "Erase")
         press(page, "Erase")
         page.get_by_text("unknown word 'chruch'").wait_for()
+        tab(page, "Who is hurt?")
         word.fill("church")
         word.press("Enter")
+        tab(page, "Erase")
         page.get_by_label("method").select_option("esd")
         empty = picture(page, 1)
         press(page, "Erase")
@@ -70,27 +98,54 @@ def test_the_studio_erases_stops_and_saves(tmp_path):
         page.get_by_label("seed").press("Enter")
         press(page, "Draw again")
         changed(page, stopped, place=1)
+        tab(page, "Take with you")
         press(page, "Save")
         page.get_by_text("saved to").wait_for()
+        whole_story(page)
+        page.get_by_label("match at").check()
+        press(page, "Compare A and B")
+        page.locator(".widget-html").filter(has_text="reaches ESR-1").nth(1).wait_for()
+        narrow(page, ".jp-WindowedPanel-outer, .jp-OutputArea-output:has(.widget-tab)")
+        tab(page, "Preserve whom?")
+        page.get_by_label("preserved").fill("")
+        press(page, "Lay out the map")
+        page.locator(".js-plotly-plot").wait_for()
+        page.locator(".js-plotly-plot").scroll_into_view_if_needed()
+        narrow(page, ".jp-WindowedPanel-outer, .jp-OutputArea-output:has(.widget-tab)")
+        lasso(page)
+        page.locator("table.dataframe tbody tr").nth(10).wait_for()
+        press(page, "Preserve these")
+        page.get_by_text("to preserve by hand: ").first.wait_for()
+        assert page.get_by_label("preserved").input_value().count(",") > 100
+        page.get_by_label("preserved").fill("")
+        tab(page, "Take with you")
+        page.get_by_label("export as").select_option("lora")
+        press(page, "Export")
+        page.get_by_text("exported to").wait_for()
     saved = Erasure.load(tmp_path / "studio" / "church-esd-1.0")
     assert 0 < len(saved.history) < 40
+    assert list((tmp_path / "studio").glob("snake-uce-*-lora/*.safetensors"))
 
 
 def whole_story(page):
     """Snake is erased; those most at risk are preserved, and it is erased again: A beside B."""
+    tab(page, "Who is hurt?")
     word, empty = page.get_by_role("combobox", name="concept"), picture(page)
     word.fill("snake")
     word.press("Enter")
     press(page, "Predict")
     changed(page, empty)
+    tab(page, "Erase")
     page.get_by_label("method").select_option("uce")
     press(page, "Erase")
     page.get_by_text("“snake” erased", exact=True).wait_for()
     press(page, "Keep as A")
     page.get_by_text("kept as A").wait_for()
+    tab(page, "Preserve whom?")
     page.get_by_label("at risk").select_option(index=[0, 1, 2])
     press(page, "Preserve")
     page.get_by_text("to preserve by hand").wait_for()
+    tab(page, "Erase")
     press(page, "Erase")
     page.get_by_text("“snake” erased", exact=True).wait_for()
     press(page, "Compare A and B")
@@ -135,15 +190,7 @@ def test_the_map_answers_to_hover_and_lasso(tmp_path):
         first = erased.get_attribute("alt")
         page.locator(".js-plotly-plot .points path").nth(5).hover(force=True)
         page.locator(f"img[alt^='erased']:not([alt='{first}'])").wait_for()
-        page.locator(".js-plotly-plot [data-val='lasso']").click()
-        box = page.locator(".js-plotly-plot .nsewdrag").bounding_box()
-        assert box is not None
-        x, y, far, down = box["x"], box["y"], box["width"], box["height"]
-        page.mouse.move(x + 2, y + 2)
-        page.mouse.down()
-        for to in ((far - 2, 2), (far - 2, down - 2), (2, down - 2), (2, 2)):
-            page.mouse.move(x + to[0], y + to[1], steps=8)
-        page.mouse.up()
+        lasso(page)
         page.locator("table.dataframe tbody tr").nth(10).wait_for()
     with opened(f"file://{tmp_path}/out/map.html") as (page, errors):
         page.locator(".js-plotly-plot .points path").nth(5).hover(force=True)
@@ -163,8 +210,8 @@ def test_the_studio_as_a_page_of_its_own_asks_for_a_token(tmp_path):
             rows = told.locator("table tbody tr").all_inner_texts()
             groups = ["target", "preserved", "near", "predicted", "far"]
             assert [row.split()[0] for row in rows] == groups
-            wide = "[document.documentElement.scrollWidth, window.innerWidth]"
-            assert page.evaluate(f"{wide}[0] <= {wide}[1]"), "it scrolls sideways"
+            narrow(page, "html")
+            tab(page, "Preserve whom?")
             press(page, "Lay out the map")
             page.locator(".js-plotly-plot").wait_for()
             find = page.get_by_role("combobox", name="search").nth(1)

@@ -159,11 +159,11 @@ def test_the_map_finds_filters_zooms_and_hands_its_list_over(tmp_path):
     assert list(points.marker.color) == list(flat["delta"])  # in the ring's colour
     assert points.marker.symbol[0] == "star" and "w7</b>, δ" in explorer.card.value
     explorer.search.value = "wz"
-    assert "unknown word" in explorer.status.value and "wz" in explorer.status.value
+    assert "unknown word" in explorer.job.status.value and "wz" in explorer.job.status.value
     explorer.category.value = "odd"
     assert [o == 1 for o in points.marker.opacity] == list(flat["category"] == "odd")
     explorer.hand_over()
-    assert "the list is empty" in explorer.status.value and not taken
+    assert "the list is empty" in explorer.job.status.value and not taken
     explorer.click([4])
     assert explorer.listed[:4] == ["w4", "w3", "w5", "w2"]
     explorer.hand_over()

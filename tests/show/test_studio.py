@@ -120,7 +120,7 @@ def test_whom_would_it_hurt_protect_these_erase_again_and_compare(tiny, tmp_path
     for name in ("A", "B"):
         sides = (studio.seen[studio.seen["model"] == m] for m in ("original", name))
         worst, lost = next(iter(study.most_hurt(*sides).items()))
-        assert f"most hurt by {name}, δ of 2: {worst} {lost:+.2f}" in studio.table.value
+        assert f"{name}: most hurt, δ of 2: {worst} {lost:+.2f}" in studio.table.value
 
     assert "saved to" in done(job, studio.save)
     studio.saved.value = studio.saved.options[0]

@@ -3,8 +3,12 @@ stay short."""
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +92,20 @@ def test_every_table_that_ships_stands_in_the_results():
     text = (ROOT / "docs" / "RESULTS.md").read_text("utf-8")
     for path in (ROOT / "data" / "results").glob("*.json"):
         assert re.search(rf"^\| .*\b{path.stem}\b", text, re.MULTILINE), path.stem
+
+
+def test_the_app_takes_a_model_of_ones_own(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "papermill").symlink_to(Path(sys.executable).with_name("papermill"))
+    (tmp_path / "bin" / "voila").write_text('#!/bin/sh\necho "serves $1"\n', "utf-8")
+    (tmp_path / "bin" / "voila").chmod(0o755)
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    said = ["make", "-f", str(ROOT / "setup.mk"), "-o", "setup", "app", f"BIN={tmp_path}/bin"]
+    for given in ([], ["MODEL=../a model"]):
+        done = subprocess.run([*said, *given], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        folder = "runs/app" if given else "notebooks"
+        assert f"serves {folder}/15_studio.ipynb" in done.stdout
+    cells = json.loads((tmp_path / "runs/app/15_studio.ipynb").read_text("utf-8"))["cells"]
+    injected = next(c for c in cells if "injected-parameters" in c["metadata"].get("tags", []))
+    assert 'model = "../a model"' in "".join(injected["source"])
