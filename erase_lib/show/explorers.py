@@ -20,7 +20,7 @@ from erase_lib.config import EraseConfig
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, reason, unknown
 from erase_lib.measure import World, draw, sensitivity_prompts
-from erase_lib.measure.pictures import Images, Told, portion
+from erase_lib.measure.pictures import Images, portion
 from erase_lib.models import Pipeline, using
 from erase_lib.show.charts import delta_bars, quoted
 from erase_lib.show.page import titled
@@ -142,11 +142,15 @@ def in_words(head: str, lines: Iterable[str]) -> str:
     return f"<details><summary>in words: {escape(head)}</summary>{told}</details>"
 
 
-def drawn(told: Told, pipe: Pipeline, prompts: pd.DataFrame, edit: Erasure | None = None) -> Images:
-    """A picture for each prompt and seed of the table, the share that is done told, such as to
-    `Job.check`; the original model's are cached."""
-    given = list(prompts["prompt"]), list(prompts["seed"]), STEPS
-    return draw(pipe, *given, progress=told, erasure=edit, keep=edit is None)
+def drawn(job: Job, pipe: Pipeline, prompts: pd.DataFrame, **edits: Erasure) -> dict[str, Images]:
+    """A picture for each prompt and seed of the table, by the original model, whose are cached, and
+    by each edit; the job says which, moves its bar, and ends where it is stopped."""
+    given, made = (list(prompts["prompt"]), list(prompts["seed"]), STEPS), dict[str, Images]()
+    for k, (name, edit) in enumerate({"original": None, **edits}.items()):
+        job.say(f"drawing {name} …")
+        told = portion(job.check, k, 1 + len(edits))
+        made[name] = draw(pipe, *given, progress=told, erasure=edit, keep=edit is None)
+    return made
 
 
 def canvas(width: float, height: float) -> Any:
@@ -158,8 +162,7 @@ def canvas(width: float, height: float) -> Any:
 class SensitivityExplorer:
     """Target, method and score → who is hurt; a concept → its pictures. Show `.box`. `pairs` is the
     damage atlas, one row a pair of pictures with a column `targets`, of plain ESD; `strengths` how
-    far each of its edits goes. `Measure` makes another method's, which is not matched and says so,
-    `Draw` pictures."""
+    far each of its edits goes. `Measure` makes another method's, not matched, `Draw` pictures."""
 
     def __init__(
         self,
@@ -212,8 +215,7 @@ class SensitivityExplorer:
         self.concept.index = 0
 
     def about(self) -> str:
-        """Who erases what, and how far: as in the atlas, or at strength 1, which is another
-        distance for each method."""
+        """Who erases what, and how far: strength 1 is another distance for each method."""
         target, method = self.target.value, self.method.value
         known = method == "esd" and target in self.strengths
         how = f"{self.strengths[target]:.2g}, the atlas's" if known else "1, NOT MATCHED"
@@ -245,9 +247,7 @@ class SensitivityExplorer:
         heads = [f"seed {i}" for i in range(n)]
         title = f"“{concept}” when {self.about()}"
         asked = pd.DataFrame({"prompt": prompts, "seed": range(n)})
-        sides = {"original": None, "erased": edit}
-        told = (portion(self.job.check, k, 2) for k in range(2))
-        rows = {s: drawn(next(told), self.pipe, asked, e) for s, e in sides.items()}
+        rows = drawn(self.job, self.pipe, asked, erased=edit)
         put(self.strip, grid(rows, heads, title=title, figure=Figure()))
         return f"{2 * n} pictures drawn"
 

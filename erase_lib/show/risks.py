@@ -63,7 +63,6 @@ class Risks:
         self.hurt = w.SelectMultiple(description="at risk", layout=large)
         self.other = w.Combobox(options=known, description="search", placeholder="any word")
         self.preserved = w.Text(description="preserved", placeholder="nobody by hand", **WIDE)
-        self.preserved.tooltip = "several with a comma between"
         self.strip, self.words, self.map = picture(), w.HTML(), w.VBox()
         b, lasso = job.button, "near words lie near each other; a lasso's words can be preserved"
         told = b("Predict", self.predict, "predicting", button_style="primary")
@@ -104,7 +103,7 @@ class Risks:
         heads = [f"{i}. {name}" for i, name in enumerate(some, 1)]
         by = PREDICTORS[how].partition(":")[0]
         title = f"most at risk if “{', '.join(targets)}” is erased, by {by}"
-        rows = {"original": drawn(self.job.check, self.world.pipe, asked)}
+        rows = drawn(self.job, self.world.pipe, asked)
         put(self.strip, grid(rows, heads, title=title, figure=Figure()))
         self.words.value = in_words(title, [", ".join(heads)])
         told = f"{len(names)} words predicted by {PREDICTORS[how]}"

@@ -62,15 +62,13 @@ class Studio:
 
     def _controls(self) -> None:
         self.method = w.Dropdown(options=METHODS, description="method")
-        far: dict[str, Any] = {"min": 0.1, "max": 2.0, "step": 0.1}
-        self.strength = w.BoundedFloatText(1.0, description="strength", **far)
+        self.strength = w.BoundedFloatText(1.0, min=0.1, max=2, step=0.1, description="strength")
         self.seed = w.BoundedIntText(0, min=0, max=99_999, description="seed")
         self.match = w.Checkbox(description=f"match at ESR-1 {study.LEVEL:g}", indent=False)
         self.match.layout.width = "auto"
         self.kind = w.Dropdown(options=list(KINDS), description="export as")
         self.saved = w.Combobox(description="saved", placeholder="a folder")
-        self.losses, self.strip = picture("450px"), picture("730px")
-        self.words = w.HTML()
+        self.losses, self.strip, self.words = picture("450px"), picture("730px"), w.HTML()
         self.chosen, self.table, self.held = w.HTML(), w.HTML(), w.HTML("A: nothing yet")
         self._saved()
 
@@ -103,8 +101,7 @@ class Studio:
         given |= {"search": "fixed"} if names and method == "eap" else {}
         given |= {"steps": self.steps} if self.steps else {}
         given |= {"vocabulary": self.world.given} if self.world.given else {}
-        config, end = EraseConfig.from_dict(given), "erased"
-        self.chosen.value = ""
+        config, end, self.chosen.value = EraseConfig.from_dict(given), "erased", ""
         put(self.losses)
         try:
             self.edit = erase(self.pipe, config, callbacks=[self.watch])
@@ -142,15 +139,11 @@ class Studio:
         with the judge's word. The verdicts by name."""
         asked = self.asked()
         asked = asked if every else asked[asked["shown"]].reset_index(drop=True)
-        judge, told = self.world.judge_of(next(iter(edits.values())).config.targets), {}
-        shown, pictures = asked.index[asked["shown"]], {}
-        self.tabs.selected_index = ERASING
-        for k, (name, edit) in enumerate({"original": None, **edits}.items()):
-            self.job.say(f"{title}: drawing {name} …")
-            part = portion(self.job.check, k, 1 + len(edits))
-            made = drawn(part, self.pipe, asked, edit)
-            told[name] = study.trial_verdicts(judge, made, asked)
-            pictures[name] = [made[i] for i in shown]
+        judge = self.world.judge_of(next(iter(edits.values())).config.targets)
+        shown, self.tabs.selected_index = asked.index[asked["shown"]], ERASING
+        made = drawn(self.job, self.pipe, asked, **edits)
+        told = {name: study.trial_verdicts(judge, every, asked) for name, every in made.items()}
+        pictures = {name: [every[i] for i in shown] for name, every in made.items()}
         some = asked.loc[shown]
         styles = some["style"].fillna("").where(some["group"] == "target", "")
         heads = [f"{c}\n{s}".strip() for c, s in zip(some["concept"], styles, strict=True)]
