@@ -68,7 +68,7 @@ class Studio:
         self.match.layout.width = "auto"
         self.kind = w.Dropdown(options=list(KINDS), description="export as")
         self.saved = w.Combobox(description="saved", placeholder="a folder")
-        self.losses, self.strip, self.words = picture("450px"), picture("730px"), w.HTML()
+        self.losses, self.strip, self.words = picture("470px"), picture("715px"), w.HTML()
         self.chosen, self.table, self.held = w.HTML(), w.HTML(), w.HTML("A: nothing yet")
         self._saved()
 
@@ -83,9 +83,15 @@ class Studio:
             b("Keep as A", self.keep, "keeping", tooltip="what is erased next is then B"),
             b("Compare A and B", self.compare, "comparing"),
         ]
-        told = w.VBox([self.table, self.words, self.losses, self.chosen])
+        told = [self.table, self.words, self.losses, self.chosen]
         given = row(self.method, self.strength, self.seed, self.held)
-        erased = w.VBox([given, row(*tried, self.match), row(self.strip, told)])
+        erased = w.VBox(
+            [
+                given,
+                row(*tried, self.match),
+                row(self.strip, w.VBox(told, layout={"width": "480px"})),
+            ]
+        )
         taken = [b("Save", self.save, "saving"), b("Load", self.load, "loading"), self.saved]
         taken += [b("Export", self.export, "exporting"), self.kind]
         seen = b("Write what is seen", self.write, "writing", tooltip="PNG and CSV")
@@ -291,7 +297,8 @@ def rates(rows: pd.DataFrame, note: str, lines: Iterable[str]) -> str:
     signs = ["+" if model in ("difference", "B − A") else "" for model in rows["model"]]
     ends = zip(signs, rows["value"], rows["low"], rows["high"], strict=True)
     said = rows.assign(said=[f"{v:{s}.2f}<br>[{low:.2f}, {high:.2f}]" for s, v, low, high in ends])
-    wide = said.set_index(["group", "metric", "n", "model"])["said"].unstack("model", sort=False)
+    said["group"] += "<br>" + said["metric"]
+    wide = said.set_index(["group", "n", "model"])["said"].unstack("model", sort=False)
     wide = wide.reset_index().rename_axis(columns=None)
     told = "".join(f"<p>{escape(line)}</p>" for line in lines)
     return f"<p><b>{escape(note)}</b></p>{wide.to_html(index=False, escape=False)}{told}"
