@@ -110,11 +110,12 @@ def aim_at(
     table = concept_table().set_index("concept")["keywords"]
     known = str(table.get(concept, "")) if world.embedded else ""
     keywords = [w for w in known.split(", ") if w and normal(concept) not in normal(w)]
+    doors = [w for w in side_words(concept, world.embedded) if normal(concept) not in normal(w)]
 
     def asking(words: Sequence[str]) -> list[str]:
         return [world.prompt(words[i % len(words)], i) for i in range(pictures if words else 0)]
 
-    doors = asking(side_words(concept, world.embedded) or keywords + misspelled(concept))
+    doors = asking(doors or keywords + misspelled(concept))
     description = asking([", ".join(keywords[:5])] if keywords else [])
     # now: a probe may find an erasure in place
     own = kv_weights(denoiser(pipe)), predicted(pipe, *shown, seed), partial(critic, world, concept)
