@@ -119,7 +119,7 @@ def ranged(pooled: pd.DataFrame, rows: str, metric: str = "PSR-1 near") -> str:
         raise unknown("metric", metric, known)
     values = pooled[pooled["metric"] == metric].set_index(rows)["value"].round(2)
     named = {end: map(str, values.index[values == end]) for end in (values.min(), values.max())}
-    return " to ".join(f"{end:.2f} ({', '.join(names)})" for end, names in named.items())
+    return " to ".join(f"{end:.2f} ({' and '.join(names)})" for end, names in named.items())
 
 
 def multiples(table: pd.DataFrame, pooled: pd.DataFrame, rows: str, hue: str) -> Figure:

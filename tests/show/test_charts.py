@@ -177,7 +177,7 @@ def test_a_forest_has_a_panel_a_metric_and_its_line():
 def test_the_least_and_the_most_are_said_with_all_whose_they_are():
     table = pd.DataFrame({"lam": [1.0, 5.0, 20.0, 1.0], "value": [0.9, 0.801, 0.799, 0.1]})
     table["metric"] = ["PSR-1 near"] * 3 + ["PSR-1 far"]
-    assert show.ranged(table, "lam") == "0.80 (5.0, 20.0) to 0.90 (1.0)"
+    assert show.ranged(table, "lam") == "0.80 (5.0 and 20.0) to 0.90 (1.0)"
     assert show.ranged(table, "lam", "PSR-1 far") == "0.10 (1.0)"
     with pytest.raises(EraseError, match="ESR-1.*PSR-1"):
         show.ranged(table, "lam", "ESR-1")
