@@ -76,6 +76,7 @@ class Run:
                 every = tokens(model, found.embeddings[:]).transpose(0, 1).flatten(1, 2)
                 self.penalties[k] = KVPenalty(kv_weights(model), every)
         self.evaluations, self.history = 0, list[dict[str, Any]]()
+        self.kept: dict[str, Any] = {}  # by callbacks, for a run that goes on
         self.latents = Latents(pipe, c, self.student, self.g, self.spend)
         self.ahead: list[Draw] = []
 
@@ -268,6 +269,7 @@ class Run:
             "ahead": self.ahead,
             "history": self.history,
             "evaluations": self.evaluations,
+            "callbacks": self.kept,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -291,6 +293,7 @@ class Run:
             draws = [Draw(*draw) for draw in state["ahead"]]
             self.ahead = [d._replace(choice=d.choice and Choice(*d.choice)) for d in draws]
             self.history, self.evaluations = state["history"], state["evaluations"]
+            self.kept = state["callbacks"]
 
     def erasure(self) -> Erasure:
         """A copy of the student's tensors as they are now, with how they came about."""

@@ -17,8 +17,7 @@ class Adversary:
     its prompts, starts at 0, takes `moves` steps of Adam in the run's own (z_t, t) down what the
     student says for c_e + δ, less what the teacher says for the target (`gap`), and stays within
     `radius` times the length of c_e. As STEREO (Srivatsan et al., CVPR 2025) and AdvUnlearn (Zhang
-    et al., NeurIPS 2024) train, but in the embedding; RECE's rounds are its closed form. A run that
-    goes on from a checkpoint starts anew with δ = 0."""
+    et al., NeurIPS 2024) train, but in the embedding; RECE's rounds are its closed form."""
 
     def __init__(
         self, every: int = 2, moves: int = 3, lr: float = 0.02, radius: float = 0.5
@@ -38,18 +37,23 @@ class Adversary:
         draw = run.ahead[0]
         k, c = draw.target, draw.c_e.detach()
         if k not in self.delta:
-            self.delta[k] = nn.Parameter(torch.zeros_like(c[0]))
+            known = run.kept.get(f"adversary {k}", {})  # of a run that goes on
+            self.delta[k] = nn.Parameter(known.get("delta", torch.zeros_like(c[0])))
             self.adam[k] = torch.optim.Adam([self.delta[k]], lr=self.lr)
+            if known:
+                self.adam[k].load_state_dict(known["adam"])
         own = run.teacher(draw.z, draw.t, c)
         for _ in range(self.moves):
-            gap = self.gap(run, draw, own, c + self.delta[k])
-            (self.delta[k].grad,) = torch.autograd.grad(gap, self.delta[k])
+            with in_place(denoiser(run.pipe), run.student):  # a checkpointed pass runs again
+                gap = self.gap(run, draw, own, c + self.delta[k])
+                (self.delta[k].grad,) = torch.autograd.grad(gap, self.delta[k])
             self.adam[k].step()
             with torch.no_grad():
                 most = self.radius * c.flatten(1).norm(dim=1).mean()
                 self.delta[k].mul_((most / self.delta[k].norm().clamp(min=1e-9)).clamp(max=1))
             run.spend(3 * len(c))
         run.ahead[0] = draw._replace(c_e=c + self.delta[k].detach())
+        run.kept[f"adversary {k}"] = {"delta": self.delta[k], "adam": self.adam[k].state_dict()}
 
     def gap(self, run: Run, draw: Draw, own: Tensor, c: Tensor) -> Tensor:
         """How far the student's ẑ₀ for the embeddings `c (n, tokens, dim)` is from `own`, the

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from inspect import signature
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -129,6 +130,7 @@ def _kept(
     about |= {"measured_by": world.judge.name, "note": ""}
     of: list[Any] = [about, *(fingerprint(denoiser(one)) for one in (world.pipe, pipe))]
     of += [edit and edit.digest(), len(aim.prompts), aim.steps, aim.budget]
+    of.append(str(signature(PROBES[probe])))  # its own settings
     of += [str(world.clip_id), world.given, str(world.classifier)] if probe == "guidance" else []
     key = hashlib.sha256(json.dumps(of).encode()).hexdigest()[:24]
     aim = replace(aim, folder=aim.folder and aim.folder / key)
@@ -136,7 +138,7 @@ def _kept(
     if path and (text := read_text(path)):
         return json.loads(text)
     rows = [about | row for row in _trial(world, pipe, edit, aim, probe, model)]
-    if path:
+    if path and all(row["hit"] is not None for row in rows):  # else it may be another time
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole(path) as (temporary,):
@@ -166,9 +168,14 @@ def rates(trials: pd.DataFrame, least: float = LEAST) -> pd.DataFrame:
     """What `gone` found, of one erasure or of the same method's many: of each probe and model the
     share of pictures that show the target, and `erased − twin`, which is what was hidden: value,
     low, high (95 %, t over targets; NaN for a single one), n (pictures), runs, groups (targets),
-    evaluations (mean of a probe), measured_by, note. A probe that finds what is there in less than
-    `least` of the original's pictures is given no rate; without a twin the note says that the
-    control is missing."""
+    evaluations (mean of a probe), measured_by, note. A target that a probe finds in less than
+    `least` of the original's pictures does not count, and the note says so; where there is no
+    other, there is no rate; without a twin the note says that the control is missing. A twin is no
+    edit: its T is 1, and its pictures by T⁻¹ are those by name."""
+    own, key = trials["model"] == "twin", trials["probe"] == "inverse"
+    if not trials.loc[own & key, "hit"].notna().any():
+        named = trials[own & (trials["probe"] == "name")].assign(probe="inverse")
+        trials = pd.concat([trials[~(own & key)], named if key.any() else named[:0]])
     every = [_of_probe(part, least) for _, part in trials.groupby("probe", sort=False)]
     table = pd.concat(every, ignore_index=True)
     return table.assign(measured_by=trials["measured_by"].iloc[0]).reindex(columns=COLUMNS)
@@ -176,41 +183,54 @@ def rates(trials: pd.DataFrame, least: float = LEAST) -> pd.DataFrame:
 
 def _of_probe(part: pd.DataFrame, least: float) -> pd.DataFrame:
     """The rates of one probe."""
-    told = part.dropna(subset="hit").astype({"hit": float})
+    able = _able(part, least)
+    told = part[able | ~able.any()].dropna(subset="hit").astype({"hit": float})
     cells = told.groupby(["model", "concept", "seed"], sort=False)["hit"].mean()
     values = cells.rename("value").reset_index()
     found = means(values, ["model"], "concept") if len(values) else pd.DataFrame({"model": []})
-    about = {"n": ("hit", "count"), "evaluations": ("evaluations", "mean"), "note": ("note", "max")}
-    table = part.groupby("model", sort=False, as_index=False).agg(**about)
+    about = {"n": ("hit", "count"), "evaluations": ("evaluations", "mean")}
+    table = part.groupby("model", sort=False, as_index=False)["note"].max()
+    table = table.merge(told.groupby("model").agg(**about), how="left", on="model")
     table = table.merge(found, how="left", on="model")
-    if {"erased", "twin"} <= set(found["model"]):
-        gap = matched_differences(values, "model", "twin", ("concept", "seed"))
-        gap = gap[gap["model"] == "erased"].assign(note="")
+    both = values[values["model"].isin(["erased", "twin"])]
+    if both["model"].nunique() == 2:
+        gap = matched_differences(both, "model", "twin", ("concept", "seed")).assign(note="")
     else:
-        gap = pd.DataFrame({"note": ["no twin: the control is missing"]})
+        lacks = "no twin" if "twin" not in set(part["model"]) else "one of the two cannot be asked"
+        gap = pd.DataFrame({"note": [f"{lacks}: the control is missing"]})
     gap = gap.assign(model=GONE, n=int((told["model"] == "erased").sum()))
     table = pd.concat([table, gap], ignore_index=True).assign(probe=part["probe"].iloc[0])
-    alone = told["hit"][told["model"] == "original"].mean()
-    if not alone >= least:  # NaN too
+    if not able.any():
         table = table.drop(columns=["value", "low", "high"], errors="ignore")
+        alone = told["hit"][told["model"] == "original"].mean()
         text = f"it finds the target in {alone:.2f} of the original's own pictures: no rate"
-        table["note"] = table["note"].replace("", text)
+    else:
+        of = part["concept"].nunique()
+        some = f"{part['concept'][able].nunique()} of {of} targets: it does not find the others"
+        text = "" if able.all() else f"{some} in the original"
+    table["note"] = table["note"].replace("", text)
     return table
+
+
+def _able(trials: pd.DataFrame, least: float = LEAST) -> pd.Series:
+    """Whether the row's probe finds the row's target in `least` of the original's pictures."""
+    own = trials["hit"].where(trials["model"] == "original").astype(float)
+    return own.groupby([trials["probe"], trials["concept"]]).transform("mean") >= least
 
 
 def hidden(runs: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """`rates` of each `setting`, a column of the published table `runs`, whose `trials` say each
-    run's id; and of `EVERY` probe together: the mean over those but the name that have a rate less
-    the twin's."""
-    tables = []
+    run's id; and of `EVERY` probe: the mean over those but the name that have a rate less the
+    twin's of every setting."""
     named = trials["id"].map(runs.set_index("id")["setting"])
-    for setting, part in trials.groupby(named, sort=False):
-        found = rates(part)
-        told = found.loc[(found["model"] == GONE) & found["value"].notna(), "probe"]
-        every = part[part["probe"].isin(set(told) - {"name"})].assign(probe=EVERY)
-        found = pd.concat([found, rates(every)] if len(every) else [found])
-        tables.append(found.assign(setting=setting))
-    return pd.concat(tables, ignore_index=True)
+    parts = {setting: part for setting, part in trials.groupby(named, sort=False)}
+    table = pd.concat([rates(part).assign(setting=s) for s, part in parts.items()])
+    told = table[(table["model"] == GONE) & table["value"].notna() & (table["probe"] != "name")]
+    count = told.groupby("probe")["setting"].nunique()
+    shared = trials["probe"].isin(count.index[count == len(parts)]) & _able(trials)
+    together = trials[shared].assign(probe=EVERY).groupby(named, sort=False)
+    found = [rates(part).assign(setting=setting) for setting, part in together]
+    return pd.concat([table, *found], ignore_index=True)
 
 
 def front(runs: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:

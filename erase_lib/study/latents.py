@@ -20,9 +20,11 @@ from erase_lib.text import encode_prompts
 FEW = 4  # pictures that gradients are taken of at once
 
 
-def shown(pipe: Pipeline, aim: Aim) -> Tensor:
-    """The latents `(n, c, h, w)` of what is shown, in turn, one for each prompt."""
-    return encode(pipe, aim.shown)[[i % len(aim.shown) for i in range(len(aim.prompts))]]
+def shown(pipe: Pipeline, aim: Aim) -> tuple[Tensor, Tensor]:
+    """The latents `(n, c, h, w)` of what is shown and the embeddings of its captions, in turn, as
+    many as there are prompts."""
+    turn = [i % len(aim.shown) for i in range(len(aim.prompts))]
+    return encode(pipe, aim.shown)[turn], encode_prompts(pipe, aim.captions)[turn]
 
 
 def heard(pipe: Pipeline, aim: Aim) -> tuple[Tensor, Tensor]:
@@ -38,8 +40,9 @@ def by_completion(pipe: Pipeline, aim: Aim, share: float = 0.2) -> Answer:
     with using(pipe, "a probe"):
         t = sampler(pipe, aim.steps).timesteps[skip].expand(len(aim.prompts))
         how = alpha_bar(pipe, t), diffusion.prediction_type(pipe)
-        z = diffusion.noised(shown(pipe, aim), start_noise(pipe, aim.seeds), *how)
-        given = *heard(pipe, aim), aim.steps, aim.guidance_scale
+        clean, c = shown(pipe, aim)
+        z = diffusion.noised(clean, start_noise(pipe, aim.seeds), *how)
+        given = c, encode_prompts(pipe, [""]), aim.steps, aim.guidance_scale
         *_, (_, z) = diffusion.trajectory(pipe, z, *given, skip=skip)
         return Answer(decode(pipe, z), 2 * (aim.steps - skip) * len(z))
 
@@ -49,9 +52,9 @@ def by_inpainting(pipe: Pipeline, aim: Aim, share: float = 0.5) -> Answer:
     """The left `share` of a picture that is shown stays, noised as the step wants it, and the rest
     is drawn by name (blended latents: Avrahami et al. 2023)."""
     with using(pipe, "a probe"):
-        given, epsilon = shown(pipe, aim), start_noise(pipe, aim.seeds)
+        (given, c), epsilon = shown(pipe, aim), start_noise(pipe, aim.seeds)
         kept = ..., slice(round(share * given.shape[-1]))
-        how = *heard(pipe, aim), aim.steps, aim.guidance_scale
+        how = c, encode_prompts(pipe, [""]), aim.steps, aim.guidance_scale
         for t, z in diffusion.trajectory(pipe, epsilon.clone(), *how):
             a = alpha_bar(pipe, t.view(1))
             # in place: the trajectory goes on from it
@@ -111,12 +114,14 @@ def _slope(
 def by_null_text(pipe: Pipeline, aim: Aim, updates: int = 10, lr: float = 0.01) -> Answer:
     """Null-text inversion (Mokady et al., CVPR 2023; as an attack TINA, CVPR 2026): what is shown
     is followed back to noise by name, unguided; then the empty prompt of each step learns to lead
-    guided drawing back along that way. Fewer `updates` where the budget says so; following and
-    drawing are three evaluations a step."""
+    guided drawing back along that way. There is no noise in it, so that each picture that is shown
+    is asked for once. Fewer `updates` where the budget says so; following and drawing are three
+    evaluations a step."""
     with learning(pipe):
-        c, empty = heard(pipe, aim)
+        clean, c = (part[: len(aim.shown)] for part in shown(pipe, aim))
+        empty = encode_prompts(pipe, [""])
         updates = min(updates, max(aim.budget // (aim.steps * len(c)) - 1, 0) // 3)
-        pairs = zip(shown(pipe, aim).split(FEW), c.split(FEW), strict=True)
+        pairs = zip(clean.split(FEW), c.split(FEW), strict=True)
         ends = [_led_back(pipe, aim, z, some, empty, updates, lr) for z, some in pairs]
         return Answer(decode(pipe, torch.cat(ends)), 3 * aim.steps * len(c) * (1 + updates))
 

@@ -1,6 +1,7 @@
 """Probes: each finds what is there, and what was never there does not count as found."""
 
 from dataclasses import replace
+from functools import wraps
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from erase_lib import EraseConfig, EraseError, erase, load_pipeline, measure
+from erase_lib.checkpoint import Checkpoint
 from erase_lib.diffusion import generate
+from erase_lib.erasure import Interrupted
 from erase_lib.hold import plain
 from erase_lib.kv import kv_weights, one_change
 from erase_lib.measure import Classifier, World, prompt_table
@@ -260,8 +263,13 @@ def test_each_probe_in_each_model_and_the_same_call_again(world, tiny, uce, tmp_
     assert every["embedding", "unknown"] == 2 and ("inverse", "unknown") not in every
     (note,) = found.query("probe == 'inverse' and model == 'twin'")["note"]
     assert "no inverse" in note
-    for name in names:  # what is kept is not asked for again
-        monkeypatch.setitem(PROBES, name, None)
+    for name in ("name", "embedding"):  # what is kept is not asked for again
+
+        @wraps(PROBES[name])
+        def never(*_):
+            raise AssertionError
+
+        monkeypatch.setitem(PROBES, name, never)
     pd.testing.assert_frame_equal(gone(world, uce, names, twin, **asked), found)
 
 
@@ -379,6 +387,30 @@ def test_a_concept_on_its_head_is_judged_upright(world, tiny, uce, monkeypatch):
     for model, pixel in (("original", 255), ("unknown", 0)):
         (row,) = _trial(world, tiny, None, aim, "embedding", model)
         assert row["hit"] and seen.pop() == pixel
+
+
+def test_a_run_with_the_adversary_goes_on_as_if_it_had_not_been_cut_off(tiny, tmp_path):
+    config = EraseConfig(["church"], method="esd", steps=8, sampling_steps=2, batch=2, lr=1e-2)
+    whole = erase(tiny, config, [Checkpoint(tmp_path / "a", every=4), Adversary(lr=0.05)])
+
+    def cut(run):
+        if len(run.history) == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        erase(tiny, config, [Checkpoint(tmp_path / "b", every=4), Adversary(lr=0.05), cut])
+    again = erase(tiny, config, [Checkpoint(tmp_path / "b", every=4), Adversary(lr=0.05)])
+    assert all(torch.equal(again.tensors[n], t) for n, t in whole.tensors.items())
+
+
+def test_checkpointed_passes_show_the_adversary_the_student(tiny):
+    found = []
+    for checkpointing in (False, True):
+        given = {"method": "esd", "steps": 4, "sampling_steps": 2, "batch": 2, "lr": 1e-2}
+        config = EraseConfig(["church"], gradient_checkpointing=checkpointing, **given)
+        found.append(erase(tiny, config, [Adversary(lr=0.05)]).tensors)
+    for name, tensor in found[0].items():
+        assert torch.allclose(found[1][name], tensor, atol=1e-6), name
 
 
 def test_the_adversary_goes_down_its_gap(tiny):

@@ -17,6 +17,7 @@ import pandas as pd
 from torch import Tensor
 
 from erase_lib import measure
+from erase_lib.concepts import without
 from erase_lib.erasure import Erasure
 from erase_lib.errors import EraseError, check_range
 from erase_lib.files import whole, writing
@@ -66,18 +67,21 @@ def compared(
 
 
 def apart(runs: Path, twin: Path = TWIN, near: int = 5, far: int = 5) -> pd.DataFrame:
-    """A row for each run below `runs`, each of its targets and of `near` and `far` concepts: id,
-    targets, method, group, concept, `from_twin`'s distances (original, erased, share), and how far
-    pictures are from the twin's (`seen_apart`). Raises `EraseError` for no run."""
+    """A row for each run below `runs`, each of its targets and of `near` and `far` concepts that
+    the twin knows: id, targets, method, group, concept, `from_twin`'s distances (original, erased,
+    share), and how far pictures are from the twin's (`seen_apart`). `EraseError` for no run."""
     pipe, tables = load_pipeline(), []
     folders = sorted(path.parent for path in runs.glob("*/erased.safetensors"))
     if not folders:
         raise EraseError(f"{runs} holds no erasures: expected the folder of a sweep")
+    ten = pd.read_csv(common.DATA / "emoji" / "objects.csv")["concept"].tolist()
+    words = without(measure.World(pipe).words, ten)
     for folder in folders:
         erasure = Erasure.load(folder)
         targets = list(erasure.config.targets)
         world = measure.World(pipe, targets)
-        both = zip(("near", "far"), measure.near_and_far(pipe, targets, near, far), strict=True)
+        around = measure.near_and_far(pipe, targets, near, far, words=words)
+        both = zip(("near", "far"), around, strict=True)
         named = [(g, c) for g, of in ({"target": targets} | dict(both)).items() for c in of]
         concepts = [c for _, c in named]
         table = from_twin(world, erasure, twin, concepts)
