@@ -73,8 +73,7 @@ class Studio:
         self._saved()
 
     def _story(self) -> list[Any]:
-        """What works and how far it is, and below it tabs, each a screen high, for the keyboard
-        too: the arrows choose one, Enter opens it."""
+        """What works, and below it tabs, each a screen high: arrows choose one, Enter opens it."""
         b, job = self.job.button, self.job
         tried = [
             b("Erase", self.erase, "erasing", button_style="primary"),
@@ -83,15 +82,10 @@ class Studio:
             b("Keep as A", self.keep, "keeping", tooltip="what is erased next is then B"),
             b("Compare A and B", self.compare, "comparing"),
         ]
-        told = [self.table, self.words, self.losses, self.chosen]
+        told = w.VBox([self.table, self.words, self.losses, self.chosen])
+        told.layout.width = "480px"
         given = row(self.method, self.strength, self.seed, self.held)
-        erased = w.VBox(
-            [
-                given,
-                row(*tried, self.match),
-                row(self.strip, w.VBox(told, layout={"width": "480px"})),
-            ]
-        )
+        erased = w.VBox([given, row(*tried, self.match), row(self.strip, told)])
         taken = [b("Save", self.save, "saving"), b("Load", self.load, "loading"), self.saved]
         taken += [b("Export", self.export, "exporting"), self.kind]
         seen = b("Write what is seen", self.write, "writing", tooltip="PNG and CSV")
@@ -292,8 +286,7 @@ def about(edit: Erasure) -> str:
 
 
 def rates(rows: pd.DataFrame, note: str, lines: Iterable[str]) -> str:
-    """A table in HTML of `study.trial_rows`: a line a group, a column a model, above it what is to
-    be said of it, below it what else."""
+    """`study.trial_rows` in HTML: a line a group, a column a model, and what is said of them."""
     signs = ["+" if model in ("difference", "B − A") else "" for model in rows["model"]]
     ends = zip(signs, rows["value"], rows["low"], rows["high"], strict=True)
     said = rows.assign(said=[f"{v:{s}.2f}<br>[{low:.2f}, {high:.2f}]" for s, v, low, high in ends])
