@@ -217,6 +217,26 @@ def test_what_cannot_be_kept_is_a_warning_but_of_an_erasure_stops(tiny, tmp_path
 
 
 @pytest.mark.parametrize("keep", [True, False])
+def test_who_asks_is_told_what_is_drawn_and_may_end_it(tiny, tmp_path, monkeypatch, keep):
+    monkeypatch.setattr(cache, "PART", 2)
+    ask, given = (["a dog", "a cat", "a bus"], [5, 6, 7], 2), {"folder": tmp_path, "keep": keep}
+    told: list[float] = []
+    cache.draw(tiny, *ask, progress=told.append, **given)
+    assert sorted(told) == told and told[-1] == 1.0
+    assert set(told) == ({0.5, 1.0} if keep else {1.0})
+    told.clear()
+    cache.draw(tiny, *ask, progress=cache.portion(told.append, 1, 4), **given)  # what is kept too
+    assert set(told) == ({0.375, 0.5} if keep else {0.5})
+
+    def stop(done):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.draw(tiny, *ask, progress=stop, **given)
+    assert len(cache.draw(tiny, *ask, progress=False, **given)) == 3  # nothing is left locked
+
+
+@pytest.mark.parametrize("keep", [True, False])
 def test_pictures_are_a_sequence_of_those_that_were_drawn(tiny, tmp_path, monkeypatch, keep):
     monkeypatch.setattr(cache, "PART", 4)
     ask = ["a dog", "a cat", "a bus", "a hat", "a rose"], [5, 6, 7, 8, 9], 2
