@@ -7,10 +7,11 @@ from erase_lib.show.charts import forest, intervals, memory, multiples, plane, q
 from erase_lib.show.curves import choice_weights, chosen_map, losses, movement_bars, pi_map, pivots
 from erase_lib.show.curves import preserved, search_spectrum, slopes, spectrum, thresholds
 from erase_lib.show.explorers import SensitivityExplorer
-from erase_lib.show.map import MapExplorer, concept_map, map_page
+from erase_lib.show.map import concept_map, map_page
 from erase_lib.show.pictures import before_after, evaluation_pictures, grid, marked, overlay
 from erase_lib.show.pictures import thumbnails
 from erase_lib.show.page import titled
+from erase_lib.show.roam import MapExplorer
 from erase_lib.show.studio import Studio
 
 guard(__name__)

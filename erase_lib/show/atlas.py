@@ -15,12 +15,12 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from erase_lib.errors import EraseError, check_range
-from erase_lib.show.charts import COLOURS, GREY, INK, NEUTRAL, SCALE, TARGET, dots, stacked
+from erase_lib.show.charts import COLOURS, GREY, INK, SCALE, TWO_SIDED, dots, series, stacked
 from erase_lib.show.page import HALO, MEDIUM, SMALL, WIDTH, axes, key, panels, said, stamp
 from erase_lib.show.pictures import thumbnails
 
-# of groups, for here no concept has a mark of its own; from the ninth on they are grey
-GROUPS = dict(enumerate((*COLOURS, TARGET, NEUTRAL, "#882255")))
+# of categories, where a strip of colour has no room for marks; from the ninth on they are grey
+GROUPS = dict(enumerate((*COLOURS, "#F0E442", "#882255", "#999933")))
 
 
 def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") -> Figure:
@@ -38,7 +38,7 @@ def heat_map(table: pd.DataFrame, groups: Mapping[str, str], label: str = "δ") 
         low = -high
     colours = {name: GROUPS.get(k, GREY) for k, name in enumerate(known[table.columns].unique())}
     strip, height = known.map(colours).rename(None), max(7.5, 0.125 * min(len(table), 100) + 1.5)
-    look: dict[str, Any] = {"cmap": "PuOr_r" if two_sided else SCALE, "vmin": low, "vmax": high}
+    look: dict[str, Any] = {"cmap": TWO_SIDED if two_sided else SCALE, "vmin": low, "vmax": high}
     look |= {"xticklabels": len(table.columns) <= 60, "yticklabels": len(table) <= 100}
     look |= {"cbar_pos": (0.1, 1.005, 0.2, 0.012), "cbar_kws": {"orientation": "horizontal"}}
     look |= {"dendrogram_ratio": (0.07, 0.07), "colors_ratio": 0.015, "figsize": (WIDTH, height)}
@@ -138,7 +138,7 @@ def dumbbells(table: pd.DataFrame, label: str = "δ") -> Axes:
 
 def graph(harms: nx.DiGraph, groups: Mapping[str, int], seed: int = 0) -> Axes:
     """Who hurts whom: the emoji as nodes, the arrows as wide as the harm; the communities, `groups`
-    as `study.communities` makes them, by colour and each in a place of its own."""
+    as `study.communities` makes them, by colour and shape and each in a place of its own."""
     check_range("seed", seed, 0, 2**32 - 1)
     ax, both = axes(None, WIDTH), harms.to_undirected()
     steps = dict(nx.all_pairs_shortest_path_length(both))
@@ -147,11 +147,13 @@ def graph(harms: nx.DiGraph, groups: Mapping[str, int], seed: int = 0) -> Axes:
         for a in both
     }
     at = nx.kamada_kawai_layout(both, apart, nx.spring_layout(both, seed=seed, weight=None))
-    colour = {node: GROUPS.get(k, GREY) for node, k in groups.items()}
+    looks = {node: series(k) for node, k in groups.items()}
     edges = nx.to_pandas_edgelist(harms).sort_values("weight")
     size = edges["weight"].to_numpy() / edges["weight"].max()
     inside = edges["source"].map(groups) == edges["target"].map(groups)
-    shades = edges["source"].map(colour).where(inside, "#AAAAAA").tolist()
+    shades = (
+        edges["source"].map(lambda node: looks[node]["color"]).where(inside, "#AAAAAA").tolist()
+    )
     look: dict[str, Any] = {"width": 0.6 + 4.4 * size, "node_size": 900}
     look |= {"arrowsize": list(9 + 8 * size), "alpha": np.where(inside, 0.8, 0.45)}
     arrows = list(zip(edges["source"], edges["target"], strict=True))
@@ -160,7 +162,8 @@ def graph(harms: nx.DiGraph, groups: Mapping[str, int], seed: int = 0) -> Axes:
     pictures = thumbnails()
     look = {"fontsize": MEDIUM, "ha": "center", "va": "center", "zorder": 5}
     for node, (x, y) in at.items():
-        ax.scatter(x, y, s=820, color="w", edgecolors=colour[node], linewidths=2.2, zorder=3)
+        ring = {"edgecolors": looks[node]["color"], "marker": looks[node]["marker"]}
+        ax.scatter(x, y, s=820, color="w", linewidths=2.2, zorder=3, **ring)
         stamp(ax, pictures[node], (x, y), size=20)
         said(ax, node, (x, y), (0, -20), **look)
     ax.set_axis_off()

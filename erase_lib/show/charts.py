@@ -28,7 +28,7 @@ TARGET, NEUTRAL = "#CC79A7", "#E69F00"
 COLOURS = (INK, "#D55E00", "#009E73", "#56B4E9", "#000000")
 MARKERS = "os^PDv<>dpXh*"  # 5 colours and 13 markers: 65 pairs before the first comes again
 SHADES = ("#08306B", INK, "#56B4E9", "#C5E1F5")
-SCALE = "cividis"
+SCALE, TWO_SIDED = "cividis", "PuOr_r"  # of amounts, and of what goes both ways from 0
 LOOKS: dict[Any, dict[str, Any]] = {
     "original": {"color": INK, "marker": "o", "mfc": "white"},
     "erased": {"color": INK, "marker": "o"},

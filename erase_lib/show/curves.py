@@ -20,7 +20,7 @@ from erase_lib.show.page import MEDIUM, SMALL, axes, key, panels, said, titled
 def losses(history: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """L1 and L2 over the updates, logarithmic; L2 without the first, which is but rounding."""
     ax = axes(ax, 3.2, 7)
-    lines = (("l1", LOOKS["target"]["color"], "-", "L1, erase"), ("l2", INK, "--", "L2, preserve"))
+    lines = (("l1", INK, "-", "L1, erase"), ("l2", SHADES[2], "--", "L2, preserve"))
     for column, colour, dash, label in lines:
         part = history[(history["step"] > 0) | (column == "l1")]
         if (part[column] > 0).any():

@@ -16,8 +16,8 @@ from erase_lib.concepts import vocabulary, without
 from erase_lib.errors import EraseError, unknown
 from erase_lib.measure import World, near_and_far
 from erase_lib.show.explorers import WIDE, Job, drawn, in_words, picture, put, row
-from erase_lib.show.map import MapExplorer
 from erase_lib.show.pictures import grid, thumbnails
+from erase_lib.show.roam import MapExplorer
 
 LISTED, DRAFTED, DRAWN = 500, 40, 8  # words that are predicted, by drafts; that are drawn
 PREDICTORS = {

@@ -3,15 +3,21 @@ its error one line."""
 
 from __future__ import annotations
 
+import base64
 import threading
+from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import colormaps
 from PIL import Image
 
 from erase_lib import EraseError, show
+from erase_lib.show.charts import LOOKS, SCALE
 from erase_lib.show.explorers import Job, SensitivityExplorer, canvas, picture, put
+from erase_lib.show.map import LIVE, map_figure, placed
 from erase_lib.study import SCORES
 
 
@@ -110,7 +116,7 @@ def test_the_target_is_a_star_and_the_most_hurt_are_named():
 
 def test_the_map_explorer_hovers_selects_and_moves():
     pictures = [Image.new("RGB", (8, 8), (20 * i, 0, 0)) for i in range(4)]
-    maps = {"text": MAP, "pictures": MAP.assign(x=[5, 6, 7, 8])}
+    maps = {"text": MAP, "pictures": MAP.assign(x=[5, 7, 9, 11])}
     explorer = show.MapExplorer(maps, "a", pictures, pictures)
     explorer.hover([])
     assert "<b>a</b>" in explorer.card.value
@@ -121,7 +127,11 @@ def test_the_map_explorer_hovers_selects_and_moves():
     assert shown.index("+0.900") < shown.index("+0.400") < shown.index("+0.200")
     assert "+0.100" not in shown
     explorer.space.value = "pictures"
-    assert list(explorer.figure.data[0].x) == [5, 6, 7, 8]
+    assert list(explorer.figure.data[0].x) == [0, 1 / 3, 2 / 3, 1]
+    assert explorer.listed == ["a", "c <c>", "d"]  # what is listed stays, and is marked
+    assert list(explorer.figure.data[0].selectedpoints) == [0, 2, 3]
+    explorer.select([])
+    assert explorer.figure.data[0].selectedpoints is None and not explorer.listed
     page = show.map_page(MAP, "a", pictures, pictures)
     assert "plotly_hover" in page and page.count("data:image") >= 8
     with pytest.raises(EraseError, match="2 concepts are no map"):
@@ -147,7 +157,7 @@ def test_the_map_finds_filters_zooms_and_hands_its_list_over(tmp_path):
     pictures = {f"w{i}": Image.new("RGB", (8, 8)) for i in range(1, 90)}
     given = {"pictures": pictures, "points": space, "take": take, "folder": tmp_path}
     explorer = show.MapExplorer({"map": flat}, "w0", **given)
-    points, names = explorer.figure.data
+    points, names, star = explorer.figure.data
     assert points.type == "scatter" and not names.text and not explorer.figure.layout.images
     explorer.search.value = "w7"
     shown = [text.removeprefix("<br><br>") for text in names.text]  # below the ring
@@ -157,7 +167,8 @@ def test_the_map_finds_filters_zooms_and_hands_its_list_over(tmp_path):
     ringed = [i for i, s in enumerate(points.marker.symbol) if s == "circle-open"]
     assert [f"w{i}" for i in ringed] == pictured
     assert list(points.marker.color) == list(flat["delta"])  # in the ring's colour
-    assert points.marker.symbol[0] == "star" and "w7</b>, δ" in explorer.card.value
+    assert star.marker.symbol == "star" and star.marker.color == LOOKS["target"]["color"]
+    assert len(star.x) == 1 and "w7</b>, δ" in explorer.card.value
     explorer.search.value = "wz"
     assert "unknown word" in explorer.job.status.value and "wz" in explorer.job.status.value
     explorer.category.value = "odd"
@@ -186,10 +197,62 @@ def test_the_map_is_filtered_by_unicodes_categories_where_it_knows_a_word():
     assert explorer.category not in explorer.box.children[0].children
 
 
-def test_a_map_of_all_tokens_is_drawn_by_webgl():
-    n = 49_408
-    flat = pd.DataFrame({"concept": np.arange(n).astype(str), "x": np.arange(n), "y": 0.0})
-    explorer = show.MapExplorer({"map": flat.assign(delta=flat["x"])}, "0")
-    assert explorer.figure.data[0].type == "scattergl"
-    explorer.select(range(3))
-    assert explorer.listed == ["2", "1", "0"]
+def test_of_a_map_of_all_tokens_some_answer_and_the_rest_is_a_picture():
+    n, rng = 49_408, np.random.default_rng(0)
+    flat = pd.DataFrame({"concept": np.arange(n).astype(str), "x": rng.random(n)})
+    flat["y"], flat["delta"] = rng.random(n), np.arange(n) / n
+    explorer = show.MapExplorer({"map": flat}, "0")
+    dots, images = explorer.figure.data[0], explorer.figure.layout.images
+    assert 0.95 * LIVE < len(dots.x) <= LIVE and len(images) == 1
+    field = np.unique((np.array([dots.x, dots.y]).T * (25, 20)).astype(int), axis=0)
+    assert len(field) > 0.8 * LIVE, "they stand all over the map"
+    assert np.min(dots.marker.color) > 0.8, "the most hurt of each field"
+    left = SimpleNamespace(type="box", xrange=(0.5, -1), yrange=(-1, 2))
+    inside = explorer._met(SimpleNamespace(point_inds=[0]), left)
+    assert inside == np.flatnonzero(placed(flat)[:, 0] <= 0.5).tolist(), "also who has no dot"
+    explorer.select([3, 1, 2])
+    assert explorer.listed == ["3", "2", "1"]
+    marked = [dots.customdata[i] for i in dots.selectedpoints]
+    assert sorted(marked) == [1, 2, 3], "who is listed has a dot"
+    explorer.search.value = "77"
+    assert 21 <= len(dots.x) <= 40 and "77" in dots.text
+
+
+def test_the_picture_of_a_map_has_the_colours_of_its_dots():
+    n = 600
+    flat = pd.DataFrame({"concept": np.arange(n).astype(str), "x": np.arange(n) % 30})
+    flat["y"], flat["delta"] = np.arange(n) // 30, np.arange(n) / n
+    (image,) = map_figure(flat, "none").layout.images
+    picture = Image.open(BytesIO(base64.b64decode(image.source.split(",")[1]))).convert("RGBA")
+    pixels = np.array(picture).reshape(-1, 4)
+    colours = np.unique(pixels[pixels[:, 3] > 0][:, :3], axis=0)
+    scale = colormaps[SCALE](np.linspace(0, 1, 254), bytes=True)[:, :3].astype(int)
+    apart = np.abs(colours[:, None].astype(int) - scale[None]).max(-1).min(1)
+    assert len(colours) > 100 and apart.max() <= 1 and (pixels[:, 3] == 0).mean() > 0.5
+
+
+def test_the_map_shows_two_erasures_and_how_they_differ():
+    maps = {"text": MAP, "pictures": MAP.assign(x=[5, 7, 9, 11])}
+    deltas = {"esd": [0.9, 0.1, 0.4, 0.2], "uce": [0.5, 0.3, 0.1, 0.2]}
+    pictures = [Image.new("RGB", (8, 8)) for _ in range(4)]
+    sides = {"esd": pictures, "uce": pictures}
+    explorer = show.MapExplorer(maps, "a", pictures, sides, deltas=deltas)
+    dots, layout = explorer.figure.data[0], explorer.figure.layout
+    assert list(explorer.colour.options) == ["esd", "uce", "uce − esd"]
+    assert list(dots.marker.color) == deltas["esd"] and "δ, esd" in layout.title.text
+    both = layout.coloraxis.cmin, layout.coloraxis.cmax
+    explorer.select([0, 1, 2])
+    explorer.colour.value = "uce"
+    assert list(dots.marker.color) == deltas["uce"]
+    assert (layout.coloraxis.cmin, layout.coloraxis.cmax) == both, "two that are compared"
+    explorer.colour.value = "uce − esd"
+    assert list(dots.marker.color) == pytest.approx([-0.4, 0.2, -0.3, 0])
+    assert layout.coloraxis.cmin == -layout.coloraxis.cmax < 0
+    assert "uce − esd" in layout.title.text
+    assert layout.coloraxis.colorbar.title.text == "δ, uce − esd"
+    assert "-0.400" in explorer.table.value and explorer.listed == ["a", "c <c>", "b"]
+    explorer.space.value = "pictures"
+    assert explorer.listed == ["a", "c <c>", "b"] and list(dots.x) == [0, 1 / 3, 2 / 3, 1]
+    assert "(from the left: original, esd, uce)" in explorer.card.value
+    with pytest.raises(EraseError, match="'esd' has another length"):
+        show.MapExplorer(maps, "a", deltas={"esd": [1.0]})

@@ -17,7 +17,10 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.collections import Collection, QuadMesh
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.text import Text
 
 from erase_lib import show
@@ -263,6 +266,38 @@ def test_the_colours_of_target_and_neutral_are_theirs_alone():
         plain = [x.get_marker() for x in lines if x.get_color() == LOOKS["neutral"]["color"]]
         assert "D" in plain and set(plain) <= {"D", "|"}  # | ends an interval
         assert {"“” (empty)", "“a photo”"} <= {t.get_text() for t in figure.findobj(Text)}
+
+
+def seen(figure):
+    """Every colour of lines, areas and their edges."""
+    found = set()
+    for line in figure.findobj(Line2D):
+        found |= {line.get_color(), line.get_mfc(), line.get_mec()}
+    found = {to_hex(colour) for colour in found if str(colour).lower() != "none"}
+    for some in figure.findobj(lambda a: isinstance(a, (Patch, Collection))):
+        for of in (some.get_facecolor, some.get_edgecolor):
+            found |= {to_hex(colour) for colour in np.atleast_2d(of()) if len(colour)}
+        if isinstance(some, QuadMesh):
+            found |= {to_hex(c) for c in some.to_rgba(some.get_array()).reshape(-1, 4)}
+    return found
+
+
+@pytest.mark.parametrize("name", ["graph", "heat_map", "losses"])
+def test_what_is_neither_target_nor_neutral_has_not_their_colours(name):
+    colours = seen(drawn(name))
+    own = {to_hex(LOOKS[kind]["color"]) for kind in ("target", "neutral")}
+    assert len(colours) > 2 and not own & colours
+
+
+def test_communities_have_shapes_and_categories_colours_of_their_own():
+    graph, groups = web(30)
+    rings = [x for x in show.graph(graph, groups).collections if len(x.get_offsets()) == 1]
+    looks = {(to_hex(r.get_edgecolor()[0]), str(r.get_paths()[0].vertices)) for r in rings}
+    assert len(rings) == 30 and len(looks) == len(set(groups.values())) == 10
+    lines = {x.get_label(): x for x in drawn("losses").axes[0].lines}
+    assert {x.get_linestyle() for k, x in lines.items() if k.startswith("L")} == {"-", "--"}
+    strips = {patch.get_facecolor() for patch in drawn("heat_map").legends[0].get_patches()}
+    assert len(strips) >= min(8, len({name[0] for name in NAMES[:30]}))
 
 
 FIGURE = re.compile(rf"(?:show|figures)\.(?:{'|'.join(FIGURES)}|sheet|channels|clean_errors)\(")
