@@ -157,9 +157,10 @@ def started(words: Sequence[str]) -> int:
     parser.add_argument("--threads", type=int, help="of each worker; the cores shared if absent")
     parser.add_argument("--backend", default="loky", help=", ".join(BACKENDS))
     parser.add_argument("--scheduler", help="address of a Dask or Ray cluster")
-    parser.add_argument("--force", action="store_true", help="also what is done")
+    parser.add_argument("--force", action="store_true", help="run again what is done too")
     parser.add_argument("--only-failed", action="store_true", help="of what was begun, what failed")
-    parser.add_argument("--skip-invalid", action="store_true", help="leave out what cannot be")
+    note = "leave out settings that do not go together, a line each"
+    parser.add_argument("--skip-invalid", action="store_true", help=note)
     parser.add_argument("--cell-timeout", type=int, default=3600, help="seconds")
     parser.add_argument("--most", type=int, default=grid.MOST, help="runs that a grid may have")
     parser.add_argument("--publish", metavar="FOLDER", help="put the table there too")

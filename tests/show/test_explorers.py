@@ -17,7 +17,7 @@ from PIL import Image
 from erase_lib import EraseError, show
 from erase_lib.show.charts import LOOKS, SCALE
 from erase_lib.show.explorers import Job, SensitivityExplorer, canvas, picture, put
-from erase_lib.show.map import LIVE, map_figure, placed
+from erase_lib.show.map import FIELDS, LIVE, VIEW, map_figure, placed
 from erase_lib.study import SCORES
 
 
@@ -204,7 +204,8 @@ def test_of_a_map_of_all_tokens_some_answer_and_the_rest_is_a_picture():
     explorer = show.MapExplorer({"map": flat}, "0")
     dots, images = explorer.figure.data[0], explorer.figure.layout.images
     assert 0.95 * LIVE < len(dots.x) <= LIVE and len(images) == 1
-    field = np.unique((np.array([dots.x, dots.y]).T * (25, 20)).astype(int), axis=0)
+    field = np.array([dots.x, dots.y]).T - VIEW[0]
+    field = np.unique((field / np.diff(VIEW) * FIELDS).astype(int), axis=0)
     assert len(field) > 0.8 * LIVE, "they stand all over the map"
     assert np.min(dots.marker.color) > 0.8, "the most hurt of each field"
     left = SimpleNamespace(type="box", xrange=(0.5, -1), yrange=(-1, 2))
