@@ -194,6 +194,10 @@ LOADED = """() => {
   return Promise.all(pictures.map((p) => p.decode().then(() => p.naturalWidth, () => 0)));
 }"""
 LINKS = "() => [...document.querySelectorAll('a[href]')].map((a) => a.getAttribute('href'))"
+# a table that is too wide is moved sideways within its frame
+TOO_WIDE = """() => [...document.querySelectorAll('main .table')].filter(
+  (t) => t.scrollWidth > Math.min(t.clientWidth, t.closest('main').clientWidth) + 1
+).map((t) => t.innerText.slice(0, 80))"""
 PLACES = "() => [...document.querySelectorAll('[id]')].map((e) => e.id)"
 
 
@@ -209,6 +213,7 @@ def test_every_page_link_and_picture(pages, visit):
         visit.set_viewport_size({"width": 360, "height": 740})
         assert visit.evaluate("document.documentElement.scrollWidth") <= 360, f"{file} on a phone"
         visit.set_viewport_size({"width": 1280, "height": 900})
+        assert visit.evaluate(TOO_WIDE) == [], f"{file}: a table is wider than the page"
         links[file], places[file] = visit.evaluate(LINKS), visit.evaluate(PLACES)
         assert visit.title() and visit.locator("h1").count() == 1, file
         assert visit.complaints == [], file
