@@ -34,7 +34,7 @@ TAKEN += (
     "course/checks",
     "course/lab",
 )
-TAKEN += ("setup.mk", "LICENSE", "CITATION.cff")
+TAKEN += ("setup.mk", "LICENSE", "CITATION.cff", "docs/FAQ.md")
 LEFT = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "private", "runs", "*.ipynb")
 SWEPT = "run_erase"  # the notebook that is no lesson
 
