@@ -43,8 +43,9 @@ def concept_map(
     ax = axes(ax, 7)
     others = table[table["concept"] != target].sort_values("delta")
     low, high = ends or others["delta"].quantile([0.02, 0.98])
-    look: dict[str, Any] = {"cmap": TWO_SIDED, "lw": 0.4, "ec": GREY} if low == -high else {}
-    drawn = ax.scatter("x", "y", 38, "delta", data=others, **{"cmap": SCALE, "lw": 0} | look)
+    look: dict[str, Any] = {"cmap": SCALE, "lw": 0}
+    look |= {"cmap": TWO_SIDED, "lw": 0.4, "ec": GREY} if low == -high else {}
+    drawn = ax.scatter("x", "y", 38, "delta", data=others, **look)
     drawn.set_clim(low, high)
     ax.figure.colorbar(drawn, ax=ax, shrink=0.7, label=label)
     for row in others.tail(worst).itertuples():
