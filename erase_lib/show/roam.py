@@ -81,6 +81,7 @@ class MapExplorer:
         known = next(iter(sides.values()))
         self.pictures = dict(zip(self.names, known, strict=False)) if pictures is None else pictures
         self.chosen: list[int] = []
+        self.said = label  # of the δ that is shown
         self.figure = go.FigureWidget(map_figure(first, target, label))
         self.job, self.card, self.table = Job(), w.HTML(), w.HTML("lasso some to list them")
         self.status = self.job.status
@@ -94,8 +95,8 @@ class MapExplorer:
         dots.on_selection(lambda _, points, outline: self.select(self._met(points, outline)))
         dots.on_deselect(lambda _, points: self.select([]))
         self.figure.layout.on_change(lambda *_: self.zoom(), "xaxis.range", "yaxis.range")
-        self.hover([0])
         self.recolour()
+        self.hover([0])
 
     def _box(self, kinds: list[str]) -> Any:
         """The controls around the map; those that have nothing to say are left out."""
@@ -143,7 +144,7 @@ class MapExplorer:
         """Show the first of these concepts before and after."""
         for i in places[:1]:
             sides = {name: some[i] for name, some in self.sides.items()}
-            self.card.value = card(self.now.iloc[i].to_dict(), sides, self.label)
+            self.card.value = card(self.now.iloc[i].to_dict(), sides, self.said)
 
     def click(self, places: Sequence[int]) -> None:
         """List the first of these concepts and the nearest to it."""
@@ -171,7 +172,7 @@ class MapExplorer:
     def _tell(self) -> None:
         """The first twenty of the list as a table."""
         rows = self.now.iloc[self.chosen][["concept", "delta"]]
-        rows = rows.rename(columns={"delta": self.label}).head(20)
+        rows = rows.rename(columns={"delta": self.said}).head(20)
         self.table.value = rows.to_html(index=False, float_format="{:+.3f}".format)
 
     def move(self) -> None:
@@ -184,14 +185,14 @@ class MapExplorer:
     def recolour(self) -> None:
         """Colours of the δ that is chosen: erasures share one scale, a difference has two sides."""
         name, others = self.colour.value, np.array(self.names) != self.target
-        said, two = self.label, name is not None and " − " in name
+        two = name is not None and " − " in name
         if self.deltas:
-            said = f"{self.label}, {name}"
+            self.said = f"{self.label}, {name}"
             shown = [v for k, v in self.deltas.items() if (" − " in k) == two]
             values = np.concatenate([v[others] for v in shown])
-            self.figure.layout.coloraxis = colours(values, said, two)
+            self.figure.layout.coloraxis = colours(values, self.said, two)
             self.figure.layout.plot_bgcolor = "#D9D9D9" if two else "white"
-        self.figure.layout.title.text = f"“{escape(self.target)}” erased: {escape(said)}"
+        self.figure.layout.title.text = f"“{escape(self.target)}” erased: {escape(self.said)}"
         if self.chosen:
             self._tell()
         self.zoom()
