@@ -18,7 +18,7 @@ from PIL import Image
 from erase_lib.concepts import concept_table
 from erase_lib.errors import EraseError, unknown
 from erase_lib.files import as_path, whole, writing
-from erase_lib.show.explorers import Job
+from erase_lib.show.explorers import Job, row
 from erase_lib.show.map import (
     DOT,
     HIGH,
@@ -84,7 +84,6 @@ class MapExplorer:
         self.said = label  # of the δ that is shown
         self.figure = go.FigureWidget(map_figure(first, target, label))
         self.job, self.card, self.table = Job(), w.HTML(), w.HTML("lasso some to list them")
-        self.status = self.job.status
         known = first["concept"].map(concept_table().set_index("concept")["category"])
         kinds = first.get("category", known)
         self.kinds = kinds.fillna("other").to_numpy()
@@ -113,10 +112,9 @@ class MapExplorer:
         export.on_click(lambda _: self.export())
         asked = [self.space, *([self.colour] if self.deltas else []), self.search]
         asked += [self.category] if kinds else []
-        given = w.HBox([*([preserve] if self.take else []), export])
-        side = w.VBox([self.card, given, self.status, self.table], layout={"width": "360px"})
-        wrap = {"flex_flow": "row wrap"}
-        return w.VBox([w.HBox(asked, layout=wrap), w.HBox([self.figure, side], layout=wrap)])
+        given = row(*([preserve] if self.take else []), export)
+        side = w.VBox([self.card, given, self.job.status, self.table], layout={"width": "360px"})
+        return w.VBox([row(*asked), row(self.figure, side)])
 
     @property
     def now(self) -> pd.DataFrame:
@@ -155,13 +153,13 @@ class MapExplorer:
             near = [int(k) for k in np.argsort(apart, kind="stable") if k != i][:NEAREST]
             self._list([i, *near])
             where = "on this map, which is no measurement" if flat else "in the whole space"
-            self.status.value = f"{escape(self.names[i])} and the nearest to it {where}"
+            self.job.say(f"{self.names[i]} and the nearest to it {where}")
 
     def select(self, places: Sequence[int]) -> None:
         """List these concepts, the most hurt first."""
         delta = self.now["delta"].to_numpy()
         self._list(sorted(places, key=lambda i: -delta[i]))
-        self.status.value = f"{len(places)} chosen"
+        self.job.say(f"{len(places)} chosen")
 
     def _list(self, places: Sequence[int]) -> None:
         """These concepts are the list, in this order, and marked on the map."""

@@ -26,9 +26,10 @@ FORBIDDEN = {
 # as a second witness 130; the studio that compares and the map that finds 660; a sweep's plan 110;
 # seventeen probes with their control 875, many concepts 75; what is read is sought at the root 15;
 # the search by ascent without words 40, weights in 8 bits 8,
-# which model a table is of 17, its own twin as a control 9
-LINES = {"ground": 731, "core": 4099, "measure": 2085, "study": 2262, "show": 1965, "sweep": 1123}
-MODULE, FILES, ALL = 365, 22, 12_265
+# which model a table is of 17, its own twin as a control 9; a map of two erasures that is moved as
+# a picture 165, the front of robust and kept 40, progress that can be ended 20
+LINES = {"ground": 731, "core": 4105, "measure": 2090, "study": 2283, "show": 2149, "sweep": 1123}
+MODULE, FILES, ALL = 365, 22, 12_481
 
 
 def room(path: Path) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from erase_lib import EraseError, Erasure, study
 from erase_lib.hold import held
+from erase_lib.measure import pictures
 from erase_lib.show import explorers, risks
 from erase_lib.show.risks import check_word
 from erase_lib.show.studio import Studio
@@ -202,6 +203,7 @@ def test_what_preserves_nobody_says_so_and_nothing_is_lost(tiny, tmp_path):
 
 def test_drafts_and_matching_move_the_bar_and_hear_stop(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(risks, "DRAFTED", 9)
+    monkeypatch.setattr(pictures, "CACHE", tmp_path / "cache")  # nothing is drawn yet
     studio, moved = Studio(tiny, tmp_path), list[float]()
     studio.method.value, studio.risks.predictor.value = "uce", "draft"
     studio.job.bar.observe(lambda change: moved.append(change["new"]), "value")
