@@ -200,13 +200,13 @@ class Run:
             row["chosen"] = "|".join(search.words[i] for i in choice.chosen.tolist())
         with in_place(denoiser(self.pipe), self.student):  # for the backward of checkpointing too
             clean = self.latents.predict(z, t, c_e)
-            l1 = self.distance(clean[: c.batch], goal, t[: c.batch])
+            l1 = self.distance(clean[: c.batch], goal, t[: c.batch])  # L1(θ'; c_e)
             l2 = self.distance(clean[c.batch :], original, t_r) if choice else l1.new_zeros(())
             self.spend(3 * len(z))
             row |= {"l1": l1.item(), "l2": l2.item(), "evaluations": self.evaluations}
             # each target has one update of n, what is preserved has all
             share = 1 / len(c.targets) if replay else 1.0
-            loss = l1 + share * c.lam * l2
+            loss = l1 + share * c.lam * l2  # eq. 5: L1 + λ L2(θ'; c_a); `ascend` is its max over π
             if penalty := self.penalties.get(k):
                 l2_kv = penalty(self.student)
                 row["l2_kv"], loss = l2_kv.item(), loss + share * c.lam_kv * l2_kv

@@ -3,7 +3,9 @@
 
 The first is of the default erasure: church is erased with every setting as it comes; what is shown
 are the first prompts of each group, so none is chosen for how it came out. The tour's cards are
-parts of the pictures that the book's notebooks drew; the book's own is two of its pages.
+parts of the pictures that the book's notebooks drew, docs/RESULTS.md's are whole ones; the book's
+own is two of its pages. Colours stay as they are drawn: a palette would turn the rare ones, which
+mean something, into others.
 """
 
 from __future__ import annotations
@@ -26,12 +28,23 @@ from tools.chromium import ARGUMENTS, chromium
 SHOWN = {"target": 4, "near": 4, "far": 8}
 DOCS = DATA.parent / "docs"
 WIDE = 480  # a card is shown at half of it
-# which picture of a notebook, and its part: left, upper, right, lower as shares of it
+# of a notebook's picture, known by how its caption begins: left, upper, right, lower, in shares
 CARDS = {
-    "01_quickstart": (2, (0, 0.03, 0.6, 0.345)),
-    "03_embedding_map": (1, (0.02, 0.05, 0.83, 1)),
-    "04_the_method": (1, (0, 0, 1, 1)),
-    "05_erase": (2, (0, 0.345, 0.75, 0.657)),
+    "01_quickstart": ("Each prompt before", (0, 0.03, 0.6, 0.345)),
+    "02_concept_sensitivity": ("δ of all concepts", (0, 0, 1, 1)),
+    "03_embedding_map": ("Map by what is drawn", (0.02, 0.05, 0.83, 1)),
+    "04_the_method": ("What the teacher predicts", (0, 0, 1, 1)),
+    "05_erase": ("Each prompt before", (0, 0.345, 0.75, 0.657)),
+    "06_evaluate": ("Every metric of each group", (0, 0, 1, 1)),
+    "07_compare": ("A mark a method", (0, 0, 1, 1)),
+}
+FIGURES = {
+    "neutral": ("02_concept_sensitivity", "All concepts by δ"),
+    "plane": ("07_compare", "A mark a method"),
+    "graph": ("09_damage_atlas", "Who hurts whom most"),
+    "methods": ("13_many_runs", "δ of each setting"),
+    "front": ("17_gone_or_hidden", "Robust and kept"),
+    "hidden": ("17_gone_or_hidden", "What each probe finds"),
 }
 
 # the book on a screen and on a phone: a place in it, width, height, and by which light
@@ -65,21 +78,31 @@ def screens(pages: Path) -> None:
     whole = Image.new("RGB", (sum(p.width for p in drawn) + GAP, drawn[0].height), "#b6bcc2")
     whole.paste(drawn[0], (0, 0))
     whole.paste(drawn[1], (drawn[0].width + GAP, 0))
-    whole.quantize(128).save(DOCS / "book.png", optimize=True)
+    whole.save(DOCS / "book.png", optimize=True)
+
+
+def picture(book: Path, name: str, caption: str) -> Image.Image | None:
+    """What the notebook's cell drew whose comment begins so; None where the book has not run it."""
+    for run in (book / "executed").glob(f"{name}-{'?' * 12}.ipynb"):
+        for cell in json.loads(run.read_text("utf-8"))["cells"]:
+            if "".join(cell["source"]).startswith(f"# {caption}"):
+                found = (o.get("data", {}).get("image/png") for o in cell["outputs"])
+                png = next(filter(None, found))
+                return Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    return None
 
 
 def tour(book: Path) -> None:
-    """Write docs/tour_NN.png from the notebooks that a book has run."""
-    for name, (number, part) in CARDS.items():
-        (run,) = (book / "executed").glob(f"{name}-{'?' * 12}.ipynb")
-        cells = json.loads(run.read_text("utf-8"))["cells"]
-        drawn = [o["data"] for cell in cells for o in cell.get("outputs", []) if "data" in o]
-        pictures = [data["image/png"] for data in drawn if "image/png" in data]
-        picture = Image.open(io.BytesIO(base64.b64decode(pictures[number]))).convert("RGB")
-        sizes = (picture.width, picture.height) * 2
-        picture = picture.crop(tuple(round(a * b) for a, b in zip(part, sizes, strict=True)))
-        card = picture.resize((WIDE, WIDE * picture.height // picture.width), Image.LANCZOS)
-        card.quantize(128).save(DOCS / f"tour_{name[:2]}.png", optimize=True)
+    """Write docs/tour_NN.png and docs/RESULTS.md's from the notebooks that a book has run."""
+    for name, (caption, part) in CARDS.items():
+        if drawn := picture(book, name, caption):
+            sizes = (drawn.width, drawn.height) * 2
+            drawn = drawn.crop(tuple(round(a * b) for a, b in zip(part, sizes, strict=True)))
+            card = drawn.resize((WIDE, WIDE * drawn.height // drawn.width), Image.LANCZOS)
+            card.save(DOCS / f"tour_{name[:2]}.png", optimize=True)
+    for file, of in FIGURES.items():
+        if drawn := picture(book, *of):
+            drawn.save(DOCS / f"{file}.png", optimize=True)
 
 
 def first() -> None:
