@@ -31,12 +31,12 @@ WIDE = 480  # a card is shown at half of it
 # of a notebook's picture, known by how its caption begins: left, upper, right, lower, in shares
 CARDS = {
     "01_quickstart": ("Each prompt before", (0, 0.03, 0.6, 0.345)),
-    "02_concept_sensitivity": ("δ of all concepts", (0, 0, 1, 1)),
+    "02_concept_sensitivity": ("The five most and", (0, 0, 1, 0.46)),
     "03_embedding_map": ("Map by what is drawn", (0.02, 0.05, 0.83, 1)),
     "04_the_method": ("What the teacher predicts", (0, 0, 1, 1)),
     "05_erase": ("Each prompt before", (0, 0.345, 0.75, 0.657)),
-    "06_evaluate": ("Every metric of each group", (0, 0, 1, 1)),
-    "07_compare": ("A mark a method", (0, 0, 1, 1)),
+    "06_evaluate": ("Every metric of each group", (0, 0, 1, 0.44)),
+    "07_compare": ("A mark a method", (0, 0.03, 0.93, 0.9)),
 }
 FIGURES = {
     "neutral": ("02_concept_sensitivity", "All concepts by δ"),
