@@ -1,9 +1,10 @@
-"""17_gone_or_hidden: the key to an edited model, a map without inverse, a probe's control."""
+"""17_gone_or_hidden: the key to an edited model, a map without inverse, a control, the front."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import torch
 
 from course.exercise import check, mistakes
@@ -63,5 +64,26 @@ def exercise3(control: Any, budget: int, smoke: bool) -> None:
                 if a[1] >= 0.5 and not smoke
                 else "It does not find what is there: that it finds none elsewhere says nothing."
             )
+        ),
+    )
+
+
+def exercise4(best: str | None, levels: pd.DataFrame) -> None:
+    """Of the erasures that keep within .05 of the best one, which hides least?"""
+    both = levels.pivot(index="setting", columns="group", values="value").drop("original")
+    kept = both[both["near"] >= both["near"].max() - 0.05]
+    true, least = kept["hidden"].idxmin(), both["hidden"].idxmin()
+    cost = both["near"].max() - both["near"].round(2)
+    check(
+        best,
+        (lambda a: a in both.index, f"one of {', '.join(both.index)}"),
+        (
+            lambda a: a in kept.index,
+            lambda a: f"{a} keeps {cost[a]:.2f} less than the best: what does that leave to draw?",
+        ),
+        (lambda a: a == true, f"of those that keep, {', '.join(kept.index)}: which lies leftmost?"),
+        right=lambda a: (
+            f"{a} hides {both['hidden'][a]:.2f} and keeps {both['near'][a]:.2f} of the neighbours;"
+            f" {least} hides {both['hidden'][least]:.2f} and keeps {both['near'][least]:.2f}."
         ),
     )

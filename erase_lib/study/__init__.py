@@ -10,7 +10,7 @@ from erase_lib.study.attention import switched
 from erase_lib.study.audit import Audit
 from erase_lib.study.compare import UNIT, beside, caption, differences, levels, paper_form
 from erase_lib.study.compare import published_order, read_runs, units, wide
-from erase_lib.study.gone import GONE, from_twin, front, gone, hidden, own_twin, rates
+from erase_lib.study.gone import EVERY, GONE, from_twin, front, gone, hidden, own_twin, rates
 from erase_lib.study.graph import against_labels, asymmetries, chance_modularity, communities
 from erase_lib.study.graph import delta_graph, modularity_of, symmetry
 from erase_lib.study.many import chained, change, changed, spread, undone

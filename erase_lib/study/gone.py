@@ -237,8 +237,9 @@ def front(runs: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     """Robust and kept, as `show.plane` has it: of each setting what `EVERY` probe of `hidden` finds
     beyond the twin, and PSR-1 near: setting, group, metric, value, low, high (t over targets). The
     setting "original" is the unedited model, which keeps all and hides nothing."""
-    kept = [runs.assign(value=runs["PSR-1 near erased"])]
-    kept += [runs.assign(value=runs["PSR-1 near original"], setting="original")]
+    near = runs[["targets", "setting"]]
+    kept = [near.assign(value=runs["PSR-1 near erased"])]
+    kept += [near.assign(value=runs["PSR-1 near original"], setting="original")]
     levels = means(pd.concat(kept), ["setting"]).assign(group="near", metric="PSR-1")
     shown = found[(found["probe"] == EVERY) & (found["model"] == GONE)]
     return pd.concat([levels, shown.assign(group="hidden", metric="rate")], ignore_index=True)
