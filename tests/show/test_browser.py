@@ -189,10 +189,10 @@ def test_the_map_answers_to_hover_and_lasso(tmp_path):
         plot = page.locator(".js-plotly-plot")
         plot.wait_for()
         plot.scroll_into_view_if_needed()
-        erased = page.locator("img[alt^='erased']")
+        erased = page.locator("img[alt^='uce']")
         first = erased.get_attribute("alt")
         page.locator(".js-plotly-plot .points path").nth(5).hover(force=True)
-        page.locator(f"img[alt^='erased']:not([alt='{first}'])").wait_for()
+        page.locator(f"img[alt^='uce']:not([alt='{first}'])").wait_for()
         lasso(page)
         page.locator("table.dataframe tbody tr").nth(10).wait_for()
     with opened(f"file://{tmp_path}/out/map.html") as (page, errors):
