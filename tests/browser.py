@@ -169,7 +169,7 @@ def fill(page: Page, text: str, source: str) -> None:
     page.keyboard.press("Control+Enter")
 
 
-def says(page: Page, text: str, wanted: str, seconds: float = 60) -> str:
+def says(page: Page, text: str, wanted: str, seconds: float = 180) -> str:
     """Run the check with this text until it says what is wanted; returns all that it says."""
     place = cell(page, text)
     place.locator(".cm-content").click()

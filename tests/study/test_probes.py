@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from erase_lib import EraseConfig, EraseError, erase, load_pipeline, measure
 from erase_lib.checkpoint import Checkpoint
 from erase_lib.diffusion import generate
-from erase_lib.erasure import Interrupted
+from erase_lib.erasure import Erasure, Interrupted
 from erase_lib.hold import plain
 from erase_lib.kv import kv_weights, one_change
 from erase_lib.measure import Classifier, World, prompt_table
@@ -250,6 +250,21 @@ def test_words_do_not_name_the_target(tiny, aim):
     found = probes.by_words(tiny, aim, many=8, rounds=2).found
     assert len(found.split()) == 3 and "church" not in found
     assert misspelled("dog") == ["dgo"] and misspelled("church")[0] == "cuhrch"
+
+
+@pytest.mark.slow
+def test_what_was_never_erased_is_found_and_the_twin_draws_none_of_it(tmp_path):
+    pipe = load_pipeline()
+    world = World(pipe, ["fuel pump"])
+    nothing = Erasure.between(pipe, TWIN, ["fuel pump"]).scaled(pipe, 0.0)
+    names = ["name", "side doors", "inverse", "least squares", "completion", "inpainting", "noise"]
+    names += ["null text"]
+    asked = {"pictures": 2, "steps": 8, "budget": 300, "progress": False}
+    found = gone(world, nothing, names, TWIN, folder=tmp_path, **asked)
+    seen = found.groupby(["model", "probe"])["hit"].mean()
+    assert (seen["original"] >= 0.5).all(), seen
+    assert (seen["erased"] == seen["original"].loc[seen["erased"].index]).all(), seen
+    assert seen["twin", "name"] == 0  # of fuel pumps it has drawn none in 6, by data/results
 
 
 def test_each_probe_in_each_model_and_the_same_call_again(world, tiny, uce, tmp_path, monkeypatch):
