@@ -69,8 +69,9 @@ def exercise3(control: Any, budget: int, smoke: bool) -> None:
 
 
 def exercise4(best: str | None, levels: pd.DataFrame) -> None:
-    """Of the erasures that keep within .05 of the best one, which hides least?"""
-    both = levels.pivot(index="setting", columns="group", values="value").drop("original")
+    """Of the erasures left whole that keep within .05 of the best of them, which hides least?"""
+    both = levels.pivot(index="setting", columns="group", values="value")
+    both = both.filter(like="whole", axis=0)
     kept = both[both["near"] >= both["near"].max() - 0.05]
     true, least = kept["hidden"].idxmin(), both["hidden"].idxmin()
     cost = both["near"].max() - both["near"].round(2)

@@ -141,16 +141,17 @@ def test_gone_or_hidden(solved, says):
     says(17, 2, without, lambda d, m: without(d, m).T)
     says(17, 3, (60, 0.25), (1000, 0.25), 1800, False)
 
-    names, hidden, near = ["strong", "mild", "weak"], [0.0, 0.2, 0.3], [0.5, 0.88, 0.9]
+    names = ["strong, whole", "mild, whole", "weak, whole", "scaled"]
+    hidden, near = [0.0, 0.2, 0.3, 0.1], [0.5, 0.88, 0.9, 0.99]
     parts = [("hidden", names, hidden), ("near", [*names, "original"], [*near, 1.0])]
     levels = pd.concat(
         pd.DataFrame({"setting": settings, "group": group, "value": values})
         for group, settings, values in parts
     )
     best = solved(17, 4, levels=levels)["best4"]
-    assert best == "mild"
-    says(17, 4, best, "strong", levels)
-    says(17, 4, best, "weak", levels)
+    assert best == "mild, whole"
+    for wrong in ("strong, whole", "weak, whole", "scaled"):
+        says(17, 4, best, wrong, levels)
 
 
 def test_many_concepts(solved, says):
