@@ -173,9 +173,9 @@ def rates(trials: pd.DataFrame, least: float = LEAST) -> pd.DataFrame:
     other, there is no rate; without a twin the note says that the control is missing. A twin is no
     edit: its T is 1, and its pictures by T⁻¹ are those by name."""
     own, key = trials["model"] == "twin", trials["probe"] == "inverse"
-    if not trials.loc[own & key, "hit"].notna().any():
+    if key.any() and not trials.loc[own & key, "hit"].notna().any():
         named = trials[own & (trials["probe"] == "name")].assign(probe="inverse")
-        trials = pd.concat([trials[~(own & key)], named if key.any() else named[:0]])
+        trials = pd.concat([trials[~(own & key)], named])
     every = [_of_probe(part, least) for _, part in trials.groupby("probe", sort=False)]
     table = pd.concat(every, ignore_index=True)
     return table.assign(measured_by=trials["measured_by"].iloc[0]).reindex(columns=COLUMNS)

@@ -32,6 +32,11 @@ DISTANCES = PATH.with_name("twin_distances.csv")
 SEED = 90_000  # of the first picture
 
 
+def ten_classes() -> list[str]:
+    """What the twin has never seen."""
+    return pd.read_csv(common.DATA / "emoji" / "objects.csv")["concept"].tolist()
+
+
 def compared(
     twin: Path = TWIN, pictures: int = 6, steps: int = 30, near: int = 10, far: int = 20
 ) -> pd.DataFrame:
@@ -41,7 +46,7 @@ def compared(
     small CLIP), model, twin, measured_by. The styles take turns."""
     check_range("pictures", pictures, 1, 1000)
     pipe, judge, clip = load_pipeline(), measure.Judge.load(), measure.load_clip()
-    ten = pd.read_csv(common.DATA / "emoji" / "objects.csv")["concept"].tolist()
+    ten = ten_classes()
     edit = Erasure.between(pipe, twin, ten)
     groups = dict(zip(("near", "far"), measure.near_and_far(pipe, ten, near, far), strict=True))
     named = [(g, c) for g, of in ({"ten classes": ten} | groups).items() for c in of]
@@ -74,8 +79,8 @@ def apart(runs: Path, twin: Path = TWIN, near: int = 5, far: int = 5) -> pd.Data
     folders = sorted(path.parent for path in runs.glob("*/erased.safetensors"))
     if not folders:
         raise EraseError(f"{runs} holds no erasures: expected the folder of a sweep")
-    ten = pd.read_csv(common.DATA / "emoji" / "objects.csv")["concept"].tolist()
-    words = without(measure.World(pipe).words, ten)
+    ten = ten_classes()
+    words, other = without(measure.World(pipe).words, ten), Erasure.between(pipe, twin, ten)
     for folder in folders:
         erasure = Erasure.load(folder)
         targets = list(erasure.config.targets)
@@ -86,7 +91,6 @@ def apart(runs: Path, twin: Path = TWIN, near: int = 5, far: int = 5) -> pd.Data
         concepts = [c for _, c in named]
         table = from_twin(world, erasure, twin, concepts)
         edits = {"original": None, "erased": erasure}
-        other = Erasure.between(pipe, twin, targets)
         table = table.join(seen_apart(world, edits, other, concepts))
         about = {"id": folder.name, "targets": "+".join(targets), "method": erasure.config.method}
         tables.append(table.assign(**about, group=[g for g, _ in named]))
